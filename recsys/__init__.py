@@ -1,0 +1,1 @@
+"""Recommender embedding tables that shard, compress and export: remap -> TorchRec tables -> combiner."""

@@ -1,0 +1,1 @@
+"""Values and contracts that every other room shares: schema, manifest, table plan, batch, errors."""

@@ -1,0 +1,51 @@
+"""`Batch`: what a loader yields and a model consumes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from torchrec.streamable import Pipelineable
+
+
+@dataclass
+class Batch(Pipelineable):
+    """B rows: `dense` float32 (B, num_dense), `sparse` ids by source column, `labels` float32 (B,)."""
+
+    dense: torch.Tensor
+    sparse: KeyedJaggedTensor
+    labels: torch.Tensor
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
+        """A copy on `device`."""
+        return Batch(
+            self.dense.to(device, non_blocking=non_blocking),
+            self.sparse.to(device, non_blocking=non_blocking),
+            self.labels.to(device, non_blocking=non_blocking),
+        )
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        """Keep the memory until `stream` has used it."""
+        self.dense.record_stream(stream)
+        self.sparse.record_stream(stream)
+        self.labels.record_stream(stream)
+
+    def pin_memory(self) -> "Batch":
+        """A copy in page-locked memory, for asynchronous transfer."""
+        return Batch(self.dense.pin_memory(), self.sparse.pin_memory(), self.labels.pin_memory())
+
+
+class BatchSource(Protocol):
+    """A finite, repeatable stream of batches: this rank's share of every global batch."""
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of one epoch; equal on every rank."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of one epoch over all ranks."""
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        """Batches `start_batch`, … of that epoch; the same arguments always give the same batches."""

@@ -1,0 +1,94 @@
+"""`Manifest`: what ingest learned about a data set, and where its encoded rows are."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from recsys.core.errors import DataError
+from recsys.core.jsonable import from_json, to_json
+from recsys.core.schema import CategoricalFeature, Schema
+from recsys.core.specs import FeatureSpec
+
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """One split: files relative to the manifest's folder, in row order."""
+
+    files: tuple[str, ...]
+    file_rows: tuple[int, ...]  # rows of each file
+    num_positive: int
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all files."""
+        return sum(self.file_rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoricalStatistics:
+    """Training statistics of one categorical column."""
+
+    num_embeddings: int | None  # vocabulary size with the out-of-vocabulary id 0; None when hashed
+    num_keys: int  # distinct keys in train, before min_count
+    oov_count: int  # training look-ups that fell below min_count
+    octave_counts: tuple[int, ...]  # k: training look-ups with id in [2**k, 2**(k+1)); ids rank by frequency
+    max_length: int  # longest row; 1 for a single-valued column
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumericStatistics:
+    """Training statistics of one numeric column, after log1p where the transform has it; missing values left out."""
+
+    mean: float
+    std: float  # 1.0 for a constant column
+    num_missing: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything later stages need to know about the encoded data.
+
+    Encoded Parquet columns: `__row__` (Int64, position of the raw row in the input), `__label__` (Float32), each numeric
+    feature (Float32, transformed), each categorical feature (Int64 id, or List(Int64) when multi-valued), passthrough
+    columns as they were.
+    """
+
+    dataset: str
+    schema: Schema
+    splits: dict[str, Split]  # train, validation, test
+    numeric: dict[str, NumericStatistics]
+    categorical: dict[str, CategoricalStatistics]
+    fingerprint: str  # of the raw input, the schema and the split rule
+
+    def feature_spec(self, feature: CategoricalFeature, *, embedding_dim: int) -> FeatureSpec:
+        """The logical embedding feature of one categorical column."""
+        known = self.categorical[feature.name]
+        return FeatureSpec(
+            name=feature.name,
+            embedding_dim=embedding_dim,
+            num_embeddings=known.num_embeddings,
+            pooling=feature.pooling,
+            max_length=feature.max_length if feature.multi_valued else 1,
+            octave_counts=known.octave_counts,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json` into `folder`."""
+        (folder / MANIFEST_NAME).write_text(json.dumps(to_json(self), indent=1))
+
+    @staticmethod
+    def read(folder: Path) -> "Manifest":
+        """Read `manifest.json` of `folder`.
+
+        Raises:
+            DataError: there is none, it is damaged, or another version wrote it.
+        """
+        path = folder / MANIFEST_NAME
+        if not path.is_file():
+            raise DataError(f"{path}: no such file. Run `python -m pipelines.ingest` first, or point to its output folder.")
+        try:
+            return from_json(Manifest, json.loads(path.read_text()))
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}: not valid JSON ({error}). Run ingest again.") from error

@@ -1,0 +1,64 @@
+"""One progress bar for everything long: rate and time left on a terminal, a line now and then in a log file."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+LOG_SECONDS = 10.0
+
+
+class _RateColumn(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:,.0f} {self._unit}/s")
+
+
+class ProgressBar:
+    """Context manager: `advance(n)` after each piece of work, `note(text)` for what else to show (a loss, say)."""
+
+    def __init__(self, description: str, *, total: int, unit: str = "rows", enabled: bool = True) -> None:
+        self._description, self._total, self._unit, self._enabled = description, total, unit, enabled
+        self._done, self._note, self._started, self._logged = 0, "", time.monotonic(), time.monotonic()
+        console = Console(stderr=True)
+        self._bar: Progress | None = None
+        if enabled and console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _RateColumn(unit))
+            self._bar = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console)
+            self._task = self._bar.add_task(description, total=total, note="")
+
+    def __enter__(self) -> "ProgressBar":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._enabled and kind is None:
+            self._log()
+
+    def advance(self, amount: int) -> None:
+        """Say that `amount` more units are done."""
+        self._done += amount
+        if self._bar is not None:
+            self._bar.update(self._task, advance=amount, note=self._note)
+        elif self._enabled and time.monotonic() - self._logged >= LOG_SECONDS:
+            self._log()
+
+    def note(self, text: str) -> None:
+        """Show `text` behind the bar."""
+        self._note = text
+
+    def _log(self) -> None:
+        self._logged = time.monotonic()
+        rate = self._done / max(self._logged - self._started, 1e-9)
+        left = max(self._total - self._done, 0) / max(rate, 1e-9)
+        text = f"{self._description}: {self._done:,}/{self._total:,} {self._unit}, {rate:,.0f}/s, {left:.0f} s left {self._note}"
+        print(text.rstrip(), file=sys.stderr, flush=True)

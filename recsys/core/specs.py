@@ -1,0 +1,115 @@
+"""What a plan speaks of: logical features, physical tables, their types and initial weights."""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import nn
+
+from recsys.core.errors import ConfigError
+
+ROW_ALIGNMENT = 4
+"""FBGEMM trains rows whose width is a multiple of this; narrower tables are padded while they train."""
+
+
+class Pooling(Enum):
+    """How the embeddings of a row's ids become one."""
+
+    SUM = "sum"
+    MEAN = "mean"
+
+
+class RowType(Enum):
+    """How one table row is stored."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"  # row-wise: one byte a value, then float32 scale and bias
+
+    def row_bytes(self, embedding_dim: int) -> int:
+        """Bytes of one row of `embedding_dim` values."""
+        if self is RowType.INT8:
+            return embedding_dim + 8
+        return embedding_dim * (4 if self is RowType.FLOAT32 else 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSpec:
+    """A logical embedding feature, as a method plans it.
+
+    `name` is the key of the embedding that comes out; `source` the key of the ids that go in. They differ when one
+    column is embedded twice (a linear weight beside an embedding; attention beside representation).
+    """
+
+    name: str
+    embedding_dim: int
+    num_embeddings: int | None  # ids lie in [0, num_embeddings); None: hashed keys, any int64
+    source: str = ""  # "" means `name`
+    pooling: Pooling = Pooling.SUM
+    max_length: int | None = None  # ids a row may hold: 1 for a single-valued column, None for no limit
+    octave_counts: tuple[int, ...] = ()  # k: training look-ups with id in [2**k, 2**(k+1)); ids rank by frequency
+
+    def __post_init__(self) -> None:
+        if self.embedding_dim < 1:
+            raise ConfigError(f"embedding_dim={self.embedding_dim} of feature {self.name!r}: must be 1 or more.")
+        if self.num_embeddings is not None and self.num_embeddings < 1:
+            raise ConfigError(f"num_embeddings={self.num_embeddings} of feature {self.name!r}: must be 1 or more.")
+        if not self.source:
+            object.__setattr__(self, "source", self.name)
+
+    @property
+    def single_valued(self) -> bool:
+        """True if a row holds at most one id, so that pooling changes nothing."""
+        return self.max_length == 1
+
+
+class Distribution(Enum):
+    """Distribution of initial weights."""
+
+    NORMAL = "normal"
+    UNIFORM = "uniform"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Init:
+    """Initial weights: N(center, scale) or U(center - scale, center + scale)."""
+
+    distribution: Distribution = Distribution.NORMAL
+    scale: float = 1e-4  # standard deviation, or half width
+    center: float = 0.0
+
+    def fill_(self, weight: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Fill `weight` in place and return it."""
+        if self.distribution is Distribution.NORMAL:
+            return nn.init.normal_(weight, self.center, self.scale, generator=generator)
+        return nn.init.uniform_(weight, self.center - self.scale, self.center + self.scale, generator=generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec:
+    """One physical table. `embedding_dim` is exact; training pads it to `storage_dim`."""
+
+    name: str
+    num_embeddings: int  # rows
+    embedding_dim: int
+    init: Init = Init()
+    row_type: RowType = RowType.FLOAT32
+
+    def __post_init__(self) -> None:
+        if self.num_embeddings < 1 or self.embedding_dim < 1:
+            raise ConfigError(
+                f"table {self.name!r} has {self.num_embeddings} rows of width {self.embedding_dim}: both must be 1 or more."
+            )
+        if "." in self.name or "@" in self.name:
+            raise ConfigError(f"table name {self.name!r} holds '.' or '@', which TorchRec reserves. Rename it.")
+
+    @property
+    def storage_dim(self) -> int:
+        """Width while training: `embedding_dim` rounded up to what FBGEMM accepts."""
+        return math.ceil(self.embedding_dim / ROW_ALIGNMENT) * ROW_ALIGNMENT
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes as served, at `row_type`."""
+        return self.num_embeddings * self.row_type.row_bytes(self.embedding_dim)

@@ -1,0 +1,1 @@
+"""Pure tensor functions: integer mixing, row arithmetic. They script, and give the same rows on every device."""

@@ -1,0 +1,56 @@
+"""Row hashing: a splitmix64-style integer mix, identical in eager, scripted, exported, CPU and CUDA.
+
+All arithmetic is int64 with wrap-around, so constants above 2**63 are stored as their signed twins, and `>>`
+(arithmetic on int64) is masked into a logical shift.
+Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014 (finaliser of SplitMix64).
+"""
+
+import torch
+from torch import Tensor
+
+GOLDEN_GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15
+MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
+NON_NEGATIVE = 0x7FFFFFFFFFFFFFFF
+
+
+def mix64(keys: Tensor) -> Tensor:
+    """Scramble 64-bit keys; a bijection.
+
+    Args:
+        keys: int64, any shape.
+    Returns:
+        int64, same shape; every input bit affects every output bit.
+    """
+    keys = keys ^ ((keys >> 30) & 0x3FFFFFFFF)
+    keys = keys * MIX_1
+    keys = keys ^ ((keys >> 27) & 0x1FFFFFFFFF)
+    keys = keys * MIX_2
+    return keys ^ ((keys >> 31) & 0x1FFFFFFFF)
+
+
+def hash_rows(ids: Tensor, salts: Tensor, num_rows: int) -> Tensor:
+    """Hash ids to rows, once per salt.
+
+    The salt is scrambled and added before mixing, so that equal ids of two features, or two look-ups of one, land independently.
+
+    Args:
+        ids: int64, shape (N,), any value.
+        salts: int64, shape (T,), one per look-up, already scrambled (`salt_for`).
+        num_rows: rows of the table, >= 1.
+    Returns:
+        rows: int64, shape (T, N), each in [0, num_rows).
+    """
+    return (mix64(ids.unsqueeze(0) + salts.unsqueeze(1)) & NON_NEGATIVE) % num_rows
+
+
+def salt_for(name: str, lookup: int, seed: int) -> int:
+    """The int64 salt of look-up `lookup` of the feature called `name`: names, not positions, so that a plan may reorder.
+
+    FNV-1a over the UTF-8 bytes of `name`, then mixed with the look-up number and the seed.
+    """
+    state = 0xCBF29CE484222325
+    for byte in name.encode():
+        state = ((state ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+    start = torch.tensor([state - 2**64 if state >= 2**63 else state], dtype=torch.int64)
+    return int(mix64(mix64(start + torch.tensor([seed], dtype=torch.int64) * GOLDEN_GAMMA) + lookup + 1).item())
