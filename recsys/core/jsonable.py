@@ -1,15 +1,19 @@
-"""Frozen dataclasses to JSON values and back, by their type hints: one round trip for schema, manifest and plan."""
+"""Frozen dataclasses from and to plain values, by their type hints: one reader for configs, schema, manifest and plan."""
 
 import dataclasses
+import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
-from recsys.core.errors import DataError
+from recsys.core.component import load_class
+from recsys.core.errors import ConfigError, DataError
 
 T = TypeVar("T")
+TARGET = "_target_"
 
 
 def to_json(value: Any) -> Any:
@@ -26,44 +30,100 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(cls: type[T], data: Any) -> T:
-    """Rebuild a dataclass written by `to_json`.
+    """Rebuild a dataclass written by `to_json`; every field must be there.
 
     Raises:
         DataError: a field is missing or unknown, or a value does not fit its type.
     """
-    return typing.cast(T, _read(cls, data, cls.__name__))
+    try:
+        return typing.cast(T, _Reader(all_fields=True).read(cls, data, cls.__name__))
+    except ConfigError as error:
+        raise DataError(f"{error} (Was it written by another version?)") from error
 
 
-def _read(hint: Any, data: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _read_dataclass(hint, data, where)
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        if data not in [member.value for member in hint]:
-            raise DataError(f"{where}={data!r}: must be one of {[member.value for member in hint]}.")
-        return hint(data)
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return None if data is None else _read(next(a for a in args if a is not type(None)), data, where)
-    if origin is tuple:
-        hints = [args[0]] * len(data) if args[-1] is Ellipsis else args
-        return tuple(_read(h, item, f"{where}[{i}]") for i, (h, item) in enumerate(zip(hints, data, strict=True)))
-    if origin is not None and issubclass(origin, Mapping):
-        return {key: _read(args[1], item, f"{where}.{key}") for key, item in data.items()}
-    return _read_plain(hint, data, where)
+def build_config(cls: type[T], data: Any, *, key: str) -> T:
+    """Build a config dataclass from plain values; `_target_` may name a subclass, absent fields take their defaults.
+
+    Args:
+        cls: the dataclass, or a base class of what `_target_` names.
+        data: nested dicts and lists, as a yaml file holds them.
+        key: where `data` stands in the whole config, for messages.
+
+    Raises:
+        ConfigError: unknown key, wrong type, missing or impossible value; the message names the key, the value and the choices.
+    """
+    return typing.cast(T, _Reader(all_fields=False).read(cls, data, key))
 
 
-def _read_dataclass(cls: type[Any], data: Any, where: str) -> Any:
-    fields = {f.name for f in dataclasses.fields(cls)}
-    if not isinstance(data, Mapping) or set(data) != fields:
-        got = sorted(data) if isinstance(data, Mapping) else repr(data)
-        raise DataError(f"{where}: expected the fields {sorted(fields)}, got {got}. Was it written by another version?")
-    hints = typing.get_type_hints(cls)
-    return cls(**{name: _read(hints[name], data[name], f"{where}.{name}") for name in fields})
+class _Reader:
+    def __init__(self, *, all_fields: bool) -> None:
+        self._all_fields = all_fields
 
+    def read(self, hint: Any, data: Any, where: str) -> Any:
+        if isinstance(hint, type) and isinstance(data, Mapping) and TARGET in data:
+            hint, data = self._target(hint, data, where)
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            return self._dataclass(hint, data, where)
+        if isinstance(hint, type) and issubclass(hint, Enum):
+            return self._enum(hint, data, where)
+        origin, args = typing.get_origin(hint), typing.get_args(hint)
+        if origin in (typing.Union, types.UnionType):
+            return None if data is None else self.read(next(a for a in args if a is not type(None)), data, where)
+        if origin in (tuple, list):
+            return self._sequence(origin, args, data, where)
+        if origin is not None and issubclass(origin, Mapping):
+            if not isinstance(data, Mapping):
+                raise ConfigError(f"{where}={data!r}: must be a mapping.")
+            return {key: self.read(args[1], item, f"{where}.{key}") for key, item in data.items()}
+        return self._plain(hint, data, where)
 
-def _read_plain(hint: Any, data: Any, where: str) -> Any:
-    if hint is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
-    if hint is not Any and not (isinstance(data, hint) and (hint is bool or not isinstance(data, bool))):
-        raise DataError(f"{where}={data!r}: must be of type {hint.__name__}.")
-    return data
+    def _target(self, hint: type[Any], data: Mapping[str, Any], where: str) -> tuple[type[Any], Mapping[str, Any]]:
+        cls = load_class(data[TARGET], key=f"{where}.{TARGET}")
+        if not issubclass(cls, hint):
+            raise ConfigError(f"{where}.{TARGET}={data[TARGET]!r}: must be a {hint.__name__}.")
+        return cls, {key: item for key, item in data.items() if key != TARGET}
+
+    def _dataclass(self, cls: type[Any], data: Any, where: str) -> Any:
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"{where}={data!r}: must be a mapping with the keys of {cls.__name__}.")
+        fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+        for name in data:
+            if name not in fields:
+                near = difflib.get_close_matches(str(name), fields, n=1)
+                hint = f"Did you mean {near[0]!r}? " if near else ""
+                raise ConfigError(f"{where}.{name}={data[name]!r}: no such key. {hint}{cls.__name__} has {sorted(fields)}.")
+        for name, field in fields.items():
+            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            if name not in data and (required or self._all_fields):
+                raise ConfigError(f"{where}.{name} is missing, and {cls.__name__} needs it. Set it.")
+        hints = typing.get_type_hints(cls)
+        values = {name: self.read(hints[name], item, f"{where}.{name}") for name, item in data.items()}
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
+
+    def _enum(self, cls: type[Enum], data: Any, where: str) -> Enum:
+        for member in cls:
+            if data in (member, member.value) or (isinstance(data, str) and data.lower() == member.name.lower()):
+                return member
+        raise ConfigError(f"{where}={data!r}: must be one of {[member.value for member in cls]}.")
+
+    def _sequence(self, origin: type[Any], args: tuple[Any, ...], data: Any, where: str) -> Any:
+        if isinstance(data, str) or not isinstance(data, (list, tuple)):
+            raise ConfigError(f"{where}={data!r}: must be a list.")
+        open_ended = origin is list or args[-1] is Ellipsis
+        if not open_ended and len(data) != len(args):
+            raise ConfigError(f"{where}={data!r}: must hold {len(args)} values.")
+        hints = [args[0]] * len(data) if open_ended else args
+        return origin(self.read(h, item, f"{where}[{i}]") for i, (h, item) in enumerate(zip(hints, data, strict=True)))
+
+    def _plain(self, hint: Any, data: Any, where: str) -> Any:
+        if hint is Any:
+            return data
+        if hint is float and isinstance(data, int) and not isinstance(data, bool):
+            return float(data)
+        fits = isinstance(data, hint) and (hint is bool or not isinstance(data, bool))
+        if not fits or (isinstance(data, float) and math.isnan(data)):
+            raise ConfigError(f"{where}={data!r}: must be of type {hint.__name__}.")
+        return data

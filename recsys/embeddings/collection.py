@@ -1,0 +1,293 @@
+"""Collections built from a `TablePlan`: drop-ins for TorchRec's `EmbeddingBagCollection` and `EmbeddingCollection`.
+
+Inside are only TorchRec's own collections, so `DistributedModelParallel` shards and fuses them as it always does.
+"""
+
+import torch
+from torch import Tensor, nn
+from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
+from torchrec.modules.embedding_modules import (
+    EmbeddingBagCollection,
+    EmbeddingBagCollectionInterface,
+    EmbeddingCollection,
+    EmbeddingCollectionInterface,
+)
+from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
+
+from recsys.core.modules import Combiner, Remap
+from recsys.core.plan import FeaturePlan, TablePlan
+from recsys.core.specs import Pooling, TableSpec
+
+
+def lookup_key(feature: str, lookup: int) -> str:
+    """Key of one physical look-up in the jagged tensor that the inner collection sees."""
+    return f"{feature}__lookup{lookup}"
+
+
+class _Lookups(nn.Module):
+    """Remaps and combiners of some features, and the rewriting of logical ids into physical look-ups."""
+
+    def __init__(self, entries: tuple[FeaturePlan, ...]) -> None:
+        super().__init__()
+        self.entries = entries
+        # Lists, not dicts: a ModuleDict cannot hold a feature called "type" or "keys".
+        self.remaps = nn.ModuleList(entry.remap.build() for entry in entries)
+        self.combiners = nn.ModuleList(entry.combiner.build() for entry in entries)
+        assert all(isinstance(remap, Remap) for remap in self.remaps)
+        self.keys = [lookup_key(e.feature.name, t) for e in entries for t in range(len(e.tables))]
+
+    def feature_names(self, table: str) -> list[str]:
+        """Keys of the look-ups that read this table."""
+        return [lookup_key(e.feature.name, t) for e in self.entries for t, name in enumerate(e.tables) if name == table]
+
+    def physical(self, inputs: list[JaggedTensor]) -> KeyedJaggedTensor:
+        """Rows of all look-ups, keyed by `keys`; `inputs` holds each feature's ids."""
+        values: list[Tensor] = []
+        lengths: list[Tensor] = []
+        for remap, jagged, entry in zip(self.remaps, inputs, self.entries, strict=True):
+            values.append(remap(jagged.values()).reshape(-1))
+            lengths += [jagged.lengths()] * len(entry.tables)
+        return KeyedJaggedTensor(keys=self.keys, values=torch.cat(values), lengths=torch.cat(lengths))
+
+    def combine(self, number: int, ids: Tensor, looked_up: dict[str, Tensor], tables: dict[str, TableSpec]) -> Tensor:
+        """Embedding of feature `number` from its rows, without the columns that pad them."""
+        entry = self.entries[number]
+        rows = [
+            looked_up[lookup_key(entry.feature.name, t)][:, : tables[name].embedding_dim]
+            for t, name in enumerate(entry.tables)
+        ]
+        combined: Tensor = self.combiners[number](ids, rows)
+        return combined
+
+
+class PlannedEmbeddingCollection(EmbeddingCollectionInterface):
+    """Unpooled embeddings, (number of ids, embedding_dim) per feature.
+
+    One TorchRec `EmbeddingCollection` per row width, because it takes tables of one width only.
+    """
+
+    def __init__(self, plan: TablePlan, device: torch.device | None = None) -> None:
+        super().__init__()
+        self.plan = plan
+        self._tables = {table.name: table for table in plan.tables}
+        self.lookups = _Lookups(plan.features)
+        widths = sorted({table.storage_dim for table in plan.tables})
+        self.collections = nn.ModuleList(
+            EmbeddingCollection(
+                tables=[_unpooled_config(t, self.lookups) for t in plan.tables if t.storage_dim == width], device=device
+            )
+            for width in widths
+        )
+
+    def forward(self, features: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
+        """Look up every id.
+
+        Args:
+            features: int64 ids, keyed by the features' `source`.
+
+        Returns:
+            By feature name, a JaggedTensor of values (N, embedding_dim) float32 with the lengths (B,) of its input.
+        """
+        by_source = features.to_dict()
+        inputs = [by_source[entry.feature.source] for entry in self.plan.features]
+        physical = self.lookups.physical(inputs)
+        looked_up: dict[str, Tensor] = {}
+        for collection in self.collections:
+            looked_up |= {key: jagged.values() for key, jagged in collection(physical).items()}
+        return {
+            entry.feature.name: JaggedTensor(
+                values=self.lookups.combine(number, jagged.values(), looked_up, self._tables), lengths=jagged.lengths()
+            )
+            for number, (entry, jagged) in enumerate(zip(self.plan.features, inputs, strict=True))
+        }
+
+    def embedding_configs(self) -> list[EmbeddingConfig]:
+        """One logical table per feature, as TorchRec code that asks for widths and names expects."""
+        return [
+            EmbeddingConfig(
+                name=entry.feature.name,
+                num_embeddings=entry.feature.num_embeddings or 2**63 - 1,
+                embedding_dim=entry.feature.embedding_dim,
+                feature_names=[entry.feature.name],
+            )
+            for entry in self.plan.features
+        ]
+
+    def need_indices(self) -> bool:
+        """False: outputs carry no ids."""
+        return False
+
+    def embedding_dim(self) -> int:
+        """Widest embedding among the features."""
+        return max(entry.feature.embedding_dim for entry in self.plan.features)
+
+    def embedding_names_by_table(self) -> list[list[str]]:
+        """Feature names, one list per logical table."""
+        return [[entry.feature.name] for entry in self.plan.features]
+
+
+class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
+    """Pooled embeddings, one (B, embedding_dim) block per feature.
+
+    Where the combiner is linear it commutes with pooling, and all such features go through one inner
+    `EmbeddingBagCollection`, one fused kernel. So do single-valued features, whose pooling changes nothing. The rest,
+    and whatever shares a table with them, is looked up per id, combined, then pooled.
+    """
+
+    def __init__(self, plan: TablePlan, device: torch.device | None = None) -> None:
+        super().__init__()
+        self.plan = plan
+        self._tables = {table.name: table for table in plan.tables}
+        per_id = _per_id_features(plan)
+        pooled = tuple(entry for entry in plan.features if entry.feature.name not in per_id)
+        self.lookups = _Lookups(pooled)
+        self.pooled = _bags(plan, self.lookups, device) if pooled else None
+        unpooled = tuple(entry for entry in plan.features if entry.feature.name in per_id)
+        self.unpooled = PlannedEmbeddingCollection(_subplan(plan, unpooled), device) if unpooled else None
+
+    def forward(self, features: KeyedJaggedTensor) -> KeyedTensor:
+        """Look up, combine and pool.
+
+        Args:
+            features: int64 ids, keyed by the features' `source`; any number per row, none gives zeros.
+
+        Returns:
+            KeyedTensor, values (B, sum of embedding_dim) float32, features in the plan's order.
+        """
+        by_source = features.to_dict()
+        embeddings = self._pooled_embeddings(by_source) if self.pooled is not None else {}
+        if self.unpooled is not None:
+            for name, jagged in self.unpooled(features).items():
+                embeddings[name] = _sum_pool(jagged.values(), jagged.lengths())
+        outputs = []
+        for entry in self.plan.features:
+            embedding = embeddings[entry.feature.name]
+            if entry.feature.pooling is Pooling.MEAN:
+                embedding = embedding / by_source[entry.feature.source].lengths().clamp(min=1).unsqueeze(1)
+            outputs.append(embedding)
+        return KeyedTensor(
+            keys=[entry.feature.name for entry in self.plan.features],
+            length_per_key=[entry.feature.embedding_dim for entry in self.plan.features],
+            values=torch.cat(outputs, dim=1),
+        )
+
+    def _pooled_embeddings(self, by_source: dict[str, JaggedTensor]) -> dict[str, Tensor]:
+        assert self.pooled is not None
+        inputs = [by_source[entry.feature.source] for entry in self.lookups.entries]
+        looked_up = self.pooled(self.lookups.physical(inputs)).to_dict()
+        embeddings = {}
+        for number, (entry, jagged) in enumerate(zip(self.lookups.entries, inputs, strict=True)):
+            linear = _is_linear(self.lookups.combiners[number])
+            ids = jagged.values() if linear else _one_id_per_row(jagged)
+            embedding = self.lookups.combine(number, ids, looked_up, self._tables)
+            if not linear:  # a combiner with weights may map "no row" to something else than zeros
+                embedding = embedding * (jagged.lengths() > 0).unsqueeze(1)
+            embeddings[entry.feature.name] = embedding
+        return embeddings
+
+    def embedding_bag_configs(self) -> list[EmbeddingBagConfig]:
+        """One logical table per feature, as TorchRec code that asks for widths and names expects."""
+        return [
+            EmbeddingBagConfig(
+                name=entry.feature.name,
+                num_embeddings=entry.feature.num_embeddings or 2**63 - 1,
+                embedding_dim=entry.feature.embedding_dim,
+                feature_names=[entry.feature.name],
+                pooling=PoolingType.MEAN if entry.feature.pooling is Pooling.MEAN else PoolingType.SUM,
+            )
+            for entry in self.plan.features
+        ]
+
+    def is_weighted(self) -> bool:
+        """False: ids carry no weights."""
+        return False
+
+
+def planned_parts(collection: PlannedEmbeddingBagCollection) -> dict[str, tuple[Remap, Combiner]]:
+    """Remap and combiner of every feature, by its name: what export freezes."""
+    lookups = [collection.lookups] + ([collection.unpooled.lookups] if collection.unpooled is not None else [])
+    return {
+        entry.feature.name: (part.remaps[number], part.combiners[number])  # type: ignore[misc]
+        for part in lookups
+        for number, entry in enumerate(part.entries)
+    }
+
+
+def _is_linear(combiner: nn.Module) -> bool:
+    assert isinstance(combiner, Combiner)
+    return combiner.linear
+
+
+def _per_id_features(plan: TablePlan) -> set[str]:
+    """Features that must combine before pooling, and all that share a table with them (a table lives in one collection)."""
+    per_id = {
+        e.feature.name for e in plan.features if not e.feature.single_valued and not _is_linear(e.combiner.build())
+    }
+    while True:
+        tables = {name for e in plan.features if e.feature.name in per_id for name in e.tables}
+        reached = {e.feature.name for e in plan.features if tables & set(e.tables)}
+        if reached <= per_id:
+            return per_id
+        per_id |= reached
+
+
+def _subplan(plan: TablePlan, entries: tuple[FeaturePlan, ...]) -> TablePlan:
+    used = {name for entry in entries for name in entry.tables}
+    return TablePlan(tables=tuple(t for t in plan.tables if t.name in used), features=entries)
+
+
+def _one_id_per_row(jagged: JaggedTensor) -> Tensor:
+    """The id of each row of a single-valued feature, (B,); any id where the row has none."""
+    torch._assert_async((jagged.lengths() <= 1).all(), "a feature planned as single-valued has a row of several ids")
+    if jagged.values().numel() == 0:
+        return torch.zeros_like(jagged.lengths(), dtype=torch.int64)
+    return jagged.values()[jagged.offsets()[:-1].clamp(max=jagged.values().numel() - 1)]
+
+
+def _sum_pool(values: Tensor, lengths: Tensor) -> Tensor:
+    rows = torch.repeat_interleave(torch.arange(lengths.numel(), device=lengths.device), lengths)
+    return values.new_zeros(lengths.numel(), values.shape[1]).index_add(0, rows, values)
+
+
+def _init_fn(table: TableSpec, weight: Tensor) -> Tensor:
+    table.init.fill_(weight)
+    with torch.no_grad():
+        weight[:, table.embedding_dim :] = 0  # padding stays zero: it is never read, so it gets no gradient
+    return weight
+
+
+class _TableInit:
+    """Picklable `init_fn` of one table."""
+
+    def __init__(self, table: TableSpec) -> None:
+        self._table = table
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        return _init_fn(self._table, weight)
+
+
+def _bags(plan: TablePlan, lookups: _Lookups, device: torch.device | None) -> EmbeddingBagCollection:
+    used = {name for entry in lookups.entries for name in entry.tables}
+    configs = [
+        EmbeddingBagConfig(
+            name=table.name,
+            num_embeddings=table.num_embeddings,
+            embedding_dim=table.storage_dim,
+            feature_names=lookups.feature_names(table.name),
+            pooling=PoolingType.SUM,
+            init_fn=_TableInit(table),
+        )
+        for table in plan.tables
+        if table.name in used
+    ]
+    return EmbeddingBagCollection(tables=configs, device=device)
+
+
+def _unpooled_config(table: TableSpec, lookups: _Lookups) -> EmbeddingConfig:
+    return EmbeddingConfig(
+        name=table.name,
+        num_embeddings=table.num_embeddings,
+        embedding_dim=table.storage_dim,
+        feature_names=lookups.feature_names(table.name),
+        init_fn=_TableInit(table),
+    )

@@ -1,0 +1,46 @@
+"""Combiners without weights. Linear ones commute with sum-pooling and are applied after it."""
+
+import torch
+from torch import Tensor
+
+from recsys.core.modules import Combiner
+
+
+class Only(Combiner):
+    """One look-up: its row is the embedding."""
+
+    def forward(self, ids: Tensor, rows: list[Tensor]) -> Tensor:
+        """Return `rows[0]`."""
+        return rows[0]
+
+
+class Sum(Combiner):
+    """Sum of all rows; equal widths."""
+
+    def forward(self, ids: Tensor, rows: list[Tensor]) -> Tensor:
+        """Return the element-wise sum."""
+        total = rows[0]
+        for row in rows[1:]:
+            total = total + row
+        return total
+
+
+class Concat(Combiner):
+    """Rows side by side."""
+
+    def forward(self, ids: Tensor, rows: list[Tensor]) -> Tensor:
+        """Return the concatenation along the last dimension."""
+        return torch.cat(rows, dim=-1)
+
+
+class Product(Combiner):
+    """Element-wise product of all rows; equal widths. Not linear: multi-valued features combine per id, then pool."""
+
+    linear: bool = False
+
+    def forward(self, ids: Tensor, rows: list[Tensor]) -> Tensor:
+        """Return the element-wise product."""
+        total = rows[0]
+        for row in rows[1:]:
+            total = total * row
+        return total

@@ -1,0 +1,140 @@
+"""What all methods share: the budget, the features that stay full, and the errors about both."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from torch import Tensor
+
+from recsys.core.component import Component
+from recsys.core.errors import ConfigError
+from recsys.core.modules import Remap
+from recsys.core.plan import FeaturePlan, TablePlan
+from recsys.core.specs import FeatureSpec, Init, TableSpec
+from recsys.embeddings.combiners import Only
+
+FLOAT_BYTES = 4
+
+
+class Identity(Remap):
+    """A row of its own for every id."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return `ids` as rows, int64, shape (1, N)."""
+        return ids.unsqueeze(0)
+
+
+def full_table(feature: FeatureSpec, init: Init) -> TablePlan:
+    """The uncompressed table of one feature."""
+    table = TableSpec(
+        name=f"table_{feature.name}", num_embeddings=num_ids(feature), embedding_dim=feature.embedding_dim, init=init
+    )
+    entry = FeaturePlan(
+        feature=feature, tables=(table.name,), remap=Component.of(Identity), combiner=Component.of(Only)
+    )
+    return TablePlan(tables=(table,), features=(entry,))
+
+
+def num_ids(feature: FeatureSpec) -> int:
+    """Size of the feature's vocabulary.
+
+    Raises:
+        ConfigError: it has none, because its keys are hashed.
+    """
+    if feature.num_embeddings is None:
+        raise ConfigError(
+            f"feature {feature.name!r} has no vocabulary (encoding: hash), and this embedding method needs one row space per id. "
+            "Use embedding=hash or embedding=unified, or give the feature a vocabulary."
+        )
+    return feature.num_embeddings
+
+
+def expected_ids(feature: FeatureSpec) -> int:
+    """Vocabulary size, or for a hashed feature the next power of two above the distinct keys seen in train."""
+    return feature.num_embeddings or 2 ** max(1, len(feature.octave_counts))
+
+
+def full_bytes(features: Sequence[FeatureSpec]) -> int:
+    """Bytes of uncompressed float32 tables."""
+    return sum(expected_ids(feature) * feature.embedding_dim * FLOAT_BYTES for feature in features)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig(ABC):
+    """Base of all embedding methods.
+
+    The budget (`budget_mib`, or `compression_ratio` = uncompressed bytes / bytes) is what serving all embeddings may
+    take, everything counted. Features with at most `full_below` ids keep full tables, under every method alike.
+    """
+
+    init: Init = field(default_factory=Init)
+    budget_mib: float | None = None
+    compression_ratio: float | None = None
+    full_below: int = 0
+
+    def __post_init__(self) -> None:
+        if self.budget_mib is not None and self.compression_ratio is not None:
+            raise ConfigError("budget_mib and compression_ratio are both set, and each fixes the budget. Set one of them.")
+        for name in ("budget_mib", "compression_ratio"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name}={value}: must be above 0.")
+
+    @abstractmethod
+    def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
+        """Plan features of one width within a budget."""
+
+    def plan(self, features: Sequence[FeatureSpec]) -> TablePlan:
+        """Plan all features, in their order.
+
+        Raises:
+            ConfigError: the budget cannot be met (the message tells the least that can), or a feature does not suit the method.
+        """
+        if not features:
+            raise ConfigError("there is no categorical feature to embed. Name at least one in the data set's schema.")
+        budget = self.budget_bytes(features)
+        kept = [f for f in features if f.num_embeddings is not None and f.num_embeddings <= self.full_below]
+        kept_names = {feature.name for feature in kept}
+        rest = [feature for feature in features if feature.name not in kept_names]
+        plans = [full_table(feature, self.init) for feature in kept]
+        left = budget - full_bytes(kept)
+        total = max(full_bytes(rest), 1)
+        # One width at a time: tables shared by features must have one. Each gets the share it has when uncompressed.
+        for _, group in groupby(sorted(rest, key=_width), key=_width):
+            members = list(group)
+            plans.append(self.plan_group(members, budget_bytes=max(left * full_bytes(members) // total, 0)))
+        plan = TablePlan.merge(plans).reordered([feature.name for feature in features])
+        self._check(plan, budget)
+        return plan
+
+    def budget_bytes(self, features: Sequence[FeatureSpec]) -> int:
+        """Bytes that the plan may take; those of uncompressed tables where no budget is set."""
+        if self.budget_mib is not None:
+            return int(self.budget_mib * 2**20)
+        return int(full_bytes(features) / (self.compression_ratio or 1.0))
+
+    def _check(self, plan: TablePlan, budget: int) -> None:
+        if plan.num_bytes > budget:
+            raise ConfigError(
+                f"{type(self).__name__} needs {plan.num_bytes:,} bytes, above the budget of {budget:,} "
+                f"(budget_mib={self.budget_mib}, compression_ratio={self.compression_ratio}, full_below={self.full_below}). "
+                f"Raise the budget to {plan.num_bytes / 2**20:.4f} MiB or more, or choose another method."
+            )
+
+
+def _width(feature: FeatureSpec) -> int:
+    return feature.embedding_dim
+
+
+def names_feature(feature: FeatureSpec, names: Sequence[str]) -> bool:
+    """True if `names` holds the feature's name or the column it reads."""
+    return feature.name in names or feature.source in names
+
+
+def check_names(key: str, names: Sequence[str], features: Sequence[FeatureSpec]) -> None:
+    """Raise ConfigError if `names` holds something that is no feature and no column."""
+    known = {feature.name for feature in features} | {feature.source for feature in features}
+    unknown = sorted(set(names) - known)
+    if unknown:
+        raise ConfigError(f"{key} names {unknown}, which the data set does not have. It has {sorted(known)}.")

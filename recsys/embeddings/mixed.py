@@ -1,0 +1,44 @@
+"""`mixed`: any method for any feature, side by side in one plan."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from recsys.core.errors import ConfigError
+from recsys.core.plan import TablePlan
+from recsys.core.specs import FeatureSpec
+from recsys.embeddings.method import MethodConfig, check_names, names_feature
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """These features (or columns) are planned together by this method, under its own budget."""
+
+    features: list[str]
+    method: MethodConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedConfig(MethodConfig):
+    """Features go to the first assignment that names them, else to `default`. A budget here bounds the whole plan."""
+
+    default: MethodConfig
+    assignments: list[Assignment] = field(default_factory=list)
+
+    def plan(self, features: Sequence[FeatureSpec]) -> TablePlan:
+        """Plan each group by its method and merge; see `MethodConfig.plan`."""
+        for number, assignment in enumerate(self.assignments):
+            check_names(f"assignments[{number}].features", assignment.features, features)
+        left, plans = list(features), []
+        for assignment in self.assignments:
+            taken = [feature for feature in left if names_feature(feature, assignment.features)]
+            left = [feature for feature in left if not names_feature(feature, assignment.features)]
+            plans += [assignment.method.plan(taken)] if taken else []
+        plans += [self.default.plan(left)] if left else []
+        plan = TablePlan.merge(plans).reordered([feature.name for feature in features])
+        if self.budget_mib is not None or self.compression_ratio is not None:
+            self._check(plan, self.budget_bytes(features))
+        return plan
+
+    def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
+        """Not used: each assignment plans its own group."""
+        raise ConfigError("a mixed method cannot be planned as one group.")
