@@ -1,1 +1,20 @@
-"""PLACEHOLDER"""
+"""Metrics as pure functions of tensors: exact, in float64, and undefined with a reason where they have no value."""
+
+from recsys.metrics.probability import calibration_ratio, log_loss, normalized_entropy
+from recsys.metrics.ranking import GroupedAuc, auc, gauc, roc_curve
+from recsys.metrics.reliability import ReliabilityBin, reliability_bins, wilson_interval
+from recsys.metrics.value import MetricValue
+
+__all__ = [
+    "GroupedAuc",
+    "MetricValue",
+    "ReliabilityBin",
+    "auc",
+    "calibration_ratio",
+    "gauc",
+    "log_loss",
+    "normalized_entropy",
+    "reliability_bins",
+    "roc_curve",
+    "wilson_interval",
+]

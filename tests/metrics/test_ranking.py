@@ -1,0 +1,185 @@
+"""AUC against its definition on every small input, and against scikit-learn on random and adversarial ones."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+from torchmetrics.functional.classification import binary_auroc
+
+from recsys.core.errors import DataError
+from recsys.metrics import auc, gauc, roc_curve
+
+
+def pairwise_auc(labels: list[int], scores: list[float]) -> float | None:
+    """The definition: wins plus half the ties, over all pairs of a positive and a negative."""
+    positives = [s for s, label in zip(scores, labels, strict=True) if label]
+    negatives = [s for s, label in zip(scores, labels, strict=True) if not label]
+    if not positives or not negatives:
+        return None
+    return sum((p > n) + 0.5 * (p == n) for p in positives for n in negatives) / (len(positives) * len(negatives))
+
+
+def orderings(length: int) -> list[tuple[int, ...]]:
+    """Every way to order rows with ties: only the order of scores matters, so ranks without a gap are enough."""
+    ranks = itertools.product(range(length), repeat=length)
+    return [scores for scores in ranks if set(scores) == set(range(len(set(scores))))]
+
+
+def test_auc_equals_its_definition_on_every_input_of_up_to_five_rows() -> None:
+    for length in range(6):
+        for labels in itertools.product([0, 1], repeat=length):
+            for scores in orderings(length):
+                got = auc(torch.tensor(labels, dtype=torch.int8), torch.tensor(scores, dtype=torch.float32))
+                assert got.value == pairwise_auc(list(labels), list(scores)), (labels, scores)
+
+
+@pytest.mark.parametrize("num_levels", [2, 7, 100, 10**9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_auc_equals_scikit_learn_and_torchmetrics(num_levels: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(num_levels)
+    labels = torch.rand(20_000, generator=generator) < 0.03
+    scores = (torch.rand(20_000, generator=generator, dtype=dtype) * num_levels).floor() + labels * 0.1 * num_levels
+    value = auc(labels, scores).value
+    assert value == pytest.approx(roc_auc_score(labels.numpy(), scores.numpy()), abs=1e-12)
+    probabilities = (scores - scores.min()) / (scores.max() - scores.min())
+    assert value == pytest.approx(binary_auroc(probabilities, labels.int()).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [0.5] * 4,
+        [1e-45, 3e-45, 0.0, -1e-45],
+        [3.4e38, -3.4e38, 0.0, 1.0],
+        [float("-inf"), float("inf"), float("inf"), 0.0],
+        [0.0, -0.0, 0.0, -0.0],
+    ],
+)
+def test_auc_of_adversarial_scores_equals_the_definition(scores: list[float]) -> None:
+    labels = [0, 1, 0, 1]
+    assert auc(torch.tensor(labels), torch.tensor(scores)).value == pairwise_auc(labels, scores)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.int64, torch.float32, torch.float64])
+def test_labels_of_any_dtype(dtype: torch.dtype) -> None:
+    assert auc(torch.tensor([0, 1, 1, 0], dtype=dtype), torch.tensor([0.1, 0.2, 0.3, 0.25])).value == 0.75
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(-50, 50)), min_size=2, max_size=60))
+def test_auc_is_invariant_under_increasing_transforms_and_mirrored_by_decreasing_ones(
+    rows: list[tuple[bool, int]],
+) -> None:
+    labels, scores = torch.tensor([r[0] for r in rows]), torch.tensor([r[1] for r in rows], dtype=torch.float64)
+    value = auc(labels, scores).value
+    for transformed in (scores * 3 - 7, scores**3, torch.exp(scores / 10), torch.sigmoid(scores / 10)):
+        assert auc(labels, transformed).value == value
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    assert auc(labels[order], scores[order]).value == value
+    if value is not None:
+        assert auc(labels, -scores).value == pytest.approx(1 - value, abs=1e-15)
+
+
+def test_auc_resolves_differences_that_float32_would_lose() -> None:
+    num_negatives = 2**20 + 1
+    labels = torch.zeros(num_negatives + 1, dtype=torch.bool)
+    labels[-1] = True
+    scores = torch.zeros(num_negatives + 1)
+    scores[-2:] = 1.0  # the positive beats all negatives but one, which it ties
+    assert auc(labels, scores).value == (num_negatives - 0.5) / num_negatives
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [([], "there are no rows"), ([0, 0, 0], "all 3 labels are 0"), ([1, 1], "all 2 labels are 1")],
+)
+def test_auc_without_both_classes_is_undefined_with_the_reason(labels: list[int], reason: str) -> None:
+    scores = torch.arange(len(labels), dtype=torch.float32)
+    assert auc(torch.tensor(labels), scores).undefined_reason == reason
+    assert auc(torch.tensor(labels), scores).value is None
+    assert roc_curve(torch.tensor(labels), scores, num_points=9)[0].numel() == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "words"),
+    [
+        ([0, 1, 1], [0.1, float("nan"), float("nan")], ["scores", "2 of 3", "NaN", "row 1"]),
+        ([0, 1, 2], [0.1, 0.2, 0.3], ["labels", "1 of 3", "neither 0 nor 1", "row 2"]),
+        ([0, float("nan"), 1], [0.1, 0.2, 0.3], ["labels", "row 1"]),
+        ([0, 1], [0.1, 0.2, 0.3], ["(2,)", "(3,)"]),
+        ([[0, 1]], [[0.1, 0.2]], ["(1, 2)"]),
+    ],
+)
+def test_unusable_input_is_refused_by_name(labels: list[float], scores: list[float], words: list[str]) -> None:
+    with pytest.raises(DataError) as caught:
+        auc(torch.tensor(labels), torch.tensor(scores))
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def looped_gauc(labels: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor) -> tuple[float, int, int]:
+    """The definition, one group at a time: (average, groups used, rows used)."""
+    total, used, rows = 0.0, 0, 0
+    for group in set(groups.tolist()):
+        mask = groups == group
+        value = pairwise_auc(labels[mask].tolist(), scores[mask].tolist())
+        if value is not None:
+            total, used, rows = total + value * int(mask.sum()), used + 1, rows + int(mask.sum())
+    return total / rows, used, rows
+
+
+@pytest.mark.parametrize("num_groups", [1, 3, 40, 900])
+@pytest.mark.parametrize("num_levels", [2, 5, 10**6])
+def test_gauc_equals_a_loop_over_groups(num_groups: int, num_levels: int) -> None:
+    generator = torch.Generator().manual_seed(num_groups * num_levels)
+    labels = (torch.rand(1500, generator=generator) < 0.3).long()
+    scores = (torch.rand(1500, generator=generator) * num_levels).floor()
+    groups = torch.randint(0, num_groups, (1500,), generator=generator) * 2**40 - 2**41
+    got = gauc(labels, scores, groups)
+    assert got.num_groups == len(set(groups.tolist()))
+    average, used, rows = looped_gauc(labels, scores, groups)
+    assert got.auc.value == pytest.approx(average, abs=1e-12)
+    assert (got.num_groups_used, got.num_rows_used) == (used, rows)
+
+
+def test_gauc_of_every_input_of_four_rows_in_two_groups() -> None:
+    for labels in itertools.product([0, 1], repeat=4):
+        for scores in orderings(4):
+            for groups in itertools.product([0], [0, 1], [0, 1], [0, 1]):
+                tensors = torch.tensor(labels), torch.tensor(scores).float(), torch.tensor(groups)
+                got = gauc(*tensors)
+                if got.num_rows_used == 0:
+                    assert not got.auc.defined
+                else:
+                    assert got.auc.value == pytest.approx(looped_gauc(*tensors)[0], abs=1e-15)
+
+
+def test_gauc_of_one_group_is_auc() -> None:
+    labels, scores = torch.tensor([0, 1, 1, 0]), torch.tensor([0.1, 0.2, 0.3, 0.25])
+    assert gauc(labels, scores, torch.full((4,), -3)).auc == auc(labels, scores)
+
+
+def test_gauc_without_a_usable_group_says_so() -> None:
+    got = gauc(torch.tensor([0, 0, 1]), torch.tensor([0.1, 0.2, 0.3]), torch.tensor([5, 5, 6]))
+    assert got.auc.undefined_reason == "none of the 2 groups holds both a positive and a negative"
+    assert (got.num_groups, got.num_groups_used, got.num_rows_used) == (2, 0, 0)
+    empty = torch.empty(0)
+    assert gauc(empty, empty, empty.long()).auc.undefined_reason == "there are no rows"
+    with pytest.raises(DataError, match="one group per row"):
+        gauc(torch.tensor([0, 1]), torch.tensor([0.1, 0.2]), torch.tensor([1]))
+
+
+def test_roc_curve_encloses_the_auc_and_thins_to_the_asked_points() -> None:
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.rand(5000, generator=generator) < 0.2
+    scores = torch.randn(5000, generator=generator).mul(9).round() + labels * 5
+    false_rate, true_rate = roc_curve(labels, scores, num_points=10**6)
+    assert torch.trapezoid(true_rate, false_rate).item() == pytest.approx(auc(labels, scores).value, abs=1e-12)
+    thin_false, thin_true = roc_curve(labels, scores, num_points=10)
+    assert thin_false.numel() == 10
+    exact = set(zip(false_rate.tolist(), true_rate.tolist(), strict=True))
+    assert set(zip(thin_false.tolist(), thin_true.tolist(), strict=True)) <= exact
+    assert (thin_false[[0, -1]].tolist(), thin_true[[0, -1]].tolist()) == ([0, 1], [0, 1])
+    assert np.all(np.diff(thin_true.numpy()) >= 0)
