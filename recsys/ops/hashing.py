@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 
 GOLDEN_GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15
-MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
-MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
-NON_NEGATIVE = 0x7FFFFFFFFFFFFFFF
 
 
 def mix64(keys: Tensor) -> Tensor:
@@ -22,17 +19,19 @@ def mix64(keys: Tensor) -> Tensor:
     Returns:
         int64, same shape; every input bit affects every output bit.
     """
+    # Literals, because TorchScript does not see a module's constants.
     keys = keys ^ ((keys >> 30) & 0x3FFFFFFFF)
-    keys = keys * MIX_1
+    keys = keys * -4658895280553007687  # 0xBF58476D1CE4E5B9
     keys = keys ^ ((keys >> 27) & 0x1FFFFFFFFF)
-    keys = keys * MIX_2
+    keys = keys * -7723592293110705685  # 0x94D049BB133111EB
     return keys ^ ((keys >> 31) & 0x1FFFFFFFF)
 
 
 def hash_rows(ids: Tensor, salts: Tensor, num_rows: int) -> Tensor:
     """Hash ids to rows, once per salt.
 
-    The salt is scrambled and added before mixing, so that equal ids of two features, or two look-ups of one, land independently.
+    The salt is scrambled and added before mixing, so that equal ids of two features, or two look-ups of one, land
+    independently.
 
     Args:
         ids: int64, shape (N,), any value.
@@ -41,11 +40,11 @@ def hash_rows(ids: Tensor, salts: Tensor, num_rows: int) -> Tensor:
     Returns:
         rows: int64, shape (T, N), each in [0, num_rows).
     """
-    return (mix64(ids.unsqueeze(0) + salts.unsqueeze(1)) & NON_NEGATIVE) % num_rows
+    return (mix64(ids.unsqueeze(0) + salts.unsqueeze(1)) & 0x7FFFFFFFFFFFFFFF) % num_rows
 
 
 def salt_for(name: str, lookup: int, seed: int) -> int:
-    """The int64 salt of look-up `lookup` of the feature called `name`: names, not positions, so that a plan may reorder.
+    """The int64 salt of a look-up of the feature called `name`: names, not positions, so that a plan may reorder.
 
     FNV-1a over the UTF-8 bytes of `name`, then mixed with the look-up number and the seed.
     """
