@@ -1,0 +1,169 @@
+"""A model on its ranks: process group, TorchRec sharding plan, `DistributedModelParallel`, optimizers."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from fbgemm_gpu.split_embedding_configs import EmbOptimType
+from torch import nn
+from torchrec.distributed.embedding import EmbeddingCollectionSharder
+from torchrec.distributed.embedding_types import EmbeddingComputeKernel
+from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+from torchrec.distributed.types import ModuleSharder, ShardingEnv, ShardingPlan
+from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimizerWrapper
+from torchrec.optim.optimizers import in_backward_optimizer_filter
+
+from recsys.core.errors import ConfigError
+from recsys.train.config import DenseOptimizer, DeviceConfig, OptimizerConfig, Sharding, TableMemory, TableOptimizer
+
+FUSED_OPTIMIZERS = {
+    TableOptimizer.ROWWISE_ADAGRAD: EmbOptimType.EXACT_ROWWISE_ADAGRAD,
+    TableOptimizer.ADAGRAD: EmbOptimType.EXACT_ADAGRAD,
+    TableOptimizer.SGD: EmbOptimType.EXACT_SGD,
+    TableOptimizer.ADAM: EmbOptimType.ADAM,
+}
+
+
+@dataclass
+class Session:
+    """A sharded model with its optimizers on this rank."""
+
+    model: DistributedModelParallel
+    optimizer: CombinedOptimizer
+    device: torch.device
+    rank: int
+    world_size: int
+    table_parameters: list[nn.Parameter]  # those with dense gradients; empty when tables are fused
+
+    @property
+    def is_main(self) -> bool:
+        """True on the rank that writes and prints."""
+        return self.rank == 0
+
+    def scale_learning_rates(self, base: list[float], factor: float, floor: float) -> None:
+        """Set each group's learning rate to `max(base * factor, floor)`."""
+        for group, learning_rate in zip(self.optimizer.param_groups, base, strict=True):
+            group["lr"] = max(learning_rate * factor, min(floor, learning_rate))
+
+
+@contextmanager
+def process_group(config: DeviceConfig) -> Iterator[torch.device]:
+    """Join the ranks that torchrun started, or be the only one, over an in-process store that needs no port.
+
+    Yields:
+        This rank's device.
+    """
+    local_rank, launched = int(os.environ.get("LOCAL_RANK", "0")), "WORLD_SIZE" in os.environ
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("run_on.device=cuda, but torch sees no GPU. Use run_on.device=cpu; `python -m pipelines.doctor` tells more.")
+    device = torch.device("cuda", local_rank) if config.device == "cuda" else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
+    if launched:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def shard(model: nn.Module, optimizer: OptimizerConfig, run_on: DeviceConfig, device: torch.device) -> Session:
+    """Lay the model's tables over the ranks and give everything its optimizer."""
+    fused = optimizer.table is not TableOptimizer.ADAM or device.type == "cuda"
+    sharders = _sharders(optimizer, run_on, fused=fused)
+    plan = _sharding_plan(model, sharders, device)
+    group = dist.group.WORLD
+    assert group is not None
+    sharded = DistributedModelParallel(
+        model, env=ShardingEnv.from_process_group(group), device=device, plan=plan, sharders=sharders
+    )
+    return _with_optimizers(sharded, optimizer, device, fused=fused)
+
+
+def _sharders(optimizer: OptimizerConfig, run_on: DeviceConfig, *, fused: bool) -> list[ModuleSharder[nn.Module]]:
+    every = [s.value for s in Sharding if s is not Sharding.AUTO]
+    if not fused:
+        if run_on.sharding not in (Sharding.AUTO, Sharding.DATA_PARALLEL):
+            raise ConfigError(
+                f"run_on.sharding={run_on.sharding.value}: Adam on a CPU runs through TorchRec's dense kernel, which replicates "
+                "tables on every rank. Set run_on.sharding=data_parallel, or optimizer.table=rowwise_adagrad to shard."
+            )
+        return _of(None, [Sharding.DATA_PARALLEL.value], [EmbeddingComputeKernel.DENSE.value])
+    if run_on.sharding is Sharding.DATA_PARALLEL:
+        raise ConfigError("run_on.sharding=data_parallel keeps whole tables on every rank, so it needs optimizer.table=adam.")
+    types = every[:-1] if run_on.sharding is Sharding.AUTO else [run_on.sharding.value]
+    parameters: dict[str, Any] = {
+        "optimizer": FUSED_OPTIMIZERS[optimizer.table],
+        "learning_rate": optimizer.table_learning_rate,
+        "eps": 1e-8,
+    }
+    kernel = EmbeddingComputeKernel.FUSED
+    if run_on.table_memory is TableMemory.UVM_CACHING:
+        kernel = EmbeddingComputeKernel.FUSED_UVM_CACHING
+        parameters["cache_load_factor"] = run_on.cache_load_factor
+    return _of(parameters, types, [kernel.value])
+
+
+def _of(fused: dict[str, Any] | None, types: list[str], kernels: list[str]) -> list[ModuleSharder[nn.Module]]:
+    """Sharders that allow exactly these layouts; TorchRec's own leave row-wise out on a CPU."""
+
+    class Bags(EmbeddingBagCollectionSharder):
+        def sharding_types(self, compute_device_type: str) -> list[str]:
+            return types
+
+        def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
+            return kernels
+
+    class Sequences(EmbeddingCollectionSharder):
+        def sharding_types(self, compute_device_type: str) -> list[str]:
+            return types
+
+        def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
+            return kernels
+
+    return [Bags(fused_params=dict(fused) if fused else None), Sequences(fused_params=dict(fused) if fused else None)]
+
+
+def _sharding_plan(model: nn.Module, sharders: list[ModuleSharder[nn.Module]], device: torch.device) -> ShardingPlan:
+    topology = Topology(world_size=dist.get_world_size(), compute_device=device.type)
+    planner = EmbeddingShardingPlanner(topology=topology)
+    if dist.get_world_size() == 1:
+        return planner.plan(model, sharders)
+    return planner.collective_plan(model, sharders, dist.group.WORLD)
+
+
+def _with_optimizers(
+    model: DistributedModelParallel, config: OptimizerConfig, device: torch.device, *, fused: bool
+) -> Session:
+    free = dict(in_backward_optimizer_filter(model.named_parameters()))
+    tables = {} if fused else {name: p for name, p in free.items() if ".embedding_bags." in name or ".embeddings.table" in name}
+    rest = {name: p for name, p in free.items() if name not in tables}
+    kind = torch.optim.AdamW if config.dense is DenseOptimizer.ADAMW else torch.optim.Adam
+    optimizers: list[tuple[str, KeyedOptimizer]] = []
+    if fused:
+        optimizers.append(("tables", model.fused_optimizer))
+    if tables:
+        learning_rate = config.table_learning_rate
+        optimizers.append(("tables", KeyedOptimizerWrapper(tables, lambda ps: torch.optim.Adam(ps, lr=learning_rate))))
+    if rest:
+        settings = {"lr": config.dense_learning_rate, "weight_decay": config.dense_weight_decay}
+        optimizers.append(("dense", KeyedOptimizerWrapper(rest, lambda ps: kind(ps, **settings))))
+    return Session(
+        model=model,
+        optimizer=CombinedOptimizer(optimizers),
+        device=device,
+        rank=dist.get_rank(),
+        world_size=dist.get_world_size(),
+        table_parameters=list(tables.values()),
+    )
