@@ -1,0 +1,91 @@
+"""Blocks that several models share: ATen operators only, scriptable, traceable, safe under bf16 autocast."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def linear(input_dim: int, output_dim: int, *, bias: bool = True) -> nn.Linear:
+    """A linear layer with Xavier-normal weights and zero bias, as in FuxiCTR (behind every BARS number)."""
+    layer = nn.Linear(input_dim, output_dim, bias=bias)
+    nn.init.xavier_normal_(layer.weight)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class MLP(nn.Module):
+    """Hidden layers, each Linear, BatchNorm (if asked for), ReLU, Dropout in this order.
+
+    Source: FuxiCTR `MLP_Block`, the order behind the BARS benchmark.
+    """
+
+    def __init__(self, input_dim: int, units: Sequence[int], *, batch_norm: bool, dropout: float) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width_in, width_out in zip([input_dim, *units], units, strict=False):
+            layers.append(linear(width_in, width_out))
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(width_out))
+            layers.append(nn.ReLU())
+            if dropout > 0:
+                layers.append(nn.Dropout(dropout))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map (B, input_dim) to (B, units[-1])."""
+        outputs: Tensor = self.layers(inputs)
+        return outputs
+
+
+class CrossNetV2(nn.Module):
+    """Full-rank cross layers: x_{l+1} = x_0 * (W_l x_l + b_l) + x_l.
+
+    Source: Wang et al., DCN V2, WWW 2021, arXiv:2008.13535, eq. 1.
+    """
+
+    def __init__(self, width: int, num_layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(linear(width, width) for _ in range(num_layers))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map x_0 of shape (B, width) to x_L of the same shape and type."""
+        crossed = inputs
+        for layer in self.layers:
+            # One pass over memory instead of two; under autocast it keeps the running sum in the type of `inputs`.
+            crossed = torch.addcmul(crossed, inputs, layer(crossed))
+        return crossed
+
+
+def pairwise_sum(embeddings: Tensor) -> Tensor:
+    """Sum of the dot products of all pairs of features, in time linear in the number of features.
+
+    Args:
+        embeddings: float32 (B, F, d).
+    Returns:
+        sum over i < j of <e_i, e_j>, float32 (B,).
+    Source: Rendle, Factorization Machines, ICDM 2010, lemma 3.1.
+    """
+    of_sum = embeddings.sum(1).square().sum(1)
+    return 0.5 * (of_sum - embeddings.square().sum([1, 2]))
+
+
+class PairwiseDots(nn.Module):
+    """The dot product of each pair of F vectors: (B, F, d) to (B, F (F - 1) / 2), pairs (0, 1), (0, 2), …, (F-2, F-1).
+
+    Source: Naumov et al., DLRM, arXiv:1906.00091.
+    """
+
+    pairs: Tensor
+
+    def __init__(self, num_vectors: int) -> None:
+        super().__init__()
+        first, second = torch.triu_indices(num_vectors, num_vectors, offset=1)
+        self.register_buffer("pairs", first * num_vectors + second, persistent=False)
+        self.num_pairs = self.pairs.numel()
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Return the dot products, (B, F (F - 1) / 2)."""
+        # index_select: on a CPU, with its gradient, half the cost of indexing and a tenth of slices or of products.
+        return torch.bmm(vectors, vectors.transpose(1, 2)).flatten(1).index_select(1, self.pairs)

@@ -1,0 +1,53 @@
+"""Every yaml of conf/model states the class's defaults, builds, runs with and without numeric columns, and scripts."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from recsys.core.component import load_class
+from recsys.core.specs import FeatureSpec
+from recsys.models.ctr import ModelConfig
+
+FILES = sorted((Path(__file__).resolve().parents[2] / "conf" / "model").glob("*.yaml"))
+COLUMNS = [FeatureSpec(name=f"f{i}", embedding_dim=1, num_embeddings=10 + i, max_length=1) for i in range(3)]
+
+
+def read(file: Path) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(file)))
+
+
+def load(file: Path) -> ModelConfig:
+    """The configuration, checked as a pipeline checks it."""
+    values = read(file)
+    structured = OmegaConf.structured(load_class(values.pop("_target_")))
+    return cast(ModelConfig, OmegaConf.to_object(OmegaConf.merge(structured, values)))
+
+
+def test_there_are_models() -> None:
+    assert {"lr", "deepfm", "dcnv2", "dlrm"} <= {file.stem for file in FILES}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_yaml_states_every_field_at_its_default(file: Path) -> None:
+    values = read(file)
+    config_class = load_class(values.pop("_target_"))
+    assert load(file) == config_class()
+    assert set(values) == set(config_class.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("num_dense", [0, 13])
+def test_builds_runs_and_scripts(file: Path, num_dense: int) -> None:
+    config = load(file)
+    features = config.features(COLUMNS)
+    head = config.build(features, num_dense)
+    dense, embeddings = torch.randn(4, num_dense), torch.randn(4, sum(spec.embedding_dim for spec in features))
+    head(dense, embeddings).sum().backward()
+    assert all(parameter.grad is not None for parameter in head.parameters())
+    head.eval()
+    logits = head(dense, embeddings)
+    assert logits.shape == (4,) and logits.dtype == torch.float32
+    torch.testing.assert_close(torch.jit.script(head)(dense, embeddings), logits, rtol=0, atol=1e-5)

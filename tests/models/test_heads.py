@@ -1,0 +1,145 @@
+"""What every head does: counts of the literature, scripted = traced = eager, bf16, no numeric column, gradients."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from recsys.core.specs import FeatureSpec
+from recsys.models.ctr import ModelConfig
+from recsys.models.dcnv2 import DCNv2Config
+from recsys.models.deepfm import DeepFMConfig
+from recsys.models.dlrm import DLRMConfig, Interaction
+from recsys.models.lr import LRConfig
+from tests.models.world import SMALL, build, columns, inputs, num_parameters
+
+EVERY_FORM = pytest.mark.parametrize("name", SMALL)
+DENSE_OR_NOT = pytest.mark.parametrize("num_dense", [0, 3])
+FRAPPE_ROWS = (957, 4082, 7, 7, 2, 3, 2, 9, 80, 240)  # ten columns whose rows sum to BARS' 5,389
+
+
+@pytest.mark.parametrize(
+    ("config", "published"),
+    [
+        (LRConfig(), 5_390),
+        (DeepFMConfig(embedding_dim=10), 423_280),
+        (DCNv2Config(embedding_dim=10, num_cross_layers=4, batch_norm=True, dropout=0.4), 458_391),
+        (DLRMConfig(embedding_dim=10, interaction=Interaction.CAT, dropout=0.4), 417_891),
+    ],
+)
+def test_parameter_counts_are_those_of_bars_on_frappe(config: ModelConfig, published: int) -> None:
+    assert sum(FRAPPE_ROWS) == 5_389
+    features = config.features(columns(FRAPPE_ROWS))
+    in_tables = sum(spec.embedding_dim * (spec.num_embeddings or 0) for spec in features)
+    assert in_tables + num_parameters(config.build(features, 0)) == published
+
+
+@pytest.mark.parametrize("config", [DeepFMConfig(embedding_dim=10), LRConfig()])
+def test_features_keep_everything_but_width_and_name(config: ModelConfig) -> None:
+    column = FeatureSpec(name="tags", embedding_dim=3, num_embeddings=9, source="raw", octave_counts=(4, 2))
+    for feature in config.features([column]):
+        assert dataclasses.replace(feature, name="tags", embedding_dim=3) == column
+
+
+def test_deepfm_embeds_every_column_and_then_its_linear_weights() -> None:
+    features = DeepFMConfig(embedding_dim=8).features(columns((5, 7)))
+    assert [(spec.name, spec.source, spec.embedding_dim) for spec in features] == [
+        ("f0", "f0", 8),
+        ("f1", "f1", 8),
+        ("f0__linear", "f0", 1),
+        ("f1__linear", "f1", 1),
+    ]
+
+
+@EVERY_FORM
+@DENSE_OR_NOT
+def test_logits_are_one_float32_per_row(name: str, num_dense: int) -> None:
+    head = build(SMALL[name], num_dense)
+    for num_rows in (1, 6):
+        logits = head.eval()(*inputs(SMALL[name], num_dense, num_rows))
+        assert logits.shape == (num_rows,) and logits.dtype == torch.float32
+    assert head(*inputs(SMALL[name], num_dense, 0)).shape == (0,)
+
+
+@EVERY_FORM
+@DENSE_OR_NOT
+def test_scripted_and_traced_equal_eager(name: str, num_dense: int) -> None:
+    head = build(SMALL[name], num_dense).eval()
+    arguments = inputs(SMALL[name], num_dense)
+    expected = head(*arguments)
+    scripted = torch.jit.script(head)
+    for same in (scripted, torch.jit.freeze(scripted), torch.fx.symbolic_trace(head)):
+        torch.testing.assert_close(same(*arguments), expected, rtol=0, atol=1e-6)
+    # another number of rows than the one that a profiling executor saw first
+    torch.testing.assert_close(scripted(arguments[0][:2], arguments[1][:2]), expected[:2], rtol=0, atol=1e-6)
+
+
+@EVERY_FORM
+@DENSE_OR_NOT
+def test_exported_equals_eager(name: str, num_dense: int) -> None:
+    head = build(SMALL[name], num_dense).eval()
+    arguments = inputs(SMALL[name], num_dense)
+    rows = torch.export.Dim("rows", min=2)
+    program = torch.export.export(head, arguments, dynamic_shapes=({0: rows}, {0: rows}), strict=False)
+    more = inputs(SMALL[name], num_dense, num_rows=9)
+    torch.testing.assert_close(program.module()(*more), head(*more), rtol=0, atol=1e-6)
+
+
+@EVERY_FORM
+def test_scripted_graph_holds_aten_operators_only(name: str) -> None:
+    scripted = torch.jit.freeze(torch.jit.script(build(SMALL[name], 3).eval()))
+    namespaces = {node.kind().split("::")[0] for node in scripted.inlined_graph.nodes()}
+    assert namespaces <= {"aten", "prim"}
+
+
+@EVERY_FORM
+@DENSE_OR_NOT
+def test_bf16_autocast_is_close_and_returns_float32(name: str, num_dense: int) -> None:
+    head = build(SMALL[name], num_dense)
+    arguments = inputs(SMALL[name], num_dense, num_rows=256)
+    expected = head.eval()(*arguments).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = head(*arguments)
+    assert logits.dtype == torch.float32
+    # bf16 keeps 8 bits, so one rounding errs by up to 0.2% of a number, and about ten follow on one another
+    assert (logits - expected).detach().norm() < 0.02 * expected.norm()
+    head.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        head(*arguments).sum().backward()
+    for parameter in head.parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all()
+
+
+def gradients(head: nn.Module, dense: Tensor, embeddings: Tensor) -> list[Tensor | None]:
+    """Gradients of a loss that no symmetry cancels, of every parameter and of `embeddings`."""
+    embeddings.requires_grad_()
+    (head(dense, embeddings) * torch.linspace(1, 2, dense.shape[0])).square().sum().backward()
+    return [*(parameter.grad for parameter in head.parameters()), embeddings.grad]
+
+
+@EVERY_FORM
+@DENSE_OR_NOT
+def test_gradient_reaches_every_parameter_and_every_embedding(name: str, num_dense: int) -> None:
+    for gradient in gradients(build(SMALL[name], num_dense), *inputs(SMALL[name], num_dense, num_rows=64)):
+        assert gradient is not None and gradient.abs().sum() > 0
+
+
+@EVERY_FORM
+def test_logits_of_a_row_do_not_depend_on_its_neighbours(name: str) -> None:
+    head = build(SMALL[name], 3).eval()
+    dense, embeddings = inputs(SMALL[name], 3)
+    torch.testing.assert_close(head(dense, embeddings)[2:3], head(dense[2:3], embeddings[2:3]), rtol=0, atol=1e-6)
+
+
+@EVERY_FORM
+def test_initial_weights_are_xavier_normal_and_biases_zero(name: str) -> None:
+    for layer in build(SMALL[name], 3).modules():
+        if isinstance(layer, nn.Linear) and layer.bias is not None:
+            assert not layer.bias.any()
+
+
+def test_xavier_scale_of_a_large_layer() -> None:
+    head = build(DCNv2Config(embedding_dim=100), 0)
+    weight = head.get_parameter("cross.layers.0.weight")
+    assert weight.std().item() == pytest.approx((2 / 600) ** 0.5, rel=0.02)
