@@ -1,0 +1,122 @@
+"""The border of an exported model: plain named tensors of raw values, described for people, for Triton and for checks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+from recsys.core.schema import MISSING_KEY, KeyType, Schema
+
+LENGTHS_SUFFIX = "__lengths"
+MODEL_OUTPUTS = ("logits", "probabilities")
+
+
+class TensorType(Enum):
+    """Element type of a border tensor."""
+
+    FLOAT32 = "float32"
+    INT64 = "int64"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The type as torch calls it."""
+        return torch.float32 if self is TensorType.FLOAT32 else torch.int64
+
+
+@dataclass(frozen=True, kw_only=True)
+class BorderTensor:
+    """One named input tensor; always of one dimension."""
+
+    name: str
+    dtype: TensorType
+    shape: str  # "B": one value a row; "N": the values of all rows, one row after the other
+    meaning: str
+
+
+def border_tensors(schema: Schema) -> tuple[BorderTensor, ...]:
+    """Inputs of a model of that schema: numeric columns, then categorical ones with the lengths of multi-valued ones."""
+    tensors = [
+        BorderTensor(name=f.name, dtype=TensorType.FLOAT32, shape="B", meaning="raw number; NaN means missing")
+        for f in schema.numeric
+    ]
+    for feature in schema.categorical:
+        hashed = (
+            "xxh64 of the UTF-8 text (seed 0) as signed 64-bit" if feature.key_type is KeyType.STRING else "the value"
+        )
+        meaning = f"key: {hashed}; {MISSING_KEY} means missing"
+        shape = "N" if feature.multi_valued else "B"
+        tensors.append(BorderTensor(name=feature.name, dtype=TensorType.INT64, shape=shape, meaning=meaning))
+        if feature.multi_valued:
+            counted = f"number of values of {feature.name!r} in each row"
+            name = feature.name + LENGTHS_SUFFIX
+            tensors.append(BorderTensor(name=name, dtype=TensorType.INT64, shape="B", meaning=counted))
+    return tuple(tensors)
+
+
+class BorderCheck(nn.Module):
+    """Refuses input that does not match the schema, naming the tensor; part of the exported model, so scriptable."""
+
+    names: list[str]
+    per_row: list[bool]
+    is_float: list[bool]
+
+    def __init__(self, tensors: Sequence[BorderTensor]) -> None:
+        super().__init__()
+        self.names = [tensor.name for tensor in tensors]
+        self.per_row = [tensor.shape == "B" for tensor in tensors]
+        self.is_float = [tensor.dtype is TensorType.FLOAT32 for tensor in tensors]
+
+    def forward(self, features: dict[str, Tensor]) -> None:
+        """Check presence, element type, dimension and number of rows of each tensor.
+
+        Raises:
+            RuntimeError: one of them is wrong; inside TorchScript no other type survives.
+        """
+        num_rows, first = -1, ""
+        for i, name in enumerate(self.names):
+            wanted = "float32" if self.is_float[i] else "int64"
+            if name not in features:
+                raise RuntimeError(f"input '{name}' is missing: pass a {wanted} tensor of one dimension.")
+            tensor = features[name]
+            if tensor.dtype != (torch.float32 if self.is_float[i] else torch.int64):
+                raise RuntimeError(f"input '{name}' has dtype {tensor.dtype}: it must be {wanted}.")
+            if tensor.dim() != 1:
+                raise RuntimeError(f"input '{name}' has shape {tensor.shape}: it must have one dimension.")
+            if self.per_row[i]:
+                if num_rows >= 0 and tensor.numel() != num_rows:
+                    raise RuntimeError(
+                        f"input '{name}' has {tensor.numel()} rows, but '{first}' has {num_rows}: they must be equal."
+                    )
+                num_rows, first = tensor.numel(), name
+        self._check_lengths(features)
+
+    def _check_lengths(self, features: dict[str, Tensor]) -> None:
+        for i, name in enumerate(self.names):
+            if not self.per_row[i]:
+                lengths = features[self.names[i + 1]]
+                if bool((lengths < 0).any()) or int(lengths.sum()) != features[name].numel():
+                    raise RuntimeError(
+                        f"input '{self.names[i + 1]}' must hold counts >= 0 that add up to the "
+                        f"{features[name].numel()} values of '{name}'; they add up to {int(lengths.sum())}."
+                    )
+
+
+def count_rows(features: Mapping[str, Tensor], tensors: Sequence[BorderTensor]) -> int:
+    """Number of rows B that border tensors hold."""
+    return next(features[tensor.name].numel() for tensor in tensors if tensor.shape == "B")
+
+
+def slice_rows(
+    features: Mapping[str, Tensor], tensors: Sequence[BorderTensor], *, start: int, stop: int
+) -> dict[str, Tensor]:
+    """Border tensors of rows [start, stop), copied so that they own their memory."""
+    part: dict[str, Tensor] = {}
+    for tensor in tensors:
+        first, last = start, stop
+        if tensor.shape == "N":
+            lengths = features[tensor.name + LENGTHS_SUFFIX]
+            first, last = int(lengths[:start].sum()), int(lengths[:stop].sum())
+        part[tensor.name] = features[tensor.name][first:last].clone()
+    return part

@@ -1,0 +1,183 @@
+"""Write a bundle: scripted models, parity, manifest, model card and server configuration, verified before it is believed."""
+
+import copy
+import logging
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recsys.core.errors import ConfigError
+from recsys.core.plan import TablePlan
+from recsys.core.schema import Schema
+from recsys.core.specs import RowType
+from recsys.export.border import MODEL_OUTPUTS, BorderCheck, BorderTensor, border_tensors, slice_rows
+from recsys.export.card import CARD_NAME, model_card
+from recsys.export.config import ExportConfig
+from recsys.export.freeze import freeze
+from recsys.export.fresh_process import check_in_fresh_process
+from recsys.export.manifest import FORMAT_VERSION, BundleManifest, ModelFile, file_sha256, schema_fingerprint
+from recsys.export.parity import Metrics, Parity, measure, require, score
+from recsys.export.script import load_scripted, script_model
+from recsys.export.serving import ServingEmbeddings, ServingModel
+from recsys.export.triton import TRITON_NAME, triton_config
+
+GOLDEN_TENSORS_NAME = "golden.pt"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """What training leaves behind. Modules are not changed: export works on copies of those with weights."""
+
+    schema: Schema
+    plan: TablePlan
+    tables: Mapping[str, Tensor]  # float32 (num_embeddings, embedding_dim) by table name
+    remaps: Mapping[str, nn.Module]  # by feature name
+    combiners: Mapping[str, nn.Module]  # by feature name
+    head: nn.Module  # (dense (B, num_dense), embeddings (B, sum of embedding_dim)) -> logits (B,)
+    encoder: nn.Module  # border tensors -> dense, ids and offsets per categorical column of the schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """Raw rows with what the trained model says about them, evaluated in float32."""
+
+    features: dict[str, Tensor]  # border tensors of R rows
+    logits: Tensor  # float32 (R,)
+    labels: Tensor  # (R,), 0 or 1
+
+
+def model_file_name(row_type: RowType) -> str:
+    """File name of the model with that row type."""
+    return "model.pt" if row_type is RowType.FLOAT32 else f"model_{row_type.value}.pt"
+
+
+def write_bundle(
+    folder: Path,
+    trained: TrainedModel,
+    golden: Golden,
+    *,
+    config: ExportConfig,
+    metrics: Metrics,
+    lineage: Mapping[str, Any],
+) -> Parity:
+    """Export, compare, reload in a fresh process, and describe; `folder` exists and is empty.
+
+    Raises:
+        ParityError: a model deviates beyond the limits of `config`, uses foreign operators, or fails in a fresh process.
+        CheckpointError: tables do not fit the plan.
+        ConfigError: golden rows are missing or inconsistent.
+    """
+    tensors = border_tensors(trained.schema)
+    _check_golden(golden, tensors)
+    stored = slice_rows(golden.features, tensors, start=0, stop=min(config.num_golden_rows, golden.labels.numel()))
+    models: dict[str, ModelFile] = {}
+    logits: dict[RowType, Tensor] = {}
+    for row_type in config.row_types:
+        path = folder / model_file_name(row_type)
+        models[row_type.value] = export_model(trained, row_type, path)
+        logits[row_type] = score(load_scripted(path), golden.features, tensors)
+    parity = measure(logits, golden.logits, golden.labels, metrics)
+    parity.write(folder)
+    require(parity, config)
+    for row_type, exported in logits.items():
+        check_in_fresh_process(folder / model_file_name(row_type), stored, exported[: config.num_golden_rows])
+    num_stored = min(config.num_golden_rows, golden.labels.numel())
+    torch.save(
+        {
+            "features": stored,
+            "logits": golden.logits[:num_stored].clone(),
+            "labels": golden.labels[:num_stored].to(torch.float32),
+        },
+        folder / GOLDEN_TENSORS_NAME,
+    )
+    manifest = BundleManifest(
+        format_version=FORMAT_VERSION,
+        schema=trained.schema,
+        schema_fingerprint=schema_fingerprint(trained.schema),
+        inputs=tensors,
+        outputs=MODEL_OUTPUTS,
+        models=models,
+        versions=_versions(),
+        lineage=dict(lineage),
+    )
+    (folder / TRITON_NAME).write_text(triton_config(tensors, name="recsys"))
+    (folder / CARD_NAME).write_text(model_card(manifest, parity))
+    # Last: a folder without a manifest is no bundle, however far the export came.
+    manifest.write(folder)
+    return parity
+
+
+def export_model(trained: TrainedModel, row_type: RowType, path: Path) -> ModelFile:
+    """Freeze, script and save one model.
+
+    Raises:
+        ParityError: the model uses operators that stock libtorch does not have.
+        CheckpointError: tables do not fit the plan.
+    """
+    plan, model = build_serving_model(trained, row_type)
+    torch.jit.save(script_model(model), path)
+    entry = ModelFile(
+        file=path.name,
+        file_bytes=path.stat().st_size,
+        sha256=file_sha256(path),
+        plan=plan,
+        plan_bytes=plan.num_bytes,
+        bytes_by_table={table.name: table.num_bytes for table in plan.tables},
+        head_bytes=module_bytes(model.head),
+        encoder_bytes=module_bytes(model.encoder),
+    )
+    logger.info("%s: %d bytes, of which %d are embeddings", path.name, entry.file_bytes, entry.plan_bytes)
+    return entry
+
+
+def build_serving_model(trained: TrainedModel, row_type: RowType) -> tuple[TablePlan, ServingModel]:
+    """The serving plan and the eager serving model, in evaluation mode, on the CPU, without gradients."""
+    plan, tables = freeze(trained.plan, trained.tables, row_type)
+    sources = [feature.name for feature in trained.schema.categorical]
+    combiners = {name: _frozen_copy(combiner) for name, combiner in trained.combiners.items()}
+    remaps = {name: _frozen_copy(remap) for name, remap in trained.remaps.items()}
+    embeddings = ServingEmbeddings(plan, tables, remaps, combiners, sources)
+    border = BorderCheck(border_tensors(trained.schema))
+    encoder = _frozen_copy(trained.encoder)
+    return plan, ServingModel(border, encoder, embeddings, _frozen_copy(trained.head)).eval()
+
+
+def module_bytes(module: nn.Module) -> int:
+    """Bytes of a module's parameters and buffers."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+
+
+def _frozen_copy(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module).cpu().eval().requires_grad_(False)
+
+
+def _check_golden(golden: Golden, tensors: tuple[BorderTensor, ...]) -> None:
+    num_rows = golden.labels.numel()
+    missing = sorted({tensor.name for tensor in tensors} - set(golden.features))
+    if num_rows == 0 or golden.logits.numel() != num_rows or missing:
+        raise ConfigError(
+            f"golden rows: {num_rows} labels, {golden.logits.numel()} logits, missing inputs {missing}. Parity needs at least "
+            "one row with label, trained logit and all inputs; take them from the validation or test split."
+        )
+    if not bool(torch.isfinite(golden.logits).all()):
+        raise ConfigError(
+            "golden rows: trained logits hold NaN or infinity. Training diverged; there is nothing to export."
+        )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu", "recsys"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,140 @@
+"""`MODEL_CARD.md`: what a stranger must know to serve the bundle, with code that runs as it stands."""
+
+from recsys.core.schema import MISSING_KEY, KeyType
+from recsys.export.border import BorderTensor, TensorType
+from recsys.export.manifest import BundleManifest
+from recsys.export.parity import Parity, RowTypeParity
+
+CARD_NAME = "MODEL_CARD.md"
+
+_INTRO = """\
+# Click model
+
+Predicts the probability of a click (label column `{label}`) from raw feature values. TorchScript with ATen operators only:
+any libtorch, `torch.jit.load` in Python, or Triton's PyTorch backend serves it. Vocabularies, numeric transforms,
+hashing and out-of-vocabulary rows are inside.
+
+"""
+_SCORING = """\
+## Scoring in Python
+
+Needs `torch` and `xxhash`, nothing else.
+
+```python
+{code}
+```
+
+"""
+_HELPER = '''\
+import torch
+import xxhash
+
+
+def key(text):
+    """xxh64 of the UTF-8 bytes, seed 0, as a signed 64-bit integer; empty or absent text is the missing key."""
+    if not text:
+        return {missing}
+    unsigned = xxhash.xxh64_intdigest(text.encode())
+    return unsigned - 2**64 if unsigned >= 2**63 else unsigned
+
+
+model = torch.jit.load("model.pt")
+features = {{  # two rows
+{features}
+}}
+logits, probabilities = model(features)
+print(probabilities.tolist())'''
+
+
+def model_card(manifest: BundleManifest, parity: Parity) -> str:
+    """The text of `MODEL_CARD.md`."""
+    return "".join(
+        [
+            _INTRO.format(label=manifest.schema.label),
+            _files(manifest),
+            _inputs(manifest),
+            _SCORING.format(code=example_code(manifest)),
+            _parity(parity),
+            _lineage(manifest),
+        ]
+    )
+
+
+def example_code(manifest: BundleManifest) -> str:
+    """A Python program that scores two made-up rows, next to `model.pt`."""
+    strings = {f.name for f in manifest.schema.categorical if f.key_type is KeyType.STRING}
+    lines = [f'    "{tensor.name}": {_example_value(tensor, tensor.name in strings)},' for tensor in manifest.inputs]
+    return _HELPER.format(missing=MISSING_KEY, features="\n".join(lines))
+
+
+def _example_value(tensor: BorderTensor, is_string: bool) -> str:
+    if tensor.dtype is TensorType.FLOAT32:
+        return 'torch.tensor([1.0, float("nan")])'
+    if tensor.name.endswith("__lengths"):
+        return "torch.tensor([2, 0])  # two values in the first row, none in the second"
+    if is_string:
+        return (
+            'torch.tensor([key("red"), key("blue")])' if tensor.shape == "N" else 'torch.tensor([key("red"), key("")])'
+        )
+    return "torch.tensor([7, 11])" if tensor.shape == "N" else f"torch.tensor([7, {MISSING_KEY}])"
+
+
+def _files(manifest: BundleManifest) -> str:
+    lines = [
+        "## Files\n\n| model | file bytes | embedding bytes | head bytes | encoder bytes |\n|---|---:|---:|---:|---:|\n"
+    ]
+    for known in manifest.models.values():
+        lines.append(
+            f"| `{known.file}` | {known.file_bytes:,} | {known.plan_bytes:,} | {known.head_bytes:,} | {known.encoder_bytes:,} |\n"
+        )
+    lines.append(
+        "\n`golden.parquet` and `golden.pt` hold raw rows with the trained model's scores, as table and as input tensors. "
+        "`manifest.json` has schema, plans, bytes by table, versions and lineage; `config.pbtxt` is for Triton.\n\n"
+    )
+    return "".join(lines)
+
+
+def _inputs(manifest: BundleManifest) -> str:
+    lines = [
+        "## Inputs and outputs\n\nOne dictionary of tensors of one dimension; B rows, N values of all rows one after the other. "
+        "A value never seen in training is valid everywhere.\n\n| input | type | shape | meaning |\n|---|---|---|---|\n"
+    ]
+    lines.extend(f"| `{t.name}` | {t.dtype.value} | ({t.shape},) | {t.meaning} |\n" for t in manifest.inputs)
+    lines.append("\nReturns `(logits, probabilities)`, float32 of shape (B,) each.\n\n")
+    return "".join(lines)
+
+
+def _parity(parity: Parity) -> str:
+    lines = [
+        f"## Parity with the trained model, over {parity.num_rows:,} rows\n\nTrained model: AUC {_number(parity.trained_auc)}, "
+        f"log loss {_number(parity.trained_log_loss)}.\n\n| rows stored as | max difference of logits | mean | AUC | difference | "
+        "log loss | difference |\n|---|---:|---:|---:|---:|---:|---:|\n"
+    ]
+    lines.extend(_parity_line(model) for model in parity.models)
+    return "".join([*lines, "\n"])
+
+
+def _parity_line(model: RowTypeParity) -> str:
+    cells = [
+        model.row_type.value,
+        f"{model.max_abs_logit_difference:.2e}",
+        f"{model.mean_abs_logit_difference:.2e}",
+        _number(model.auc),
+        _delta(model.auc_delta),
+        _number(model.log_loss),
+        _delta(model.log_loss_delta),
+    ]
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.6f}"
+
+
+def _delta(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:+.2e}"
+
+
+def _lineage(manifest: BundleManifest) -> str:
+    pairs = {**manifest.versions, "schema": manifest.schema_fingerprint, **manifest.lineage}
+    return "## Origin\n\n" + "".join(f"- {name}: {value}\n" for name, value in pairs.items())

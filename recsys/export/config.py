@@ -1,0 +1,41 @@
+"""Configuration of the export stage."""
+
+from dataclasses import dataclass, field
+
+from recsys.core.errors import ConfigError
+from recsys.core.specs import RowType
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What to export and how far it may deviate from the trained model before the export fails."""
+
+    row_types: list[RowType] = field(default_factory=lambda: [RowType.FLOAT32, RowType.INT8])
+    max_logit_error: float = 1e-4
+    """Float32 model: largest |logit - trained logit| / max(1, |trained logit|) of any golden row."""
+    max_auc_delta: float = 5e-4
+    """Narrower models: largest |AUC - AUC of the trained model| on the golden rows."""
+    max_log_loss_delta: float = 1e-3
+    """Narrower models: largest |log loss - log loss of the trained model|, in nats."""
+    num_parity_rows: int = 20_000
+    """Rows of the evaluation split to compare on."""
+    num_golden_rows: int = 1_000
+    """The first of them that are stored in the bundle with their scores."""
+
+    def __post_init__(self) -> None:
+        if RowType.FLOAT32 not in self.row_types or len(set(self.row_types)) != len(self.row_types):
+            names = [row_type.name for row_type in self.row_types]
+            raise ConfigError(
+                f"export.row_types={names}: FLOAT32 must be among them, because model.pt and its parity are the reference "
+                "for the others, and none may repeat. Use [FLOAT32] or [FLOAT32, INT8]."
+            )
+        for name in ("max_logit_error", "max_auc_delta", "max_log_loss_delta"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(
+                    f"export.{name}={getattr(self, name)}: must be 0 or more. The default is a good start."
+                )
+        if not 1 <= self.num_golden_rows <= self.num_parity_rows:
+            raise ConfigError(
+                f"export.num_golden_rows={self.num_golden_rows}: must lie in [1, num_parity_rows={self.num_parity_rows}], "
+                "because golden rows are the first rows of the comparison."
+            )

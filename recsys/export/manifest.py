@@ -1,0 +1,115 @@
+"""`manifest.json` of a bundle: what is inside, where it came from, and whether the files are whole."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recsys.core.errors import DataError
+from recsys.core.jsonable import from_json, to_json
+from recsys.core.plan import TablePlan
+from recsys.core.schema import Schema
+from recsys.core.specs import RowType
+from recsys.export.border import BorderTensor
+
+BUNDLE_MANIFEST_NAME = "manifest.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """One exported model."""
+
+    file: str
+    file_bytes: int
+    sha256: str
+    plan: TablePlan
+    plan_bytes: int  # tables + remaps + combiners
+    bytes_by_table: dict[str, int]
+    head_bytes: int
+    encoder_bytes: int  # vocabularies (16 bytes an entry) and numeric transforms
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleManifest:
+    """Everything a server or a later stage needs to know about a bundle."""
+
+    format_version: int
+    schema: Schema
+    schema_fingerprint: str
+    inputs: tuple[BorderTensor, ...]
+    outputs: tuple[str, ...]
+    models: dict[str, ModelFile]  # by value of RowType
+    versions: dict[str, str]
+    lineage: Mapping[str, Any]  # as the caller gives it: data, training, evaluation
+
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json`."""
+        (folder / BUNDLE_MANIFEST_NAME).write_text(json.dumps(to_json(self), indent=1))
+
+    @staticmethod
+    def read(folder: Path) -> "BundleManifest":
+        """Read `manifest.json`.
+
+        Raises:
+            DataError: absent, damaged, or of another version.
+        """
+        path = folder / BUNDLE_MANIFEST_NAME
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no such file, so this is no bundle. Run the export stage, or point to its output folder."
+            )
+        try:
+            return from_json(BundleManifest, json.loads(path.read_text()))
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}: not valid JSON ({error}). Export again.") from error
+
+    def check_schema(self, schema: Schema) -> None:
+        """Refuse rows of another schema.
+
+        Raises:
+            DataError: the schema is not the one this bundle was exported with.
+        """
+        given = schema_fingerprint(schema)
+        if given != self.schema_fingerprint:
+            raise DataError(
+                f"the bundle was exported with schema {self.schema_fingerprint}, the data has schema {given}. "
+                "Its columns or their meaning differ: score with the bundle of this data set, or export again."
+            )
+
+    def model_path(self, folder: Path, row_type: RowType) -> Path:
+        """Path of the model with that row type, after checking that the file is the one that was exported.
+
+        Raises:
+            DataError: there is none, or the file was truncated or changed.
+        """
+        if row_type.value not in self.models:
+            raise DataError(
+                f"{folder}: no {row_type.value} model; there are {sorted(self.models)}. Export with that row type."
+            )
+        known = self.models[row_type.value]
+        path = folder / known.file
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no such file, though the manifest names it. Export again, or copy the whole folder."
+            )
+        size = path.stat().st_size
+        if size != known.file_bytes or file_sha256(path) != known.sha256:
+            raise DataError(
+                f"{path}: damaged, {size:,} bytes where {known.file_bytes:,} were exported, or other content. "
+                "Copy the bundle again, or export again."
+            )
+        return path
+
+
+def schema_fingerprint(schema: Schema) -> str:
+    """16 hex digits that change when a column or its meaning changes."""
+    return hashlib.sha256(json.dumps(to_json(schema)).encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

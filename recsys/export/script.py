@@ -1,0 +1,79 @@
+"""Compile a serving model to TorchScript, prove what it is made of, and load it again."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from recsys.core.errors import DataError, ParityError
+
+ALLOWED_NAMESPACES = frozenset({"aten", "prim", "quantized"})
+
+
+def script_model(model: nn.Module) -> torch.jit.ScriptModule:
+    """Compile an evaluation-mode model.
+
+    Raises:
+        ParityError: the compiled model holds an operator that stock libtorch does not have.
+    """
+    with warnings.catch_warnings():
+        # Upstream points to torch.export, which the C++ and Triton servers of this contract do not load yet.
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated.*")
+        scripted: torch.jit.ScriptModule = torch.jit.script(model.eval())
+    assert_aten_only(scripted)
+    return scripted
+
+
+def assert_aten_only(scripted: torch.jit.ScriptModule) -> None:
+    """Check every operator of every method of the model and its parts.
+
+    Raises:
+        ParityError: one lies outside `aten`, `prim` and `quantized`, so a server with torch alone could not load it.
+    """
+    foreign = sorted({kind for kind in operator_kinds(scripted) if kind.split("::")[0] not in ALLOWED_NAMESPACES})
+    if foreign:
+        raise ParityError(
+            f"the exported model uses {foreign}, which stock libtorch does not have, so servers could not load it. "
+            "Write the remap, combiner, head or encoder that uses them with torch operators only."
+        )
+
+
+def operator_kinds(scripted: torch.jit.ScriptModule) -> set[str]:
+    """Names such as `aten::add` of all operators, those of nested blocks and sub-modules included."""
+    kinds: set[str] = set()
+    for module in scripted.modules():
+        for name in module._c._method_names():
+            kinds.update(_graph_kinds(module._c._get_method(name).inlined_graph))
+    return kinds
+
+
+def _graph_kinds(graph: torch.Graph) -> Iterator[str]:
+    waiting = [*graph.nodes()]
+    while waiting:
+        node = waiting.pop()
+        yield node.kind()
+        for block in node.blocks():
+            waiting.extend(block.nodes())
+        for name in node.attributeNames():
+            if node.kindOf(name) == "g":  # a graph of its own: fork, closure, fusion group
+                yield from _graph_kinds(node.g(name))
+
+
+def load_scripted(path: Path) -> torch.jit.ScriptModule:
+    """Load an exported model onto the CPU.
+
+    Raises:
+        DataError: the file is absent or damaged.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Export a bundle first, or point to the folder of one.")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch.jit.load.* is deprecated.*")
+            return torch.jit.load(path, map_location="cpu")
+    except (RuntimeError, ValueError) as error:
+        raise DataError(
+            f"{path}: not a readable TorchScript file, truncated or damaged ({str(error).splitlines()[0]}). Export again."
+        ) from error

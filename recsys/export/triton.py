@@ -1,0 +1,54 @@
+"""`config.pbtxt`: how NVIDIA Triton's PyTorch backend serves the bundle.
+
+Its conventions (docs/user_guide/model_configuration.md and pytorch_backend, `is_dict_input_`): where a model takes one
+`Dict[str, Tensor]`, the names of inputs are the keys; outputs are called `<name>__<index>`.
+"""
+
+from collections.abc import Sequence
+
+from recsys.export.border import MODEL_OUTPUTS, BorderTensor, TensorType
+
+TRITON_NAME = "config.pbtxt"
+MAX_BATCH_ROWS = 4096  # rows that Triton may join into one call
+
+_HEADER = """\
+# Model repository layout:  {name}/config.pbtxt  and  {name}/1/model.pt
+# For the int8 model put model_int8.pt there under the name model.pt; it runs on CPUs only.
+name: "{name}"
+platform: "pytorch_libtorch"
+default_model_filename: "model.pt"
+"""
+_BATCHED = """\
+# Every input holds one value a row: clients send shape [rows, 1], Triton joins requests and the model sees [rows].
+max_batch_size: {rows}
+dynamic_batching {{ }}
+"""
+_UNBATCHED = """\
+# Multi-valued inputs have no batch dimension (values of all rows, with their lengths beside them), so Triton must not
+# join requests: one request is one batch of any number of rows.
+max_batch_size: 0
+"""
+_FOOTER = """\
+instance_group [ { kind: KIND_CPU } ]
+# The profiling executor optimises anew for new batch sizes, which makes the first calls slow.
+parameters { key: "DISABLE_OPTIMIZED_EXECUTION" value { string_value: "true" } }
+parameters { key: "INFERENCE_MODE" value { string_value: "true" } }
+"""
+
+
+def triton_config(tensors: Sequence[BorderTensor], *, name: str) -> str:
+    """The text of `config.pbtxt` for a model with these inputs, served under `name`."""
+    batched = all(tensor.shape == "B" for tensor in tensors)
+    shape = "dims: [ 1 ] reshape { shape: [ ] }" if batched else "dims: [ -1 ]"
+    types = {TensorType.FLOAT32: "TYPE_FP32", TensorType.INT64: "TYPE_INT64"}
+    inputs = [f'  {{ name: "{t.name}" data_type: {types[t.dtype]} {shape} }}' for t in tensors]
+    outputs = [f'  {{ name: "{o}__{i}" data_type: TYPE_FP32 {shape} }}' for i, o in enumerate(MODEL_OUTPUTS)]
+    return "".join(
+        [
+            _HEADER.format(name=name),
+            _BATCHED.format(rows=MAX_BATCH_ROWS) if batched else _UNBATCHED,
+            "input [\n" + ",\n".join(inputs) + "\n]\n",
+            "output [\n" + ",\n".join(outputs) + "\n]\n",
+            _FOOTER,
+        ]
+    )
