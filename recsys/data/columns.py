@@ -1,0 +1,139 @@
+"""Encoded rows in memory, by column, and how a batch is gathered from them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import torch
+from torch import Tensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from recsys.core.batch import Batch
+from recsys.core.errors import DataError
+from recsys.core.manifest import Manifest
+from recsys.data.raw import LABEL
+
+
+@dataclass(frozen=True)
+class Jagged:
+    """A multi-valued column of n rows: `values` int64 (N,), `offsets` int64 (n + 1,)."""
+
+    values: Tensor
+    offsets: Tensor
+
+    def select(self, rows: Tensor) -> "Jagged":
+        """These rows, in this order."""
+        starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        offsets = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
+        shift = torch.repeat_interleave(starts - offsets[:-1], lengths)
+        return Jagged(self.values[torch.arange(shift.numel()) + shift], offsets)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """n rows: `dense` float32 (n, num_dense), `labels` float32 (n,), `ids` int64 (S, n) of the S single-valued columns
+    in schema order, and the multi-valued ones by their place among all categorical columns."""
+
+    dense: Tensor
+    labels: Tensor
+    ids: Tensor
+    jagged: dict[int, Jagged]
+
+    def select(self, rows: Tensor) -> "Columns":
+        """These rows, in this order."""
+        jagged = {place: column.select(rows) for place, column in self.jagged.items()}
+        return Columns(self.dense[rows], self.labels[rows], self.ids.index_select(1, rows), jagged)
+
+    @staticmethod
+    def concat(parts: Sequence["Columns"]) -> "Columns":
+        """The rows of all parts."""
+        if len(parts) == 1:
+            return parts[0]
+        jagged: dict[int, Jagged] = {}
+        for place in parts[0].jagged:
+            columns = [part.jagged[place] for part in parts]
+            lengths = torch.cat([column.offsets.diff() for column in columns])
+            offsets = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
+            jagged[place] = Jagged(torch.cat([column.values for column in columns]), offsets)
+        return Columns(
+            torch.cat([part.dense for part in parts]),
+            torch.cat([part.labels for part in parts]),
+            torch.cat([part.ids for part in parts], dim=1),
+            jagged,
+        )
+
+    def to_batch(self, names: list[str]) -> Batch:
+        """All rows as one batch; `names` are the categorical columns in schema order."""
+        num_rows = self.labels.numel()
+        if not self.jagged:
+            values = self.ids.reshape(-1)
+            lengths, offsets = torch.ones_like(values), torch.arange(values.numel() + 1)
+        else:
+            single = iter(self.ids)
+            ones = torch.ones(num_rows, dtype=torch.int64)
+            columns = [self.jagged.get(place) for place in range(len(names))]
+            values = torch.cat([next(single) if column is None else column.values for column in columns])
+            lengths = torch.cat([ones if column is None else column.offsets.diff() for column in columns])
+            offsets = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
+        sparse = KeyedJaggedTensor(keys=names, values=values, lengths=lengths, offsets=offsets, stride=num_rows)
+        return Batch(self.dense, sparse, self.labels)
+
+
+def read_columns(path: Path, manifest: Manifest, *, num_rows: int) -> Columns:
+    """One encoded file.
+
+    Raises:
+        DataError: it is unreadable, lacks a column, has another number of rows, or holds an id out of range.
+    """
+    schema = manifest.schema
+    names = [LABEL, *(f.name for f in schema.numeric), *(f.name for f in schema.categorical)]
+    try:
+        frame = pl.read_parquet(path, columns=names, glob=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(
+            f"{path}: not a readable dataset file ({str(error).splitlines()[0]}). Run ingest again."
+        ) from error
+    if frame.height != num_rows:
+        raise DataError(f"{path}: {frame.height} rows, the manifest says {num_rows}. Run ingest again.")
+    single: list[Tensor] = []
+    jagged: dict[int, Jagged] = {}
+    for place, feature in enumerate(schema.categorical):
+        column = frame[feature.name]
+        if feature.multi_valued:
+            lengths = column.list.len().cast(pl.Int64).to_torch()
+            offsets = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
+            values = _ids(column.explode(empty_as_null=False, keep_nulls=True), path, manifest)
+            jagged[place] = Jagged(values, offsets)
+        else:
+            single.append(_ids(column, path, manifest))
+    dense = [_floats(frame[feature.name], path) for feature in schema.numeric]
+    return Columns(
+        torch.stack(dense, dim=1) if dense else torch.zeros(num_rows, 0),
+        _floats(frame[LABEL], path),
+        torch.stack(single) if single else torch.zeros(0, num_rows, dtype=torch.int64),
+        jagged,
+    )
+
+
+def _ids(column: pl.Series, path: Path, manifest: Manifest) -> Tensor:
+    limit = manifest.categorical[column.name].num_embeddings
+    if column.dtype != pl.Int64 or column.null_count():
+        raise DataError(
+            f"{path}, column {column.name!r}: {column.dtype} with {column.null_count()} nulls, not Int64 ids."
+        )
+    ids = column.to_torch()
+    if limit is not None and ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < limit:
+        at = int(((ids < 0) | (ids >= limit)).nonzero()[0])
+        raise DataError(
+            f"{path}, column {column.name!r}, value {at}: id {int(ids[at])} lies outside [0, {limit}), the vocabulary "
+            "of the manifest. The file belongs to another ingest run: run ingest again."
+        )
+    return ids
+
+
+def _floats(column: pl.Series, path: Path) -> Tensor:
+    values = column.cast(pl.Float32).to_torch()
+    if column.null_count() or not bool(torch.isfinite(values).all()):
+        raise DataError(f"{path}, column {column.name!r}: holds a value that is no finite number. Run ingest again.")
+    return values

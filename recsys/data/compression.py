@@ -1,0 +1,51 @@
+"""Plain, gzip and zstd files as one stream of bytes, in which a truncated file is an error and never a short one."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import zstandard
+
+from recsys.core.errors import DataError
+
+READ_BYTES = 1 << 20
+
+
+def read_bytes(path: Path) -> Iterator[bytes]:
+    """Decompressed content of `path` (`.gz`, `.zst`, else plain) in pieces of roughly `READ_BYTES`.
+
+    Raises:
+        DataError: the file cannot be read, is truncated or is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            if path.suffix == ".zst":
+                yield from _zstd_pieces(file)
+            elif path.suffix == ".gz":
+                with gzip.GzipFile(fileobj=file) as unzipped:
+                    yield from iter(lambda: unzipped.read(READ_BYTES), b"")
+            else:
+                yield from iter(lambda: file.read(READ_BYTES), b"")
+    except EOFError as error:
+        raise DataError(f"{path}: the file is truncated: its compressed stream ends early. Copy it again.") from error
+    except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"{path}: not a readable {path.suffix} file ({error}). Copy it again, or give it the ending of what it is."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from error
+
+
+def _zstd_pieces(file: BinaryIO) -> Iterator[bytes]:
+    # Not `stream_reader`: it takes the end of a truncated file for the end of the data.
+    decompressor, frame = zstandard.ZstdDecompressor(), None
+    while data := file.read(READ_BYTES // 8):
+        while data:
+            frame = frame or decompressor.decompressobj()
+            yield frame.decompress(data)
+            data = frame.unused_data if frame.eof else b""
+            frame = None if frame.eof else frame
+    if frame is not None:
+        raise EOFError

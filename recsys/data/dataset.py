@@ -1,0 +1,126 @@
+"""What every data set offers to ingest: raw rows in files, a schema, and the rule that splits them.
+
+A data set is a frozen config dataclass with one method, `open`. It returns a `RawTable`, and ingest knows nothing else;
+so a new source of rows is one dataclass and one yaml.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+
+from recsys.core.errors import ConfigError, DataError
+from recsys.core.schema import Schema
+from recsys.data.readers import Reader
+from recsys.data.raw import Origin, normalise
+
+SPLIT_NAMES = ("train", "validation", "test")
+
+
+class SplitMethod(Enum):
+    """How a row gets its split."""
+
+    GIVEN = "given"  # by the file it is in
+    HASH = "hash"  # by the hash of its position: shares are approximate, a row's split depends on no other row
+    SHUFFLE = "shuffle"  # by a seeded permutation of all positions: shares are exact
+    TIME = "time"  # by `column`, oldest first; ties by position
+    ORDER = "order"  # by position: the first rows are train
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """Rule and shares. The seed is ingest's."""
+
+    method: SplitMethod = SplitMethod.SHUFFLE
+    train: float = 0.8
+    validation: float = 0.1
+    test: float = 0.1
+    column: str = ""  # of TIME: numbers, or text that sorts by time (ISO 8601)
+
+    def __post_init__(self) -> None:
+        shares = (self.train, self.validation, self.test)
+        if min(shares) < 0 or self.train <= 0 or abs(sum(shares) - 1) > 1e-9:
+            raise ConfigError(
+                f"dataset.split shares train={self.train}, validation={self.validation}, test={self.test}: "
+                "none may be negative, train must be above 0 and they must add up to 1."
+            )
+        if (self.method is SplitMethod.TIME) != bool(self.column):
+            raise ConfigError(
+                f"dataset.split.column={self.column!r} with method {self.method.name}: "
+                "method TIME needs the name of a column, the others take none."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawFile:
+    """One input file; `split` only where files give the split."""
+
+    path: Path
+    split: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawChunk:
+    """Consecutive raw rows in the types of `recsys.data.raw.normalise`."""
+
+    frame: pl.DataFrame
+    first_row: int  # position of its first row over all files
+    split: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawTable:
+    """Raw rows of a data set, readable any number of times in the same order and the same pieces."""
+
+    name: str
+    schema: Schema
+    files: tuple[RawFile, ...]
+    reader: Reader
+    split: SplitConfig
+
+    def __post_init__(self) -> None:
+        for file in self.files:
+            if not file.path.is_file():
+                raise DataError(
+                    f"{file.path}: no such file (an input of data set {self.name!r}). "
+                    "Correct the path of the dataset config, or set RECSYS_DATA to the folder of the data sets."
+                )
+
+    def count_rows(self) -> list[int]:
+        """Rows of each file.
+
+        Raises:
+            DataError: a file is unreadable or holds no row.
+        """
+        counts = [self.reader.count_rows(file.path) for file in self.files]
+        for file, count in zip(self.files, counts, strict=True):
+            if count == 0:
+                raise DataError(f"{file.path}: the file holds no rows. Remove it from the dataset config, or fill it.")
+        return counts
+
+    def chunks(self, chunk_rows: int) -> Iterator[RawChunk]:
+        """Pieces of at most `chunk_rows` rows, never across a file's end."""
+        other = [self.split.column] if self.split.column else []
+        position = 0
+        for file in self.files:
+            row = 0
+            for frame in self.reader.frames(file.path, chunk_rows):
+                origin = Origin(path=str(file.path), first_row=row)
+                frame = normalise(frame, self.schema, origin, other=other)
+                yield RawChunk(frame=frame, first_row=position, split=file.split)
+                row += frame.height
+                position += frame.height
+
+
+class Dataset(Protocol):
+    """A config dataclass that a yaml in `conf/dataset` names."""
+
+    @property
+    def name(self) -> str:
+        """Name in the manifest and in reports."""
+
+    def open(self, folder: Path) -> RawTable:
+        """The raw rows. `folder` is ingest's output folder: a generator writes its rows below it first."""

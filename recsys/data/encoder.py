@@ -1,0 +1,137 @@
+"""`FeatureEncoder`: border tensors to model inputs. One module encodes in ingest and inside an exported file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from recsys.core.errors import DataError
+from recsys.core.manifest import Manifest, NumericStatistics
+from recsys.core.schema import IdEncoding, NumericTransform, Schema
+
+VOCABULARY_FOLDER = "vocabulary"
+LOG_TRANSFORMS = (NumericTransform.LOG1P, NumericTransform.LOG1P_STANDARD)
+STANDARD_TRANSFORMS = (NumericTransform.STANDARD, NumericTransform.LOG1P_STANDARD)
+
+
+class FeatureEncoder(nn.Module):
+    """Numeric transforms, vocabulary look-up and truncation, with ATen operators only, so that it scripts as it is.
+
+    All vocabularies lie behind one another in two buffers: TorchScript cannot index a list of buffers.
+    """
+
+    log_mask: Tensor
+    mean: Tensor
+    std: Tensor
+    keys: Tensor
+    ids: Tensor
+
+    def __init__(
+        self, schema: Schema, numeric: Mapping[str, NumericStatistics], vocabularies: Mapping[str, Tensor]
+    ) -> None:
+        """Build from training statistics.
+
+        Args:
+            numeric: by feature name; read for the transforms that standardise.
+            vocabularies: by name of each feature with a vocabulary: distinct int64 keys (V,), most frequent first.
+        """
+        super().__init__()
+        self.numeric_names: list[str] = [f.name for f in schema.numeric]
+        self.categorical_names: list[str] = [f.name for f in schema.categorical]
+        self.multi_valued: list[bool] = [f.multi_valued for f in schema.categorical]
+        self.max_lengths: list[int] = [f.max_length for f in schema.categorical]
+        self.hashed: list[bool] = [f.encoding is IdEncoding.HASH for f in schema.categorical]
+        self._register_numeric(schema, numeric)
+        tables = [vocabularies.get(name, torch.empty(0, dtype=torch.int64)) for name in self.categorical_names]
+        self.starts: list[int] = [sum(t.numel() for t in tables[:i]) for i in range(len(tables) + 1)]
+        orders = [torch.argsort(table) for table in tables]
+        none = torch.empty(0, dtype=torch.int64)
+        self.register_buffer("keys", torch.cat([none, *(t[o] for t, o in zip(tables, orders, strict=True))]))
+        self.register_buffer("ids", torch.cat([none, *(o + 1 for o in orders)]))
+
+    def _register_numeric(self, schema: Schema, numeric: Mapping[str, NumericStatistics]) -> None:
+        standard = [f.transform in STANDARD_TRANSFORMS for f in schema.numeric]
+        mean = [numeric[f.name].mean if s else 0.0 for f, s in zip(schema.numeric, standard, strict=True)]
+        std = [numeric[f.name].std if s else 1.0 for f, s in zip(schema.numeric, standard, strict=True)]
+        self.register_buffer("log_mask", torch.tensor([f.transform in LOG_TRANSFORMS for f in schema.numeric]).bool())
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+
+    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Encode B rows of border tensors.
+
+        Args:
+            features: as `recsys.data.raw.border_tensors` returns them.
+        Returns:
+            dense float32 (B, num_dense); then for each categorical feature in schema order its ids, int64 (N_f,), and
+            its offsets, int64 (B + 1,): row b holds ids[offsets[b]:offsets[b + 1]].
+        """
+        ids: list[Tensor] = []
+        offsets: list[Tensor] = []
+        num_rows = 0
+        for i, name in enumerate(self.categorical_names):
+            keys = features[name]
+            if self.multi_valued[i]:
+                keys, offset = self._truncate(keys, features[name + "__lengths"], self.max_lengths[i])
+            else:
+                offset = torch.arange(keys.numel() + 1, dtype=torch.int64, device=keys.device)
+            ids.append(self._look_up(keys, i))
+            offsets.append(offset)
+            num_rows = offset.numel() - 1
+        return self._dense(features, num_rows), ids, offsets
+
+    def _dense(self, features: dict[str, Tensor], num_rows: int) -> Tensor:
+        if len(self.numeric_names) == 0:
+            return torch.zeros((num_rows, 0), dtype=torch.float32, device=self.mean.device)
+        raw = torch.stack([features[name] for name in self.numeric_names], dim=1)
+        scaled = torch.where(self.log_mask, torch.sign(raw) * torch.log1p(torch.abs(raw)), raw)
+        # Also infinity becomes "missing": ingest refuses it, but a server has to answer.
+        return torch.where(torch.isfinite(raw), (scaled - self.mean) / self.std, torch.zeros_like(raw))
+
+    def _truncate(self, keys: Tensor, lengths: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
+        """The first `max_length` keys of each row, and their offsets."""
+        kept = torch.clamp(lengths, max=max_length)
+        offsets = torch.cat([torch.zeros_like(kept[:0].sum().reshape(1)), torch.cumsum(kept, 0)])
+        shift = torch.cumsum(lengths, 0) - lengths - offsets[:-1]
+        positions = torch.arange(int(offsets[-1]), dtype=torch.int64, device=keys.device)
+        return keys[positions + torch.repeat_interleave(shift, kept)], offsets
+
+    def _look_up(self, keys: Tensor, feature: int) -> Tensor:
+        """Ids of keys, int64 (N,); 0 for a key that the vocabulary lacks."""
+        if self.hashed[feature]:
+            return keys
+        start, end = self.starts[feature], self.starts[feature + 1]
+        known = self.keys[start:end]
+        at = torch.clamp(torch.searchsorted(known, keys), max=end - start - 1)
+        return torch.where(known[at] == keys, self.ids[start:end][at], torch.zeros_like(keys))
+
+
+def vocabulary_path(folder: Path, feature: str) -> Path:
+    """File of a feature's vocabulary: columns `key` and `count`, both Int64; the id of line i, from 0, is i + 1."""
+    return folder / VOCABULARY_FOLDER / f"{quote(feature, safe='')}.parquet"
+
+
+def load_encoder(folder: Path) -> FeatureEncoder:
+    """The encoder of a dataset folder.
+
+    Raises:
+        DataError: the manifest or a vocabulary is missing, damaged, or they do not belong together.
+    """
+    manifest = Manifest.read(folder)
+    vocabularies: dict[str, Tensor] = {}
+    for feature in manifest.schema.categorical:
+        expected = manifest.categorical[feature.name].num_embeddings
+        if expected is None:
+            continue
+        path = vocabulary_path(folder, feature.name)
+        try:
+            keys = pl.read_parquet(path, columns=["key"])["key"]
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(f"{path}: not a readable vocabulary ({error}). Run ingest again.") from error
+        if len(keys) + 1 != expected:
+            raise DataError(f"{path}: {len(keys)} keys, the manifest says {expected - 1}. Run ingest again.")
+        vocabularies[feature.name] = keys.to_torch()
+    return FeatureEncoder(manifest.schema, manifest.numeric, vocabularies)

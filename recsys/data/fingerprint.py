@@ -1,0 +1,40 @@
+"""Fingerprints: of input files, so that a changed input is noticed, and of a schema, so that a wrong one is refused."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import xxhash
+
+from recsys.core.errors import DataError
+from recsys.core.jsonable import to_json
+from recsys.core.schema import Schema
+
+READ_BYTES = 1 << 20
+
+
+def file_fingerprint(path: Path) -> str:
+    """xxh64 of a file's bytes, 16 hex digits.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    digest = xxhash.xxh64()
+    try:
+        with path.open("rb") as file:
+            while data := file.read(READ_BYTES):
+                digest.update(data)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from error
+    return digest.hexdigest()
+
+
+def fingerprint_of(parts: Iterable[object]) -> str:
+    """xxh64 of the canonical JSON of `parts` (dataclasses, lists, numbers, strings), 16 hex digits."""
+    text = json.dumps([to_json(part) for part in parts], sort_keys=True, separators=(",", ":"))
+    return xxhash.xxh64(text.encode()).hexdigest()
+
+
+def schema_fingerprint(schema: Schema) -> str:
+    """Fingerprint of a schema: equal schemas, and only those, share it."""
+    return fingerprint_of([schema])

@@ -1,0 +1,164 @@
+"""Raw rows to a dataset folder: statistics of train in one pass, encoding in a second, rows never all in memory.
+
+The folder: `manifest.json`, `{train,validation,test}/part-*.parquet`, `vocabulary/<feature>.parquet`, and
+`raw_sample.parquet`, the first raw test rows. Equal input, config and seed give equal bytes.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.core.errors import ConfigError, DataError
+from recsys.core.manifest import CategoricalStatistics, Manifest, NumericStatistics, Split
+from recsys.core.progress import ProgressBar
+from recsys.core.schema import IdEncoding, Schema
+from recsys.data.dataset import SPLIT_NAMES, Dataset, RawChunk, RawTable, SplitMethod
+from recsys.data.encoder import FeatureEncoder, vocabulary_path
+from recsys.data.fingerprint import file_fingerprint, fingerprint_of
+from recsys.data.raw import LENGTHS_SUFFIX, ROW, tensors_of
+from recsys.data.splits import Assign, split_assigner
+from recsys.data.statistics import KeyCounter, NumericMoments
+from recsys.data.writer import SplitWriter, encoded_frame
+
+logger = logging.getLogger(__name__)
+
+RAW_SAMPLE_NAME = "raw_sample.parquet"
+RAW_SAMPLE_ROWS = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestOptions:
+    """How to ingest; nothing here changes which rows, ids or splits come out, except `seed`."""
+
+    seed: int = 2021  # of the split and of generated rows
+    rows_per_file: int = 131_072
+    chunk_rows: int = 65_536  # raw rows in memory at a time
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("rows_per_file", "chunk_rows"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"ingest.{name}={getattr(self, name)}: must be 1 or more.")
+
+
+def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifest:
+    """Encode a data set into `folder`, which should be empty.
+
+    Raises:
+        DataError: input is missing, damaged or of the wrong type, or a split cannot be used.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    table = dataset.open(folder)
+    run = _Run(table, folder, options)
+    numeric, categorical, vocabularies = run.fit()
+    splits = run.encode(FeatureEncoder(table.schema, numeric, vocabularies))
+    manifest = Manifest(
+        dataset=table.name,
+        schema=table.schema,
+        splits=splits,
+        numeric=numeric,
+        categorical=categorical,
+        fingerprint=input_fingerprint(table, seed=options.seed),
+    )
+    manifest.write(folder)
+    logger.info("ingested %s: %s rows", table.name, {name: split.num_rows for name, split in splits.items()})
+    return manifest
+
+
+def input_fingerprint(table: RawTable, *, seed: int) -> str:
+    """Fingerprint of the raw input, the schema, the split rule and the seed."""
+    files = [[file_fingerprint(file.path), file.split or ""] for file in table.files]
+    return fingerprint_of([files, table.schema, table.split, seed])
+
+
+class _Run:
+    """The two passes over one table."""
+
+    def __init__(self, table: RawTable, folder: Path, options: IngestOptions) -> None:
+        self._table, self._folder, self._options = table, folder, options
+        self._num_rows = sum(table.count_rows())
+        self._assign: Assign = split_assigner(table, self._num_rows, seed=options.seed, chunk_rows=options.chunk_rows)
+
+    def _chunks(self, description: str) -> Iterator[tuple[RawChunk, Tensor]]:
+        """Every chunk with the split of its rows."""
+        with ProgressBar(description, total=self._num_rows, enabled=self._options.progress) as progress:
+            for chunk in self._table.chunks(self._options.chunk_rows):
+                yield chunk, self._assign(chunk)
+                progress.advance(chunk.frame.height)
+
+    def fit(self) -> tuple[dict[str, NumericStatistics], dict[str, CategoricalStatistics], dict[str, Tensor]]:
+        """Statistics and vocabularies of the training rows; writes the vocabularies."""
+        schema = self._table.schema
+        counters = {feature.name: KeyCounter(feature) for feature in schema.categorical}
+        moments = {feature.name: NumericMoments(feature) for feature in schema.numeric}
+        split_labels = torch.zeros(len(SPLIT_NAMES), 2, dtype=torch.int64)
+        for chunk, codes in self._chunks("statistics"):
+            labels = chunk.frame[schema.label].to_torch().long()
+            split_labels += torch.bincount(codes.long() * 2 + labels, minlength=split_labels.numel()).view_as(
+                split_labels
+            )
+            _update(counters, moments, chunk.frame.filter(pl.Series((codes == 0).numpy())), schema)
+        self._check_splits(split_labels.tolist())
+        numeric = {name: moment.finish() for name, moment in moments.items()}
+        categorical: dict[str, CategoricalStatistics] = {}
+        vocabularies: dict[str, Tensor] = {}
+        for feature in schema.categorical:
+            vocabulary, categorical[feature.name] = counters[feature.name].finish()
+            if feature.encoding is IdEncoding.VOCABULARY:
+                vocabularies[feature.name] = vocabulary["key"].to_torch()
+                path = vocabulary_path(self._folder, feature.name)
+                path.parent.mkdir(exist_ok=True)
+                vocabulary.write_parquet(path, compression="zstd", statistics=False)
+        return numeric, categorical, vocabularies
+
+    def _check_splits(self, label_counts: list[list[int]]) -> None:
+        rule = self._table.split
+        for name, (negative, positive) in zip(SPLIT_NAMES, label_counts, strict=True):
+            wanted = any(file.split == name for file in self._table.files)
+            if rule.method is not SplitMethod.GIVEN:
+                wanted = getattr(rule, name) > 0
+            if negative + positive == 0 and (wanted or name == "train"):
+                raise DataError(
+                    f"data set {self._table.name!r}: the {name} split has no rows out of {self._num_rows}. "
+                    f"Give more rows, or a larger share dataset.split.{name} (method {rule.method.name})."
+                )
+            if min(negative, positive) == 0 and name == "train":
+                raise DataError(
+                    f"data set {self._table.name!r}: the train split has {positive} positive and {negative} negative rows; "
+                    "a model needs both. Check the label column, or split otherwise (sorted rows need SHUFFLE or HASH)."
+                )
+            if min(negative, positive) == 0:
+                logger.warning(
+                    "the %s split has %d positive and %d negative rows: its AUC is undefined", name, positive, negative
+                )
+
+    def encode(self, encoder: FeatureEncoder) -> dict[str, Split]:
+        """Write every split's files and the sample of raw rows."""
+        schema = self._table.schema
+        writers = {n: SplitWriter(self._folder, n, rows_per_file=self._options.rows_per_file) for n in SPLIT_NAMES}
+        sample: list[pl.DataFrame] = []
+        for chunk, codes in self._chunks("encoding"):
+            encoded = encoder(tensors_of(chunk.frame, schema))
+            frame = encoded_frame(chunk.frame, schema, chunk.first_row, encoded)
+            masks = [pl.Series((codes == code).numpy()) for code in range(len(SPLIT_NAMES))]
+            for name, mask in zip(SPLIT_NAMES, masks, strict=True):
+                writers[name].write(frame.filter(mask))
+            raw = chunk.frame.with_columns(frame[ROW]).filter(masks[-1])
+            sample.append(raw.head(RAW_SAMPLE_ROWS - sum(part.height for part in sample)))
+        pl.concat(sample).write_parquet(self._folder / RAW_SAMPLE_NAME, statistics=False)
+        return {name: writer.close() for name, writer in writers.items()}
+
+
+def _update(
+    counters: dict[str, KeyCounter], moments: dict[str, NumericMoments], frame: pl.DataFrame, schema: Schema
+) -> None:
+    tensors = tensors_of(frame, schema)
+    for name, moment in moments.items():
+        moment.update(tensors[name])
+    for name, counter in counters.items():
+        counter.update(tensors[name], tensors.get(name + LENGTHS_SUFFIX))

@@ -1,0 +1,84 @@
+"""Which split each raw row belongs to."""
+
+from collections.abc import Callable
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.core.errors import DataError
+from recsys.data.dataset import SPLIT_NAMES, RawChunk, RawTable, SplitMethod
+from recsys.ops.hashing import mix64, salt_for
+
+NON_NEGATIVE = 0x7FFFFFFFFFFFFFFF
+
+Assign = Callable[[RawChunk], Tensor]
+"""Split of each row of a chunk: int8 (rows,), an index into `SPLIT_NAMES`."""
+
+
+def split_assigner(table: RawTable, num_rows: int, *, seed: int, chunk_rows: int) -> Assign:
+    """The rule of `table.split` as a function; TIME reads its column of the whole table first.
+
+    Raises:
+        DataError: a time is missing, or a file that gives the split names an unknown one.
+    """
+    method = table.split.method
+    if method is SplitMethod.GIVEN:
+        return _given
+    salt = salt_for("split", 0, seed)
+    if method is SplitMethod.HASH:
+        first, second = table.split.train, table.split.train + table.split.validation
+
+        def by_hash(chunk: RawChunk) -> Tensor:
+            part = (_row_hash(chunk.first_row, chunk.frame.height, salt) & NON_NEGATIVE).double() / 2.0**63
+            return ((part >= first).to(torch.int8) + (part >= second)).to(torch.int8)
+
+        return by_hash
+    if method is SplitMethod.SHUFFLE:
+        order = torch.argsort(_row_hash(0, num_rows, salt))
+    elif method is SplitMethod.TIME:
+        order = _time_order(table, chunk_rows)
+    else:
+        order = torch.arange(num_rows)
+    codes = _exact_shares(order, table)
+    return lambda chunk: codes[chunk.first_row : chunk.first_row + chunk.frame.height]
+
+
+def _given(chunk: RawChunk) -> Tensor:
+    if chunk.split not in SPLIT_NAMES:
+        raise DataError(f"split {chunk.split!r} of an input file: must be one of {SPLIT_NAMES}.")
+    return torch.full((chunk.frame.height,), SPLIT_NAMES.index(chunk.split), dtype=torch.int8)
+
+
+def _row_hash(first_row: int, num_rows: int, salt: int) -> Tensor:
+    # Our own hash, not a library's shuffle: the split must survive an upgrade.
+    return mix64(torch.arange(first_row, first_row + num_rows) + salt)
+
+
+def _exact_shares(order: Tensor, table: RawTable) -> Tensor:
+    """Codes by position: validation and test get their share rounded down, train the rest."""
+    num_rows = order.numel()
+    # Tolerance: 0.1 * 30 is 3.0000000000000004, but 0.29 * 100 is 28.999999999999996.
+    validation, test = (int(num_rows * share + 1e-6) for share in (table.split.validation, table.split.test))
+    by_rank = torch.zeros(num_rows, dtype=torch.int8)
+    by_rank[num_rows - validation - test : num_rows - test] = 1
+    by_rank[num_rows - test :] = 2
+    codes = torch.empty_like(by_rank)
+    codes[order] = by_rank
+    return codes
+
+
+def _time_order(table: RawTable, chunk_rows: int) -> Tensor:
+    name = table.split.column
+    times = pl.concat([chunk.frame.select(name) for chunk in table.chunks(chunk_rows)]).to_series()
+    if times.dtype == pl.String:  # text that is all numbers sorts as numbers
+        numbers = times.cast(pl.Float64, strict=False)
+        times = times if numbers.null_count() > times.null_count() else numbers
+    if times.null_count():
+        row = int(times.is_null().arg_true()[0])
+        raise DataError(
+            f"data set {table.name!r}, row {row + 1} over all files, column {name!r}: no time to split by. "
+            "Fill or remove such rows, or choose another split method."
+        )
+    rows = pl.DataFrame({"time": times, "row": pl.int_range(len(times), eager=True)})
+    return rows.sort("time", "row")["row"].to_torch()
