@@ -28,9 +28,11 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 START = time.perf_counter()  # before the imports: loading torch and Ray is part of what a user waits for
 
+import polars as pl  # noqa: E402
 import torch  # noqa: E402
+from fuxictr.datasets.criteo import CustomizedFeatureProcessor as CriteoProcessor  # type: ignore[import-not-found]  # noqa: E402
 from fuxictr.features import FeatureMap  # type: ignore[import-not-found]  # noqa: E402
-from fuxictr.preprocess import FeatureProcessor, build_dataset  # type: ignore[import-not-found]  # noqa: E402
+from fuxictr.preprocess import build_dataset  # type: ignore[import-not-found]  # noqa: E402
 from fuxictr.pytorch.dataloaders import RankDataLoader  # type: ignore[import-not-found]  # noqa: E402
 from fuxictr.pytorch.layers import CrossNetV2, FeatureEmbedding, MLP_Block  # type: ignore[import-not-found]  # noqa: E402
 from fuxictr.pytorch.models import BaseModel  # type: ignore[import-not-found]  # noqa: E402
@@ -48,6 +50,7 @@ class Numeric(Enum):
     RAW = "raw"  # the value itself
     STANDARD = "standard"  # FuxiCTR's StandardScaler: zero mean, unit variance over the training rows
     MINMAX = "minmax"  # FuxiCTR's MinMaxScaler over the training rows, as the published criteo_x1 files are scaled
+    LOG = "log"  # sign(x) log(1 + |x|), then StandardScaler: not FuxiCTR's own, to tell preprocessing from the rest
     BUCKET = "bucket"  # FuxiCTR's `convert_to_bucket` for Criteo: floor(log(x)^2) as a category (criteo_x4)
 
 
@@ -91,6 +94,14 @@ SETTINGS = {
         batch_norm=True,
     ),
 }  # fmt: skip
+
+
+class Processor(CriteoProcessor):  # type: ignore[misc]
+    """FuxiCTR's processor (its Criteo one, for `convert_to_bucket`) with the logarithm it lacks."""
+
+    def signed_log(self, name: str) -> pl.Expr:
+        """Return sign(x) log(1 + |x|) of one column, float."""
+        return pl.col(name).sign() * pl.col(name).abs().log1p()
 
 
 class DCNv2(BaseModel):  # type: ignore[misc]
@@ -161,6 +172,8 @@ def feature_columns(settings: Settings, numeric: Numeric) -> list[dict[str, obje
         number["normalizer"] = "StandardScaler"
     elif numeric is Numeric.MINMAX:
         number["normalizer"] = "MinMaxScaler"
+    elif numeric is Numeric.LOG:
+        number |= {"normalizer": "StandardScaler", "preprocess": "signed_log"}
     elif numeric is Numeric.BUCKET:
         number |= {"type": "categorical", "preprocess": "convert_to_bucket", "fill_na": 0}
     category: dict[str, object] = {"active": True, "dtype": "str", "type": "categorical", "fill_na": ""}
@@ -174,12 +187,7 @@ def preprocess(data: Path, settings: Settings, numeric: Numeric, work: Path) -> 
     Returns:
         the feature map, and the encoded Parquet files as `train_data`, `valid_data`, `test_data`.
     """
-    processor = FeatureProcessor
-    if numeric is Numeric.BUCKET:
-        from fuxictr.datasets.criteo import CustomizedFeatureProcessor  # type: ignore[import-not-found]
-
-        processor = CustomizedFeatureProcessor
-    encoder = processor(
+    encoder = Processor(
         feature_cols=feature_columns(settings, numeric),
         label_col={"name": "label", "dtype": "float"},
         dataset_id="split",
