@@ -12,19 +12,22 @@ from recsys.core.errors import ConfigError
 PACKAGE_PREFIX = "recsys."
 
 
-def load_class(target: str, *, key: str = "_target_") -> type[Any]:
+def load_class(target: Any, *, key: str = "_target_") -> type[Any]:
     """Return the class that a dotted name below `recsys.` stands for.
 
     Raises:
         ConfigError: the name lies outside this package, or names nothing.
     """
-    if not target.startswith(PACKAGE_PREFIX):
+    if not isinstance(target, str) or not target.startswith(PACKAGE_PREFIX):
         raise ConfigError(f"{key}={target!r}: only classes below '{PACKAGE_PREFIX}' are built. Name one of those.")
     module_name, _, class_name = target.rpartition(".")
     try:
-        return getattr(importlib.import_module(module_name), class_name)  # type: ignore[no-any-return]
+        found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{key}={target!r}: no such class ({error}). Check the spelling.") from error
+    if not isinstance(found, type):
+        raise ConfigError(f"{key}={target!r}: this is no class. Name one of those in {module_name}.")
+    return found
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,10 @@ class Component:
         Raises:
             ConfigError: the target is not a module class of this package or does not take these parameters.
         """
-        module = load_class(self.target)(**self.params)
+        try:
+            module = load_class(self.target)(**self.params)
+        except TypeError as error:
+            raise ConfigError(f"{self.target} cannot be built with {dict(self.params)}: {error}.") from error
         if not isinstance(module, nn.Module):
             raise ConfigError(f"{self.target} is not a torch module, so it cannot be part of a plan.")
         return module

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import inspect
 import math
 import types
 import typing
@@ -74,7 +75,9 @@ class _Reader:
         if origin is not None and issubclass(origin, Mapping):
             if not isinstance(data, Mapping):
                 raise ConfigError(f"{where}={data!r}: must be a mapping.")
-            return {key: self.read(args[1], item, f"{where}.{key}") for key, item in data.items()}
+            return {
+                self._plain(args[0], k, f"{where} key"): self.read(args[1], v, f"{where}.{k}") for k, v in data.items()
+            }
         return self._plain(hint, data, where)
 
     def _target(self, hint: type[Any], data: Mapping[str, Any], where: str) -> tuple[type[Any], Mapping[str, Any]]:
@@ -86,22 +89,28 @@ class _Reader:
     def _dataclass(self, cls: type[Any], data: Any, where: str) -> Any:
         if not isinstance(data, Mapping):
             raise ConfigError(f"{where}={data!r}: must be a mapping with the keys of {cls.__name__}.")
+        if inspect.isabstract(cls):
+            raise ConfigError(
+                f"{where}.{TARGET} is missing or abstract: {cls.__name__} has several kinds. Name one of them."
+            )
         fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
         for name in data:
             if name not in fields:
                 near = difflib.get_close_matches(str(name), fields, n=1)
                 hint = f"Did you mean {near[0]!r}? " if near else ""
-                raise ConfigError(f"{where}.{name}={data[name]!r}: no such key. {hint}{cls.__name__} has {sorted(fields)}.")
+                raise ConfigError(
+                    f"{_below(where, name)}={data[name]!r}: no such key. {hint}{cls.__name__} has {sorted(fields)}."
+                )
         for name, field in fields.items():
             required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
             if name not in data and (required or self._all_fields):
-                raise ConfigError(f"{where}.{name} is missing, and {cls.__name__} needs it. Set it.")
+                raise ConfigError(f"{_below(where, name)} is missing, and {cls.__name__} needs it. Set it.")
         hints = typing.get_type_hints(cls)
-        values = {name: self.read(hints[name], item, f"{where}.{name}") for name, item in data.items()}
+        values = {name: self.read(hints[name], item, _below(where, name)) for name, item in data.items()}
         try:
             return cls(**values)
         except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from error
+            raise ConfigError(f"{where}: {error}" if where else str(error)) from error
 
     def _enum(self, cls: type[Enum], data: Any, where: str) -> Enum:
         for member in cls:
@@ -127,3 +136,7 @@ class _Reader:
         if not fits or (isinstance(data, float) and math.isnan(data)):
             raise ConfigError(f"{where}={data!r}: must be of type {hint.__name__}.")
         return data
+
+
+def _below(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name

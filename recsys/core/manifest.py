@@ -87,7 +87,9 @@ class Manifest:
         """
         path = folder / MANIFEST_NAME
         if not path.is_file():
-            raise DataError(f"{path}: no such file. Run `python -m pipelines.ingest` first, or point to its output folder.")
+            raise DataError(
+                f"{path}: no such file. Run `python -m pipelines.ingest` first, or point to its output folder."
+            )
         try:
             return from_json(Manifest, json.loads(path.read_text()))
         except json.JSONDecodeError as error:

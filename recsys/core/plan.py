@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from recsys.core.component import Component
-from recsys.core.errors import ConfigError
+from recsys.core.errors import ConfigError, DataError
 from recsys.core.jsonable import from_json, to_json
 from recsys.core.specs import FeatureSpec, TableSpec
 
@@ -102,9 +102,14 @@ class TablePlan:
         """Read what `to_json` wrote.
 
         Raises:
-            DataError: a field is missing, unknown or of the wrong type.
+            DataError: not JSON, or a field is missing, unknown or of the wrong type.
         """
-        return from_json(TablePlan, json.loads(text))
+        try:
+            return from_json(TablePlan, json.loads(text))
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"this is not the JSON text of a TablePlan: {error}. Write it again with `to_json`."
+            ) from error
 
     @property
     def fingerprint(self) -> str:
