@@ -1,0 +1,145 @@
+"""Writing an evaluation: numbers for machines, one self-contained page for people."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from recsys.core.jsonable import to_json
+from recsys.evaluate import figures, sections
+from recsys.evaluate.result import Evaluation, Metrics
+from recsys.evaluate.sections import Fact
+from recsys.evaluate.theme import CSS, SCRIPT
+
+logger = logging.getLogger(__name__)
+
+METRICS_FILE, SLICES_FILE, RELIABILITY_FILE, REPORT_FILE = "metrics.json", "slices.json", "reliability.json", "report.html"
+
+# Nothing outside the file may be loaded, not even by a mistake in this code.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def write(
+    evaluation: Evaluation,
+    folder: Path,
+    context: Mapping[str, Fact],
+    *,
+    history: Sequence[Mapping[str, float | None]] = (),
+) -> None:
+    """Write `metrics.json`, `slices.json`, `reliability.json` and `report.html` into an existing folder.
+
+    Args:
+        evaluation: what `evaluate` returned.
+        folder: where; files of these names are replaced.
+        context: facts of the run in the order to show them: dataset, model, plan, embedding_bytes, seed, commit, ...
+        history: one mapping per epoch: epoch, train_loss, validation_log_loss, validation_auc, learning_rate; any of
+            them but `epoch` may be absent, None or NaN.
+    """
+    _dump(folder / METRICS_FILE, flat_metrics(evaluation) | {f"context.{key}": _finite(v) for key, v in context.items()})
+    slices = [
+        {"column": row.column, "value": row.value, "num_rows": row.num_rows, "num_positives": row.num_positives}
+        | _flat(row.metrics)
+        for row in evaluation.slices
+    ]
+    _dump(folder / SLICES_FILE, slices)
+    _dump(folder / RELIABILITY_FILE, to_json(evaluation.reliability))
+    page = render(evaluation, context, history=history)
+    (folder / REPORT_FILE).write_text(page, encoding="utf-8")
+    logger.info("wrote %s (%.0f KiB)", folder / REPORT_FILE, len(page.encode()) / 1024)
+
+
+def flat_metrics(evaluation: Evaluation) -> dict[str, Fact]:
+    """Name to number; an undefined metric is None beside `<name>.undefined_reason`. Every value is valid JSON."""
+    counts: dict[str, Fact] = {"num_rows": evaluation.num_rows, "num_positives": evaluation.num_positives}
+    return counts | _flat(evaluation.metrics)
+
+
+def render(
+    evaluation: Evaluation, context: Mapping[str, Fact], *, history: Sequence[Mapping[str, float | None]] = ()
+) -> str:
+    """Return the page: one HTML file, figures inline, nothing loaded from anywhere."""
+    title = " on ".join(str(context[key]) for key in ("model", "dataset") if context.get(key)) or "Predictions"
+    parts = [
+        f'<div class="kicker">Offline evaluation</div><h1>{sections.text(title)}</h1>',
+        f'<p class="lead">{sections.text(sections.lead(evaluation))}</p>',
+        sections.facts({key: value for key, value in context.items() if key not in ("model", "dataset")}),
+        sections.cards(evaluation.metrics),
+        _curves(evaluation),
+        _slices(evaluation),
+        _training(history),
+        f"<h2>How to read this</h2>{sections.terms()}",
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{sections.text(title)} · evaluation</title><style>{CSS}</style></head>\n"
+        f"<body><main>{''.join(parts)}</main><script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def _curves(evaluation: Evaluation) -> str:
+    boxes = []
+    if evaluation.reliability:
+        svg = figures.reliability_figure(evaluation.reliability)
+        caption = "Points on the dashed line are calibrated; bars are 95% intervals of the observed rate."
+        boxes.append(sections.figure(svg, "Reliability", caption))
+    if evaluation.roc.false_rate:
+        svg = figures.roc_figure(evaluation.roc, evaluation.metrics["auc"])
+        boxes.append(sections.figure(svg, "Ranking (ROC)", "Share of positives found against share of negatives let in."))
+    if evaluation.histogram.edges:
+        svg = figures.histogram_figure(evaluation.histogram)
+        caption = "The further apart the two classes lie, the better the model tells them apart."
+        boxes.append(sections.figure(svg, "Scores by label", caption))
+    if not boxes:
+        return ""
+    table = sections.bins_table(evaluation.reliability)
+    return f'<h2>Calibration and ranking</h2><div class="grid halves">{"".join(boxes)}</div>{table}'
+
+
+def _slices(evaluation: Evaluation) -> str:
+    if not evaluation.slices:
+        return ""
+    overall = evaluation.metrics["auc"]
+    boxes = []
+    for index, (column, rows) in enumerate(groupby(evaluation.slices, key=lambda row: row.column)):
+        shown = list(rows)
+        num_undefined = sum(not row.metrics["auc"].defined for row in shown)
+        caption = "Bars start at chance; the line is the AUC of all rows."
+        if num_undefined:
+            caption += f" {num_undefined} of {len(shown)} slices have no AUC: see the table."
+        if num_undefined < len(shown):
+            svg = figures.slice_figure(f"slice-{index}", shown, overall)
+            boxes.append(sections.figure(svg, sections.text(column), caption))
+    table = sections.slice_table(evaluation.slices, overall)
+    note = "A slice's AUC compares rows within that slice only, so all slices may lie below the overall value."
+    return f'<h2>Slices</h2><p class="note">{note}</p><div class="grid halves">{"".join(boxes)}</div>{table}'
+
+
+def _training(history: Sequence[Mapping[str, float | None]]) -> str:
+    if not history:
+        return ""
+    rows = [{key: float(value) for key, value in row.items() if value is not None} for row in history]
+    caption = "Dotted lines mark where the learning rate changed." if len({r.get("learning_rate") for r in rows}) > 1 else ""
+    svg = figures.training_figure(rows)
+    return f'<h2>Training</h2><div class="grid">{sections.figure(svg, "Loss and validation AUC by epoch", caption)}</div>'
+
+
+def _flat(metrics: Metrics) -> dict[str, Fact]:
+    flat: dict[str, Fact] = {}
+    for name, metric in metrics.items():
+        flat[name] = metric.value
+        if metric.value is None:
+            flat[f"{name}.undefined_reason"] = metric.undefined_reason
+    return flat
+
+
+def _finite(value: Fact) -> Fact:
+    """JSON knows no NaN: a fact without a finite value is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _dump(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
