@@ -82,7 +82,8 @@ class _Reader:
 
     def _target(self, hint: type[Any], data: Mapping[str, Any], where: str) -> tuple[type[Any], Mapping[str, Any]]:
         cls = load_class(data[TARGET], key=f"{where}.{TARGET}")
-        if not issubclass(cls, hint):
+        # Any class fits a protocol here: its methods are what the type checker holds it to.
+        if hint is not Any and not getattr(hint, "_is_protocol", False) and not issubclass(cls, hint):
             raise ConfigError(f"{where}.{TARGET}={data[TARGET]!r}: must be a {hint.__name__}.")
         return cls, {key: item for key, item in data.items() if key != TARGET}
 

@@ -25,7 +25,8 @@ class ProgressBar:
 
     def __init__(self, description: str, *, total: int, unit: str = "rows", enabled: bool = True) -> None:
         self._description, self._total, self._unit, self._enabled = description, total, unit, enabled
-        self._done, self._note, self._started, self._logged = 0, "", time.monotonic(), time.monotonic()
+        self._done, self._logged_at, self._note = 0, 0, ""
+        self._started = self._logged = time.monotonic()
         console = Console(stderr=True)
         self._bar: Progress | None = None
         if enabled and console.is_terminal:
@@ -43,7 +44,7 @@ class ProgressBar:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self._enabled and kind is None:
+        elif self._enabled and kind is None and self._done != self._logged_at:
             self._log()
 
     def advance(self, amount: int) -> None:
@@ -59,7 +60,7 @@ class ProgressBar:
         self._note = text
 
     def _log(self) -> None:
-        self._logged = time.monotonic()
+        self._logged, self._logged_at = time.monotonic(), self._done
         rate = self._done / max(self._logged - self._started, 1e-9)
         left = max(self._total - self._done, 0) / max(rate, 1e-9)
         text = f"{self._description}: {self._done:,}/{self._total:,} {self._unit}, {rate:,.0f}/s, {left:.0f} s left {self._note}"

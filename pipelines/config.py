@@ -1,0 +1,99 @@
+"""From Hydra's composed configuration to one checked, immutable `RunConfig`."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from recsys.core.errors import ConfigError
+from recsys.core.jsonable import build_config
+from recsys.core.specs import RowType
+from recsys.data.dataset import Dataset
+from recsys.data.ingest import IngestOptions
+from recsys.embeddings.method import MethodConfig
+from recsys.evaluate.config import EvaluateConfig
+from recsys.export.config import ExportConfig
+from recsys.models.ctr import ModelConfig
+from recsys.train.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """What to score with an exported bundle."""
+
+    bundle: str = ""  # folder; empty: this run's own
+    input: str = ""  # raw rows, CSV/TSV/Parquet; empty: the run's raw test rows
+    output: str = ""  # Parquet file; empty: predict/scores.parquet of the run
+    row_type: RowType = RowType.FLOAT32  # which model of the bundle
+    batch_size: int = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything one run needs. The keys are those of `conf/config.yaml`."""
+
+    name: str
+    seed: int
+    runs: str
+    overwrite: bool
+    dataset: Dataset
+    model: ModelConfig
+    embedding: MethodConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    export: ExportConfig
+    ingest: IngestOptions
+    predict: PredictConfig = field(default_factory=PredictConfig)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.=,+/-]+", self.name) or ".." in self.name:
+            raise ConfigError(f"name={self.name!r}: must be a folder name of letters, digits, '-', '_', '.', '=', ',' and '/'.")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A checked configuration with the plain values it was built from, which stages record."""
+
+    config: RunConfig
+    values: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this run's stages."""
+        return Path(self.config.runs) / self.config.name
+
+    def stage(self, name: str) -> Path:
+        """Folder that a stage writes. Ingest's depends on its own options alone, so that runs share it."""
+        if name != "ingest":
+            return self.folder / name
+        digest = hashlib.sha256(json.dumps(self.part("dataset", "ingest"), sort_keys=True).encode()).hexdigest()[:8]
+        kind = self.values["dataset"]["_target_"].rpartition(".")[2].removesuffix("Dataset").lower()
+        return Path(self.config.runs) / "data" / f"{kind}-{digest}"
+
+    def part(self, *keys: str) -> dict[str, Any]:
+        """Some of the plain values: what a stage's result depends on."""
+        return {key: self.values[key] for key in keys}
+
+
+def load(composed: DictConfig) -> Run:
+    """Check a composed configuration.
+
+    Raises:
+        ConfigError: naming the key, what was given, and what would do.
+    """
+    try:
+        values: dict[str, Any] = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]} Set it on the command line.") from error
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    if hydra is not None and hydra.mode == RunMode.MULTIRUN:
+        # Jobs of a sweep differ in their overrides alone, so these name the folders.
+        values["name"] += "/" + re.sub(r"[^\w.=,+-]", "_", hydra.job.override_dirname)
+    return Run(build_config(RunConfig, values, key=""), values)

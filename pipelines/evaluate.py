@@ -1,0 +1,81 @@
+"""`python -m pipelines.evaluate`: the best checkpoint on the test split, as predictions, metrics and a report."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from pipelines.config import Run
+from pipelines.entry import launched_by_torchrun, relaunch, stage_main
+from pipelines.model import PlannedModel, build_model
+from pipelines.stage import StageKey, fingerprint, read_record, stage
+from pipelines.train import loaders
+from recsys.core.manifest import Manifest
+from recsys.data.loader import read_split
+from recsys.evaluate import evaluate, write
+from recsys.train import checkpoint
+from recsys.train.score import score
+from recsys.train.session import process_group, shard
+
+SPLIT = "test"
+
+
+def work(run: Run) -> None:
+    """Score the test split on the ranks that trained, and report."""
+    run_on = run.config.train.run_on
+    if run_on.num_processes > 1 and not launched_by_torchrun():
+        relaunch("pipelines.evaluate", run_on.num_processes)
+        return
+    with process_group(run_on) as device:
+        data, trained = run.stage("ingest"), run.stage("train")
+        inputs = {"ingest": fingerprint(data), "train": fingerprint(trained)}
+        key = StageKey(stage="evaluate", config=run.part("evaluate"), inputs=inputs)
+        with stage(run.stage("evaluate"), key, overwrite=run.config.overwrite) as folder:
+            if folder is None:
+                return
+            built = build_model(run.config, Manifest.read(data), on_meta=True)
+            session = shard(built.model, run.config.train.optimizer, run_on, device)
+            best = trained / "checkpoints" / "best"
+            checkpoint.read_state(best, built.plan)
+            checkpoint.load(best, {"model": session.model.state_dict()})
+            logits, _ = score(session, loaders(run, session, data)(SPLIT, False), "test")
+            if session.is_main:
+                _report(run, built, logits, folder)
+
+
+def _report(run: Run, built: PlannedModel, logits: torch.Tensor, folder: Path) -> None:
+    data, config = run.stage("ingest"), run.config.evaluate
+    schema = Manifest.read(data).schema
+    wanted = [*schema.passthrough, *config.slices, *([config.group_key] if config.group_key else [])]
+    frame = read_split(data, SPLIT, ["__row__", "__label__", *dict.fromkeys(wanted)])
+    predictions = frame.rename({"__label__": "label"}).with_columns(
+        pl.Series("logit", logits.numpy()), pl.Series("probability", torch.sigmoid(logits).numpy())
+    )
+    predictions.write_parquet(folder / "predictions.parquet")
+    history = json.loads((run.stage("train") / "history.json").read_text())
+    write(evaluate(predictions, config), folder, facts(run, built), history=history)
+
+
+def facts(run: Run, built: PlannedModel) -> dict[str, str]:
+    """What a reader of the report must know about the run."""
+    record = read_record(run.stage("train"))
+    manifest = Manifest.read(run.stage("ingest"))
+    plan = built.plan
+    method = run.values["embedding"]["_target_"].rpartition(".")[2].removesuffix("Config")
+    return {
+        "run": run.config.name,
+        "data set": f"{manifest.dataset}, {manifest.splits[SPLIT].num_rows:,} {SPLIT} rows",
+        "model": run.values["model"]["_target_"].rpartition(".")[2].removesuffix("Config"),
+        "embedding": f"{method}, {len(plan.tables)} tables, {plan.num_bytes:,} bytes ({plan.num_bytes / 2**20:.2f} MiB)",
+        "dense parameters": f"{built.num_dense_parameters:,}",
+        "seed": str(run.config.seed),
+        "commit": str(record.get("commit", "")),
+        "trained": f"{record['finished_at']}, {record['seconds']:.0f} s",
+    }
+
+
+main = stage_main(work)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""`python -m pipelines.ingest`: raw rows to encoded Parquet and a manifest."""
+
+from pipelines.config import Run
+from pipelines.entry import stage_main
+from pipelines.stage import StageKey, stage
+from recsys.data.dataset import RawTable
+from recsys.data.fingerprint import file_fingerprint
+from recsys.data.ingest import ingest
+
+
+def work(run: Run) -> None:
+    """Ingest the data set, once for all runs that use it as it is."""
+    folder, config = run.stage("ingest"), run.config
+    key = StageKey(stage="ingest", config=run.part("dataset", "ingest"), inputs=_raw_inputs(run))
+    # The folder's name is a digest of the configuration, so what differs can only be the raw files: take the new ones.
+    with stage(folder, key, overwrite=True) as aside:
+        if aside is not None:
+            ingest(config.dataset, aside, options=config.ingest)
+
+
+def _raw_inputs(run: Run) -> dict[str, str]:
+    files = run.config.dataset.files() if hasattr(run.config.dataset, "files") else []
+    return {str(path): file_fingerprint(path) for path in files}
+
+
+main = stage_main(work)
+
+if __name__ == "__main__":
+    main()

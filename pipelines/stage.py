@@ -1,0 +1,225 @@
+"""A stage reads folders and writes one: aside, under a lock, renamed when whole, never twice for the same inputs."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from recsys.core.errors import StageError
+
+logger = logging.getLogger(__name__)
+
+STAGE_NAME = "stage.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageKey:
+    """What a stage's result depends on. Equal keys, equal results."""
+
+    stage: str
+    config: Mapping[str, Any]  # plain values
+    inputs: Mapping[str, str] = field(default_factory=dict)  # fingerprint by name
+
+    def values(self) -> dict[str, Any]:
+        """As JSON values, comparable with those read back from a file."""
+        plain: dict[str, Any] = json.loads(json.dumps({"stage": self.stage, "config": self.config, "inputs": self.inputs}))
+        return plain
+
+
+def fingerprint(folder: Path) -> str:
+    """Fingerprint of a finished stage folder.
+
+    Raises:
+        StageError: it is missing or unfinished.
+    """
+    path = folder / STAGE_NAME
+    if not path.is_file():
+        state = "is unfinished" if _aside(folder).exists() else "does not exist"
+        raise StageError(f"{folder} {state}. Run the stage that writes it first (`python -m pipelines.run` runs all of them).")
+    found: str = json.loads(path.read_text())["fingerprint"]
+    return found
+
+
+@contextmanager
+def stage(folder: Path, key: StageKey, *, overwrite: bool = False) -> Iterator[Path | None]:
+    """Do a stage's work once, on all ranks.
+
+    Yields:
+        The folder to write into, which may hold an interrupted attempt of the same key; None if `folder` is done already.
+
+    Raises:
+        StageError: another process works on it, it holds something else, or the disk is full.
+    """
+    main = not dist.is_initialized() or dist.get_rank() == 0
+    with _locked(folder) if main else _nothing():
+        todo = _agreed(lambda: _prepare(folder, key, overwrite=overwrite), main=main)
+        if not todo:
+            if main:
+                logger.info("%s: unchanged, nothing to do (%s)", key.stage, folder)
+            yield None
+            return
+        started = time.time()
+        try:
+            yield _aside(folder)
+            _agreed(lambda: _finish(folder, key, time.time() - started), main=main)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise StageError(
+                f"no space left on the disk while {key.stage} wrote {error.filename or _aside(folder)}. {folder} was not touched. "
+                "Free some space, or set runs=<folder on another disk>, and start again: it goes on where it stopped."
+            ) from error
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".partial")
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(folder.name + ".lock")
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StageError(
+                f"{folder} is being written by another process (lock {path}). Wait for it, or choose another name=…"
+            ) from error
+        yield  # the lock goes when the file is closed, also by kill -9
+
+
+def _agreed(work: Callable[[], Any], *, main: bool) -> Any:
+    """Do `work` on the main rank and give all ranks its result, or its error."""
+    result: list[Any] = [None, None]
+    if main:
+        try:
+            result[0] = work()
+        except Exception as error:
+            if not _many():
+                raise
+            result[1] = error
+    if _many():
+        dist.broadcast_object_list(result)
+    if result[1] is not None:
+        raise result[1]
+    return result[0]
+
+
+def _many() -> bool:
+    return dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _prepare(folder: Path, key: StageKey, *, overwrite: bool) -> bool:
+    """True if there is work to do; the folder aside is then ready for it."""
+    done = _read(folder)
+    if done is not None and _same(done, key):
+        return False
+    if folder.exists() and not overwrite:
+        changed = _difference(done, key.values()) if done is not None else "it was not written by a stage"
+        raise StageError(
+            f"{folder} holds another result ({changed}). Choose another name=…, or set overwrite=true to replace it."
+        )
+    aside = _aside(folder)
+    started = _read(aside)
+    if started is None or not _same(started, key):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        (aside / STAGE_NAME).write_text(json.dumps({**key.values(), "finished": False}, indent=1))
+    else:
+        logger.info("%s: going on with the interrupted run in %s", key.stage, aside)
+    return True
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((folder / STAGE_NAME).read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    return found
+
+
+def _same(found: dict[str, Any], key: StageKey) -> bool:
+    return {name: found.get(name) for name in ("stage", "config", "inputs")} == key.values()
+
+
+def _finish(folder: Path, key: StageKey, seconds: float) -> None:
+    aside = _aside(folder)
+    # Of the key and the result's own content where the stage states it (a manifest), so that equal work gives equal inputs.
+    record = {
+        **key.values(),
+        "finished": True,
+        "fingerprint": _digest(aside, key),
+        "commit": _commit(),
+        "seconds": round(seconds, 3),
+        "finished_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": _versions(),
+    }
+    temporary = aside / (STAGE_NAME + ".tmp")
+    temporary.write_text(json.dumps(record, indent=1))
+    temporary.rename(aside / STAGE_NAME)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    logger.info("%s: done in %.1f s (%s)", key.stage, seconds, folder)
+
+
+def _digest(aside: Path, key: StageKey) -> str:
+    digest = hashlib.sha256(json.dumps(key.values(), sort_keys=True).encode())
+    for name in ("manifest.json", "plan.json", "metrics.json"):
+        if (aside / name).is_file():
+            digest.update((aside / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _difference(found: Any, wanted: Any, where: str = "") -> str:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for name in sorted({*found, *wanted} & {*wanted, "stage", "config", "inputs"}):
+            if found.get(name) != wanted.get(name):
+                return _difference(found.get(name), wanted.get(name), f"{where}.{name}".removeprefix(".config").lstrip("."))
+    return f"{where or 'key'} is {found!r} there, {wanted!r} here"
+
+
+def _commit() -> str:
+    """Commit of the code, with `-dirty` if it was changed since; empty outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("torch", "torchrec", "fbgemm-gpu-cpu", "fbgemm-gpu", "polars"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What `stage.json` of a finished folder says: key, commit, seconds, versions.
+
+    Raises:
+        StageError: it is missing or unfinished.
+    """
+    fingerprint(folder)
+    return _read(folder) or {}

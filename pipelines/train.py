@@ -1,0 +1,120 @@
+"""`python -m pipelines.train`, or `torchrun -m pipelines.train`: an ingested data set to a checkpoint."""
+
+import csv
+import json
+import logging
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import Run
+from pipelines.entry import launched_by_torchrun, relaunch, stage_main
+from pipelines.model import PlannedModel, build_model
+from pipelines.stage import StageKey, fingerprint, stage
+from pipelines.tensorboard import TensorBoardCallback
+from recsys.core.manifest import Manifest
+from recsys.data.loader import LoaderOptions, ParquetLoader
+from recsys.train.session import Session, process_group, shard
+from recsys.train.tables import initialize_tables
+from recsys.train.trainer import Progress, Trainer
+
+logger = logging.getLogger(__name__)
+
+TRAIN_KEYS = ("model", "embedding", "train", "seed")
+
+
+def work(run: Run) -> None:
+    """Train on the ranks that the configuration asks for."""
+    run_on = run.config.train.run_on
+    if run_on.num_processes > 1 and not launched_by_torchrun():
+        relaunch("pipelines.train", run_on.num_processes)
+        return
+    with process_group(run_on) as device:
+        data = run.stage("ingest")
+        key = StageKey(stage="train", config=run.part(*TRAIN_KEYS), inputs={"ingest": fingerprint(data)})
+        with stage(run.stage("train"), key, overwrite=run.config.overwrite) as folder:
+            if folder is not None:
+                manifest = Manifest.read(data)
+                built = build_model(run.config, manifest, on_meta=True)
+                session = shard(built.model, run.config.train.optimizer, run_on, device)
+                _train(run, built, session, data, folder)
+
+
+def loaders(run: Run, session: Session, data: Path) -> Callable[[str, bool], ParquetLoader]:
+    """A maker of loaders: `(split, shuffle)` to this rank's batches."""
+    train = run.config.train
+
+    def loader(split: str, shuffle: bool) -> ParquetLoader:
+        options = LoaderOptions(
+            batch_size=train.batch_size if shuffle else train.eval_batch_size,
+            shuffle=shuffle,
+            seed=run.config.seed,
+            shuffle_rows=train.shuffle_rows,
+            drop_last=False,
+            pin_memory=session.device.type == "cuda",
+        )
+        return ParquetLoader(data, split, options, rank=session.rank, world_size=session.world_size)
+
+    return loader
+
+
+def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: Path) -> None:
+    started = time.monotonic()
+    if session.is_main:
+        logger.info("embedding plan:\n%s", built.plan)
+        (folder / "plan.json").write_text(built.plan.to_json())
+    initialize_tables(session.model.state_dict(), built.plan, seed=run.config.seed)
+    callbacks = [TensorBoardCallback(folder / "tensorboard")] if session.is_main else []
+    trainer = Trainer(session, built.plan, run.config.train, folder / "checkpoints", callbacks)
+    loader = loaders(run, session, data)
+    progress = trainer.run(loader("train", True), loader("validation", False), seed=run.config.seed)
+    if session.is_main:
+        metrics = _metrics(progress, built, time.monotonic() - started)
+        (folder / "history.json").write_text(json.dumps(progress.history, indent=1))
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
+        _append_leaderboard(run, metrics)
+
+
+def _metrics(progress: Progress, built: PlannedModel, seconds: float) -> dict[str, float]:
+    best = next(record for record in progress.history if record["epoch"] == progress.best_epoch)
+    return {
+        "validation.auc": best["validation_auc"],
+        "validation.log_loss": best["validation_log_loss"],
+        "train.best_epoch": progress.best_epoch,
+        "train.epochs": progress.epoch,
+        "train.steps": progress.step,
+        "train.seconds": round(seconds, 3),
+        "train.rows_per_second": round(progress.rows / max(progress.seconds, 1e-9), 1),
+        "train.peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "plan.bytes": built.plan.num_bytes,
+        "model.dense_parameters": built.num_dense_parameters,
+    }
+
+
+def _append_leaderboard(run: Run, metrics: dict[str, float]) -> None:
+    """Add this run's row to `leaderboard.csv` of all runs."""
+    values = run.values
+    row: dict[str, Any] = {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        "name": run.config.name,
+        "data": run.stage("ingest").name,
+        "model": values["model"]["_target_"].rpartition(".")[2].removesuffix("Config"),
+        "embedding": values["embedding"]["_target_"].rpartition(".")[2].removesuffix("Config"),
+        "seed": run.config.seed,
+        **metrics,
+    }
+    path = Path(run.config.runs) / "leaderboard.csv"
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+main = stage_main(work)
+
+if __name__ == "__main__":
+    main()
