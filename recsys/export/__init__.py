@@ -1,1 +1,1 @@
-"""A trained model as a bundle that serves without this package: TorchScript, parity report, manifest. Only user of torch.jit."""
+"""A trained model as a bundle that serves without this package. The only room that uses torch.jit."""

@@ -1,4 +1,4 @@
-"""The border of an exported model: plain named tensors of raw values, described for people, for Triton and for checks."""
+"""The border of an exported model: plain named tensors of raw values, described for people, Triton and checks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class BorderTensor:
 
 
 def border_tensors(schema: Schema) -> tuple[BorderTensor, ...]:
-    """Inputs of a model of that schema: numeric columns, then categorical ones with the lengths of multi-valued ones."""
+    """Inputs of a model of that schema: numeric columns, then categorical ones, lengths behind multi-valued ones."""
     tensors = [
         BorderTensor(name=f.name, dtype=TensorType.FLOAT32, shape="B", meaning="raw number; NaN means missing")
         for f in schema.numeric

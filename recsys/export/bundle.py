@@ -1,9 +1,9 @@
-"""Write a bundle: scripted models, parity, manifest, model card and server configuration, verified before it is believed."""
+"""Write a bundle: models, parity, manifest, model card, server configuration; verified before it is believed."""
 
 import copy
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -71,13 +71,12 @@ def write_bundle(
     """Export, compare, reload in a fresh process, and describe; `folder` exists and is empty.
 
     Raises:
-        ParityError: a model deviates beyond the limits of `config`, uses foreign operators, or fails in a fresh process.
+        ParityError: a model deviates beyond the limits of `config`, uses foreign operators or fails in a fresh process.
         CheckpointError: tables do not fit the plan.
         ConfigError: golden rows are missing or inconsistent.
     """
     tensors = border_tensors(trained.schema)
     _check_golden(golden, tensors)
-    stored = slice_rows(golden.features, tensors, start=0, stop=min(config.num_golden_rows, golden.labels.numel()))
     models: dict[str, ModelFile] = {}
     logits: dict[RowType, Tensor] = {}
     for row_type in config.row_types:
@@ -87,17 +86,9 @@ def write_bundle(
     parity = measure(logits, golden.logits, golden.labels, metrics)
     parity.write(folder)
     require(parity, config)
+    stored = _write_golden_tensors(folder, golden, tensors, num_rows=config.num_golden_rows)
     for row_type, exported in logits.items():
-        check_in_fresh_process(folder / model_file_name(row_type), stored, exported[: config.num_golden_rows])
-    num_stored = min(config.num_golden_rows, golden.labels.numel())
-    torch.save(
-        {
-            "features": stored,
-            "logits": golden.logits[:num_stored].clone(),
-            "labels": golden.labels[:num_stored].to(torch.float32),
-        },
-        folder / GOLDEN_TENSORS_NAME,
-    )
+        check_in_fresh_process(folder / model_file_name(row_type), stored, exported[: config.num_golden_rows].clone())
     manifest = BundleManifest(
         format_version=FORMAT_VERSION,
         schema=trained.schema,
@@ -159,13 +150,24 @@ def _frozen_copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).cpu().eval().requires_grad_(False)
 
 
-def _check_golden(golden: Golden, tensors: tuple[BorderTensor, ...]) -> None:
+def _write_golden_tensors(
+    folder: Path, golden: Golden, tensors: Sequence[BorderTensor], *, num_rows: int
+) -> dict[str, Tensor]:
+    """Write the first rows as tensors that Python and C++ (`torch::pickle_load`) read; return their border tensors."""
+    num_rows = min(num_rows, golden.labels.numel())
+    features = slice_rows(golden.features, tensors, start=0, stop=num_rows)
+    stored = {"logits": golden.logits[:num_rows].clone(), "labels": golden.labels[:num_rows].to(torch.float32)}
+    torch.save({"features": features, **stored}, folder / GOLDEN_TENSORS_NAME)
+    return features
+
+
+def _check_golden(golden: Golden, tensors: Sequence[BorderTensor]) -> None:
     num_rows = golden.labels.numel()
     missing = sorted({tensor.name for tensor in tensors} - set(golden.features))
     if num_rows == 0 or golden.logits.numel() != num_rows or missing:
         raise ConfigError(
-            f"golden rows: {num_rows} labels, {golden.logits.numel()} logits, missing inputs {missing}. Parity needs at least "
-            "one row with label, trained logit and all inputs; take them from the validation or test split."
+            f"golden rows: {num_rows} labels, {golden.logits.numel()} logits, missing inputs {missing}. Parity needs "
+            "at least one row with label, trained logit and all inputs; take them from the validation or test split."
         )
     if not bool(torch.isfinite(golden.logits).all()):
         raise ConfigError(

@@ -10,8 +10,8 @@ CARD_NAME = "MODEL_CARD.md"
 _INTRO = """\
 # Click model
 
-Predicts the probability of a click (label column `{label}`) from raw feature values. TorchScript with ATen operators only:
-any libtorch, `torch.jit.load` in Python, or Triton's PyTorch backend serves it. Vocabularies, numeric transforms,
+Predicts the probability of a click (label column `{label}`) from raw feature values. TorchScript with ATen operators
+only: any libtorch, `torch.jit.load` in Python, or Triton's PyTorch backend serves it. Vocabularies, numeric transforms,
 hashing and out-of-vocabulary rows are inside.
 
 """
@@ -85,19 +85,23 @@ def _files(manifest: BundleManifest) -> str:
     ]
     for known in manifest.models.values():
         lines.append(
-            f"| `{known.file}` | {known.file_bytes:,} | {known.plan_bytes:,} | {known.head_bytes:,} | {known.encoder_bytes:,} |\n"
+            f"| `{known.file}` | {known.file_bytes:,} | {known.plan_bytes:,} | {known.head_bytes:,} "
+            f"| {known.encoder_bytes:,} |\n"
         )
     lines.append(
-        "\n`golden.parquet` and `golden.pt` hold raw rows with the trained model's scores, as table and as input tensors. "
-        "`manifest.json` has schema, plans, bytes by table, versions and lineage; `config.pbtxt` is for Triton.\n\n"
+        "\n`golden.parquet` and `golden.pt` hold raw rows with the trained model's scores, as table and as input "
+        "tensors. `manifest.json` has schema, plans, bytes by table, versions and lineage; `config.pbtxt` is for "
+        "Triton.\n\n"
     )
     return "".join(lines)
 
 
 def _inputs(manifest: BundleManifest) -> str:
     lines = [
-        "## Inputs and outputs\n\nOne dictionary of tensors of one dimension; B rows, N values of all rows one after the other. "
-        "A value never seen in training is valid everywhere.\n\n| input | type | shape | meaning |\n|---|---|---|---|\n"
+        "## Inputs and outputs\n\n"
+        "One dictionary of tensors of one dimension; B rows, N values of all rows one after the other. A value never "
+        "seen in training is valid everywhere.\n\n"
+        "| input | type | shape | meaning |\n|---|---|---|---|\n"
     ]
     lines.extend(f"| `{t.name}` | {t.dtype.value} | ({t.shape},) | {t.meaning} |\n" for t in manifest.inputs)
     lines.append("\nReturns `(logits, probabilities)`, float32 of shape (B,) each.\n\n")
@@ -106,9 +110,10 @@ def _inputs(manifest: BundleManifest) -> str:
 
 def _parity(parity: Parity) -> str:
     lines = [
-        f"## Parity with the trained model, over {parity.num_rows:,} rows\n\nTrained model: AUC {_number(parity.trained_auc)}, "
-        f"log loss {_number(parity.trained_log_loss)}.\n\n| rows stored as | max difference of logits | mean | AUC | difference | "
-        "log loss | difference |\n|---|---:|---:|---:|---:|---:|---:|\n"
+        f"## Parity with the trained model, over {parity.num_rows:,} rows\n\n"
+        f"Trained model: AUC {_number(parity.trained_auc)}, log loss {_number(parity.trained_log_loss)}.\n\n"
+        "| rows stored as | max difference of logits | mean | AUC | difference | log loss | difference |\n"
+        "|---|---:|---:|---:|---:|---:|---:|\n"
     ]
     lines.extend(_parity_line(model) for model in parity.models)
     return "".join([*lines, "\n"])

@@ -26,8 +26,8 @@ class ExportConfig:
         if RowType.FLOAT32 not in self.row_types or len(set(self.row_types)) != len(self.row_types):
             names = [row_type.name for row_type in self.row_types]
             raise ConfigError(
-                f"export.row_types={names}: FLOAT32 must be among them, because model.pt and its parity are the reference "
-                "for the others, and none may repeat. Use [FLOAT32] or [FLOAT32, INT8]."
+                f"export.row_types={names}: FLOAT32 must be among them, because model.pt and its parity are the "
+                "reference for the others, and none may repeat. Use [FLOAT32] or [FLOAT32, INT8]."
             )
         for name in ("max_logit_error", "max_auc_delta", "max_log_loss_delta"):
             if not getattr(self, name) >= 0:
@@ -36,6 +36,6 @@ class ExportConfig:
                 )
         if not 1 <= self.num_golden_rows <= self.num_parity_rows:
             raise ConfigError(
-                f"export.num_golden_rows={self.num_golden_rows}: must lie in [1, num_parity_rows={self.num_parity_rows}], "
-                "because golden rows are the first rows of the comparison."
+                f"export.num_golden_rows={self.num_golden_rows}: must lie in [1, "
+                f"num_parity_rows={self.num_parity_rows}], because golden rows are the first rows of the comparison."
             )

@@ -137,13 +137,14 @@ def require(parity: Parity, config: ExportConfig) -> None:
 
 def _message(model: RowTypeParity, name: str, value: float, limit: float, num_rows: int) -> str:
     text = (
-        f"{model.row_type.value} model: {name} is {value:.3g} over {num_rows:,} golden rows, beyond export.max_{name}={limit:.3g} "
-        f"(max |logit difference| {model.max_abs_logit_difference:.3g}, mean {model.mean_abs_logit_difference:.3g}). "
+        f"{model.row_type.value} model: {name} is {value:.3g} over {num_rows:,} golden rows, beyond "
+        f"export.max_{name}={limit:.3g} (|logit difference|: max {model.max_abs_logit_difference:.3g}, "
+        f"mean {model.mean_abs_logit_difference:.3g}). "
     )
     if model.row_type is RowType.FLOAT32:
         return text + (
-            "The exported model computes something else than the trained one: check that both come from one checkpoint and "
-            "one ingested data set. If golden logits were computed in bfloat16, recompute them in float32."
+            "The exported model computes something else than the trained one: check that both come from one checkpoint "
+            "and one ingested data set. If golden logits were computed in bfloat16, recompute them in float32."
         )
     return text + (
         f"Rows of this model are too coarse in {model.row_type.name}: take it out of export.row_types, or raise "

@@ -1,7 +1,7 @@
 """Load a bundle's model in a process that can import torch and nothing else, and compare its scores.
 
-Run as `python -I reload.py MODEL GOLDEN MAX_ERROR`, never imported: it must not see this package. GOLDEN is a `torch.save`d
-dict with `features` (border tensors) and `logits` (B,). Exit status 0 when every score agrees.
+Run as `python -I reload.py MODEL GOLDEN MAX_ERROR`, never imported: it must not see this package. GOLDEN is a
+`torch.save`d dict with `features` (border tensors) and `logits` (B,). Exit status 0 when every score agrees.
 """
 
 import importlib.abc

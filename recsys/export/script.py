@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -44,8 +45,9 @@ def operator_kinds(scripted: torch.jit.ScriptModule) -> set[str]:
     """Names such as `aten::add` of all operators, those of nested blocks and sub-modules included."""
     kinds: set[str] = set()
     for module in scripted.modules():
-        for name in module._c._method_names():
-            kinds.update(_graph_kinds(module._c._get_method(name).inlined_graph))
+        compiled: Any = module._c  # what a ScriptModule wraps; torch has no stubs for it
+        for name in compiled._method_names():
+            kinds.update(_graph_kinds(compiled._get_method(name).inlined_graph))
     return kinds
 
 
@@ -72,8 +74,10 @@ def load_scripted(path: Path) -> torch.jit.ScriptModule:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit.load.* is deprecated.*")
-            return torch.jit.load(path, map_location="cpu")
+            scripted: torch.jit.ScriptModule = torch.jit.load(path, map_location="cpu")
     except (RuntimeError, ValueError) as error:
         raise DataError(
-            f"{path}: not a readable TorchScript file, truncated or damaged ({str(error).splitlines()[0]}). Export again."
+            f"{path}: not a readable TorchScript file, truncated or damaged ({str(error).splitlines()[0]}). "
+            "Export again, or copy the bundle again."
         ) from error
+    return scripted

@@ -144,7 +144,7 @@ class ServingEmbeddings(nn.Module):
                     base += rows[lookup].size(0)
                 starts.append(torch.full((1,), base, dtype=torch.int64, device=rows[0].device))
                 pooled = table(torch.cat([rows[lookup] for lookup in lookups]), torch.cat(starts))
-                for lookup, part in zip(lookups, pooled.split(sizes)):
+                for lookup, part in zip(lookups, pooled.split(sizes), strict=False):
                     looked_up[lookup] = part
         return looked_up
 

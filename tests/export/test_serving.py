@@ -13,15 +13,18 @@ from recsys.core.specs import Pooling, RowType
 from recsys.export.bundle import TrainedModel, build_serving_model, export_model
 from recsys.export.freeze import freeze
 from recsys.export.script import load_scripted, operator_kinds, script_model
-from tests.export.world import METHODS, NUM_IDS, make_features, make_trained, reference_logits
+from tests.export.world import METHODS, NUM_IDS, TinyHead, make_features, make_trained, reference_logits
+
 
 # Sums of a few float32 values in another order; relative to the logits' scale of about 1.
-FLOAT_TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
+def assert_same(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
 
 KEYS = [0, *range(100, 100 + NUM_IDS), -5, 2**62]
 BAGS = [[], [101], [102, 102], [999, 103], [106, 105, 104, 101], [], [0]]
 # every known key, keys below, between and above them; every bag beside every key
-EXHAUSTIVE = [pair for pair in itertools.product(KEYS, BAGS)]
+EXHAUSTIVE = list(itertools.product(KEYS, BAGS))
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +39,15 @@ def test_scripted_float_model_equals_indexing(method: str, pooling: Pooling, fea
     scripted = script_model(build_serving_model(trained, RowType.FLOAT32)[1])
     logits, probabilities = scripted(features)
     expected = reference_logits(trained, features)
-    torch.testing.assert_close(logits, expected, **FLOAT_TOLERANCE)
-    torch.testing.assert_close(probabilities, torch.sigmoid(expected), **FLOAT_TOLERANCE)
+    assert_same(logits, expected)
+    assert_same(probabilities, torch.sigmoid(expected))
     assert {kind.split("::")[0] for kind in operator_kinds(scripted)} <= {"aten", "prim"}
 
 
 @pytest.mark.parametrize("width", [1, 3, 4, 16])
 @pytest.mark.parametrize("method", ["full", "qr_product", "unified"])
 def test_int8_model_stays_within_the_rounding_of_its_rows(method: str, width: int, features: dict[str, Tensor]) -> None:
-    """Equal to a float model whose tables are the dequantized rows; those are off by half a step of 1/255 of a row's range."""
+    """Equal to a float model whose tables are the dequantized rows; those err by half of 1/255 of a row's range."""
     trained = make_trained(method, width=width)
     plan, packed = freeze(trained.plan, trained.tables, RowType.INT8)
     rounded = {}
@@ -65,6 +68,8 @@ def test_int8_logits_of_a_linear_model_stay_within_the_stated_bound(features: di
     """|logit error| <= sum over looked-up values of |weight| * (row range) / 255 / 2."""
     trained = make_trained("full")
     head = trained.head
+    assert isinstance(head, TinyHead)
+    assert head.norm.running_var is not None
     weight = (head.layer.weight[0] * head.norm.weight / (head.norm.running_var + head.norm.eps).sqrt()).abs()
     scale = {name: (table.amax(1) - table.amin(1)).max().item() / 510 for name, table in trained.tables.items()}
     per_id = weight[2:6].sum() * scale["a"], weight[6:10].sum() * scale["tags"]
@@ -91,7 +96,7 @@ def test_a_model_without_numeric_columns() -> None:
     trained = make_trained("full", num_numeric=0)
     features = make_features([101, 5], [[102], []], num_numeric=0)
     logits, _ = script_model(build_serving_model(trained, RowType.FLOAT32)[1])(features)
-    torch.testing.assert_close(logits, reference_logits(trained, features), **FLOAT_TOLERANCE)
+    assert_same(logits, reference_logits(trained, features))
 
 
 def test_serving_bytes_are_those_of_the_plan() -> None:
@@ -120,7 +125,7 @@ def test_saved_models_need_no_gradient_and_keep_their_scores(tmp_path: Path, fea
     export_model(trained, RowType.FLOAT32, path)
     logits, _ = load_scripted(path)(features)
     assert not logits.requires_grad
-    torch.testing.assert_close(logits, reference_logits(trained, features), **FLOAT_TOLERANCE)
+    assert_same(logits, reference_logits(trained, features))
 
 
 def _with_table(trained: TrainedModel, name: str, table: Tensor | None) -> TrainedModel:

@@ -35,6 +35,8 @@ class TinyEncoder(nn.Module):
     """The contract of the ingest encoder: sorted keys, searchsorted, 0 for unknown keys."""
 
     numeric: list[str]
+    keys: Tensor
+    ids: Tensor
 
     def __init__(self, schema: Schema) -> None:
         super().__init__()
@@ -73,7 +75,8 @@ class TinyHead(nn.Module):
 
     def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
         """Return logits (B,)."""
-        return self.layer(self.dropout(self.norm(torch.cat([dense, embeddings], dim=1)))).squeeze(1)
+        logits: Tensor = self.layer(self.dropout(self.norm(torch.cat([dense, embeddings], dim=1)))).squeeze(1)
+        return logits
 
 
 class Projection(Combiner):
@@ -85,7 +88,8 @@ class Projection(Combiner):
 
     def forward(self, ids: Tensor, rows: list[Tensor]) -> Tensor:
         """Project the only row."""
-        return self.layer(rows[0])
+        projected: Tensor = self.layer(rows[0])
+        return projected
 
 
 class SignedProduct(Combiner):
@@ -125,7 +129,8 @@ def _feature(
 ) -> tuple[list[TableSpec], FeaturePlan, nn.Module]:
     name = name or source
     rows: list[tuple[str, int]] = [(name, NUM_IDS)]
-    remap, combiner, dim = Component.of(Identity), Only(), width
+    remap, dim = Component.of(Identity), width
+    combiner: Combiner = Only()
     if method == "hash":
         rows, remap = [(name, 3)], Component.of(HashRemap, num_rows=3, salts=[len(name)])
     elif method in ("qr_product", "qr_sum", "signed"):
@@ -161,6 +166,7 @@ def make_trained(
     schema = make_schema(pooling=pooling, num_numeric=num_numeric)
     plan, combiners = make_plan(method, pooling=pooling, width=width)
     head = TinyHead(num_numeric, sum(entry.feature.embedding_dim for entry in plan.features))
+    assert head.norm.running_mean is not None
     head.norm.running_mean.normal_()
     return TrainedModel(
         schema=schema,
@@ -207,4 +213,5 @@ def reference_logits(trained: TrainedModel, features: Mapping[str, Tensor]) -> T
     numeric = [torch.nan_to_num(features[f.name]).unsqueeze(1) for f in trained.schema.numeric]
     dense = torch.cat(numeric, dim=1) if numeric else torch.zeros(num_rows, 0)
     with torch.no_grad():
-        return trained.head.eval()(dense, torch.cat(columns, dim=1))
+        logits: Tensor = trained.head.eval()(dense, torch.cat(columns, dim=1))
+    return logits
