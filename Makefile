@@ -15,7 +15,7 @@ ARGS ?=
 # cpu or cuda: what was installed last; .venv remembers it
 FLAVOUR := $(shell cat $(VENV)/.flavour 2>/dev/null || echo cpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-INSTALL := $(PIP) install --quiet --constraint constraints.txt
+INSTALL := $(PIP) install -qq --constraint constraints.txt
 # pip takes exact versions of what it installs by itself from constraints.txt; these lines name them for the other cases
 pinned = $(shell sed -n 's/^\($(1)==[^ ]*\).*/\1/p' constraints.txt)
 
