@@ -32,8 +32,11 @@ class Jagged:
 
 @dataclass(frozen=True)
 class Columns:
-    """n rows: `dense` float32 (n, num_dense), `labels` float32 (n,), `ids` int64 (S, n) of the S single-valued columns
-    in schema order, and the multi-valued ones by their place among all categorical columns."""
+    """n rows of a dataset file.
+
+    `dense` float32 (n, num_dense), `labels` float32 (n,), `ids` int64 (S, n) of the S single-valued columns in schema
+    order; the multi-valued ones by their place among all categorical columns.
+    """
 
     dense: Tensor
     labels: Tensor

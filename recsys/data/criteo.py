@@ -1,6 +1,6 @@
 """Criteo Display Advertising rows: label, 13 integers, 26 categorical columns of 8 hex digits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from recsys.core.schema import CategoricalFeature, NumericFeature, NumericTransform, Schema
@@ -21,7 +21,11 @@ class CriteoDataset:
     header: bool = False  # True: the first line names label, I1..I13, C1..C26
     min_count: int = 1  # values seen less often in train are out-of-vocabulary
     transform: NumericTransform = NumericTransform.LOG1P_STANDARD
-    split: SplitConfig = SplitConfig()
+    split: SplitConfig = field(default_factory=SplitConfig)
+
+    def inputs(self) -> tuple[Path, ...]:
+        """The file."""
+        return (Path(self.path),)
 
     def open(self, folder: Path) -> RawTable:
         """The raw rows; `folder` is not used."""

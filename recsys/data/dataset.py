@@ -1,7 +1,7 @@
 """What every data set offers to ingest: raw rows in files, a schema, and the rule that splits them.
 
-A data set is a frozen config dataclass with one method, `open`. It returns a `RawTable`, and ingest knows nothing else;
-so a new source of rows is one dataclass and one yaml.
+A data set is a frozen config dataclass whose method `open` returns a `RawTable`, and ingest knows nothing else; so a new
+source of rows is one dataclass and one yaml.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ import polars as pl
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import Schema
-from recsys.data.readers import Reader
 from recsys.data.raw import Origin, normalise
+from recsys.data.readers import Reader
 
 SPLIT_NAMES = ("train", "validation", "test")
 
@@ -121,6 +121,9 @@ class Dataset(Protocol):
     @property
     def name(self) -> str:
         """Name in the manifest and in reports."""
+
+    def inputs(self) -> tuple[Path, ...]:
+        """Files that the rows come from, none where they are generated."""
 
     def open(self, folder: Path) -> RawTable:
         """The raw rows. `folder` is ingest's output folder: a generator writes its rows below it first."""

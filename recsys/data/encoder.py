@@ -1,6 +1,6 @@
 """`FeatureEncoder`: border tensors to model inputs. One module encodes in ingest and inside an exported file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 

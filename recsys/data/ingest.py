@@ -13,15 +13,15 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.core.errors import ConfigError, DataError
+from recsys.core.errors import ConfigError
 from recsys.core.manifest import CategoricalStatistics, Manifest, NumericStatistics, Split
 from recsys.core.progress import ProgressBar
 from recsys.core.schema import IdEncoding, Schema
-from recsys.data.dataset import SPLIT_NAMES, Dataset, RawChunk, RawTable, SplitMethod
+from recsys.data.dataset import SPLIT_NAMES, Dataset, RawChunk, RawTable
 from recsys.data.encoder import FeatureEncoder, vocabulary_path
 from recsys.data.fingerprint import file_fingerprint, fingerprint_of
 from recsys.data.raw import LENGTHS_SUFFIX, ROW, tensors_of
-from recsys.data.splits import Assign, split_assigner
+from recsys.data.splits import Assign, check_splits, split_assigner
 from recsys.data.statistics import KeyCounter, NumericMoments
 from recsys.data.writer import SplitWriter, encoded_frame
 
@@ -103,7 +103,7 @@ class _Run:
                 split_labels
             )
             _update(counters, moments, chunk.frame.filter(pl.Series((codes == 0).numpy())), schema)
-        self._check_splits(split_labels.tolist())
+        check_splits(self._table, split_labels.tolist())
         numeric = {name: moment.finish() for name, moment in moments.items()}
         categorical: dict[str, CategoricalStatistics] = {}
         vocabularies: dict[str, Tensor] = {}
@@ -115,27 +115,6 @@ class _Run:
                 path.parent.mkdir(exist_ok=True)
                 vocabulary.write_parquet(path, compression="zstd", statistics=False)
         return numeric, categorical, vocabularies
-
-    def _check_splits(self, label_counts: list[list[int]]) -> None:
-        rule = self._table.split
-        for name, (negative, positive) in zip(SPLIT_NAMES, label_counts, strict=True):
-            wanted = any(file.split == name for file in self._table.files)
-            if rule.method is not SplitMethod.GIVEN:
-                wanted = getattr(rule, name) > 0
-            if negative + positive == 0 and (wanted or name == "train"):
-                raise DataError(
-                    f"data set {self._table.name!r}: the {name} split has no rows out of {self._num_rows}. "
-                    f"Give more rows, or a larger share dataset.split.{name} (method {rule.method.name})."
-                )
-            if min(negative, positive) == 0 and name == "train":
-                raise DataError(
-                    f"data set {self._table.name!r}: the train split has {positive} positive and {negative} negative rows; "
-                    "a model needs both. Check the label column, or split otherwise (sorted rows need SHUFFLE or HASH)."
-                )
-            if min(negative, positive) == 0:
-                logger.warning(
-                    "the %s split has %d positive and %d negative rows: its AUC is undefined", name, positive, negative
-                )
 
     def encode(self, encoder: FeatureEncoder) -> dict[str, Split]:
         """Write every split's files and the sample of raw rows."""

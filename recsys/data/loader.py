@@ -1,9 +1,9 @@
 """`ParquetLoader`: encoded Parquet files to batches, without Python per row.
 
-The row order of an epoch: the files in seeded random order are cut into windows of at most `shuffle_rows` rows (at least
-one file); each window's rows are permuted; the windows follow one another, and batches are cut across their borders. So
-the order is a function of (seed, epoch) alone, one window is in memory at a time, and any batch can be reached without
-reading the windows before it.
+The row order of an epoch: the files in seeded random order are cut into windows of at most `shuffle_rows` rows (at
+least one file); each window's rows are permuted; the windows follow one another, and batches are cut across their
+borders. So the order is a function of (seed, epoch) alone, one window is in memory at a time, and any batch can be
+reached without reading the windows before it.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.manifest import Manifest
 from recsys.data.columns import Columns, read_columns
 from recsys.data.prefetch import prefetched
-from recsys.data.writer import RAW_PREFIX
+from recsys.data.writer import stored_name
 from recsys.ops.hashing import salt_for
 
 
@@ -173,9 +173,8 @@ def read_split(folder: Path, split: str, columns: list[str]) -> pl.DataFrame:
         DataError: a file is unreadable or lacks a column.
     """
     manifest = Manifest.read(folder)
-    features = {feature.name for feature in (*manifest.schema.numeric, *manifest.schema.categorical)}
-    raw = features.intersection(manifest.schema.passthrough)
-    stored = {name: RAW_PREFIX + name if name in raw else name for name in columns}
+    kept = manifest.schema.passthrough
+    stored = {name: stored_name(name, manifest.schema) if name in kept else name for name in columns}
     try:
         files = [folder / file for file in manifest.splits[split].files]
         frame = pl.concat([pl.read_parquet(file, columns=list(stored.values())) for file in files])

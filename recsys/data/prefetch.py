@@ -30,7 +30,7 @@ class _Producer(threading.Thread, Generic[T]):
             for item in self._make():
                 if not self._put(item):
                     return
-        except BaseException as raised:  # whatever it is, the consumer must see it
+        except BaseException as raised:  # noqa: BLE001 - whatever it is, the consumer must see it
             error = raised
         self._put(_End(error))
 

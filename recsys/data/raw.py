@@ -1,7 +1,7 @@
 """Raw rows in known types, and as the tensors that serving sees.
 
-Types of a normalised frame: the label Float32 (0 or 1), numeric features Float64 (null and NaN are missing), categorical
-features String or Int64 by their key type, lists of these when multi-valued, other columns as they were read.
+Types of a normalised frame: the label Float32 (0 or 1), numeric features Float64 (null and NaN are missing),
+categorical features String or Int64 by their key type, lists of these when multi-valued, others as they were read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -108,8 +108,8 @@ def _categories(column: pl.Series, feature: CategoricalFeature, origin: Origin) 
         _refuse(
             column, column.is_not_null(), origin, f"is {column.dtype}. A multi-valued column must be text or lists."
         )
-    inner = column.dtype.inner if isinstance(column.dtype, pl.List) else pl.String()
-    wanted = _check_key_type(column, inner, feature, origin)
+    inner = column.dtype.inner if isinstance(column.dtype, pl.List) else pl.String
+    wanted = _check_key_type(column, pl.Series(dtype=inner).dtype, feature, origin)
     if inner == pl.String:  # an empty text between two separators is no value
         column = column.list.eval(pl.element().filter(pl.element() != ""))
     column = column.list.drop_nulls()

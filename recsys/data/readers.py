@@ -128,8 +128,8 @@ class TextReader:
             found = text.count(self.separator.encode()) + 1
             if found != len(columns) and not (self.quoted and b'"' in text):
                 raise DataError(
-                    f"{path}, line {number}: {found} value(s), expected {len(columns)} separated by {self.separator!r}. "
-                    "The file is truncated, the line is damaged, or the separator or the header setting is wrong."
+                    f"{path}, line {number}: {found} value(s), expected {len(columns)} separated by "
+                    f"{self.separator!r}. The file is truncated, the line is damaged, or separator or header are set wrong."
                 )
         last = line + block.count(b"\n") - 1
         raise DataError(

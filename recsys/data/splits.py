@@ -1,5 +1,6 @@
 """Which split each raw row belongs to."""
 
+import logging
 from collections.abc import Callable
 
 import polars as pl
@@ -9,6 +10,8 @@ from torch import Tensor
 from recsys.core.errors import DataError
 from recsys.data.dataset import SPLIT_NAMES, RawChunk, RawTable, SplitMethod
 from recsys.ops.hashing import mix64, salt_for
+
+logger = logging.getLogger(__name__)
 
 NON_NEGATIVE = 0x7FFFFFFFFFFFFFFF
 
@@ -82,3 +85,34 @@ def _time_order(table: RawTable, chunk_rows: int) -> Tensor:
         )
     rows = pl.DataFrame({"time": times, "row": pl.int_range(len(times), eager=True)})
     return rows.sort("time", "row")["row"].to_torch()
+
+
+def check_splits(table: RawTable, label_counts: list[list[int]]) -> None:
+    """Refuse splits that cannot be used; warn of those that can be used but not measured.
+
+    Args:
+        label_counts: negative and positive rows of each split, in the order of `SPLIT_NAMES`.
+    Raises:
+        DataError: a split that the config asks for is empty, or train has one class.
+    """
+    for name, (negative, positive) in zip(SPLIT_NAMES, label_counts, strict=True):
+        what = f"the {name} split of data set {table.name!r}"
+        if negative + positive == 0 and _is_wanted(table, name):
+            raise DataError(
+                f"{what} has no rows. Give more rows, or a larger share dataset.split.{name} "
+                f"(method {table.split.method.value})."
+            )
+        if min(negative, positive) == 0 and name == "train":
+            raise DataError(
+                f"{what} has {positive} positive and {negative} negative rows; a model needs both. Check the label "
+                "column, or split otherwise (sorted rows need shuffle or hash)."
+            )
+        if min(negative, positive) == 0:
+            logger.warning("%s has %d positive and %d negative rows: its AUC is undefined", what, positive, negative)
+
+
+def _is_wanted(table: RawTable, split: str) -> bool:
+    shares = {"train": table.split.train, "validation": table.split.validation, "test": table.split.test}
+    if table.split.method is SplitMethod.GIVEN:
+        return split == "train" or any(file.split == split for file in table.files)
+    return shares[split] > 0

@@ -58,7 +58,7 @@ class KeyCounter:
         statistics = CategoricalStatistics(
             num_embeddings=None if hashed else kept.height + 1,
             num_keys=counts.height,
-            oov_count=int(counts["count"].sum() - kept["count"].sum()),
+            oov_count=int(counts["count"].sum()) - int(kept["count"].sum()),
             octave_counts=octave_counts(kept["count"]),
             max_length=self._max_length,
         )

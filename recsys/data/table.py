@@ -6,7 +6,7 @@ from pathlib import Path
 
 from recsys.core.errors import ConfigError
 from recsys.core.schema import CategoricalFeature, NumericFeature, Schema
-from recsys.data.dataset import SPLIT_NAMES, RawFile, RawTable, SplitConfig, SplitMethod
+from recsys.data.dataset import RawFile, RawTable, SplitConfig, SplitMethod
 from recsys.data.readers import ParquetReader, Reader, TextReader
 
 
@@ -22,19 +22,19 @@ class TableDataset:
     """Either `files`, which `split` divides, or one list of files for each split."""
 
     label: str
-    files: list[str] = field(default_factory=list)
-    train: list[str] = field(default_factory=list)
-    validation: list[str] = field(default_factory=list)
-    test: list[str] = field(default_factory=list)
+    files: tuple[str, ...] = ()
+    train: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
     kind: FileKind = FileKind.TEXT
     separator: str = ","
-    columns: list[str] = field(default_factory=list)  # of text files without header
+    columns: tuple[str, ...] = ()  # of text files without header
     quoted: bool = True  # text values may stand between double quotes
-    numeric: list[NumericFeature] = field(default_factory=list)
-    categorical: list[CategoricalFeature] = field(default_factory=list)
-    passthrough: list[str] = field(default_factory=list)
+    numeric: tuple[NumericFeature, ...] = ()
+    categorical: tuple[CategoricalFeature, ...] = ()
+    passthrough: tuple[str, ...] = ()
     name: str = "table"
-    split: SplitConfig = SplitConfig()
+    split: SplitConfig = field(default_factory=SplitConfig)
 
     def __post_init__(self) -> None:
         given = self.split.method is SplitMethod.GIVEN
@@ -45,20 +45,26 @@ class TableDataset:
                 "every other method needs files, and nothing else."
             )
 
+    def inputs(self) -> tuple[Path, ...]:
+        """The files, in row order."""
+        return tuple(file.path for file in self._files())
+
     def open(self, folder: Path) -> RawTable:
         """The raw rows; `folder` is not used."""
-        files = [RawFile(path=Path(path)) for path in self.files]
-        for split in SPLIT_NAMES:
-            files += [RawFile(path=Path(path), split=split) for path in getattr(self, split)]
         schema = Schema(
             label=self.label,
-            numeric=tuple(self.numeric),
-            categorical=tuple(self.categorical),
-            passthrough=tuple(self.passthrough),
+            numeric=self.numeric,
+            categorical=self.categorical,
+            passthrough=self.passthrough,
         )
-        return RawTable(name=self.name, schema=schema, files=tuple(files), reader=self._reader(), split=self.split)
+        return RawTable(name=self.name, schema=schema, files=self._files(), reader=self._reader(), split=self.split)
 
     def _reader(self) -> Reader:
         if self.kind is FileKind.PARQUET:
             return ParquetReader()
-        return TextReader(separator=self.separator, columns=tuple(self.columns), quoted=self.quoted)
+        return TextReader(separator=self.separator, columns=self.columns, quoted=self.quoted)
+
+    def _files(self) -> tuple[RawFile, ...]:
+        given = {"train": self.train, "validation": self.validation, "test": self.test}
+        named = (RawFile(path=Path(path), split=split) for split, paths in given.items() for path in paths)
+        return (*(RawFile(path=Path(path)) for path in self.files), *named)

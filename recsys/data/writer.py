@@ -27,9 +27,8 @@ def encoded_frame(
             columns.append(_lists(feature.name, values, offset))
         else:
             columns.append(pl.Series(feature.name, values.numpy()))
-    features = {feature.name for feature in (*schema.numeric, *schema.categorical)}
     for name in schema.passthrough:
-        columns.append(raw[name].alias(RAW_PREFIX + name if name in features else name))
+        columns.append(raw[name].alias(stored_name(name, schema)))
     return pl.DataFrame(columns)
 
 
@@ -43,8 +42,14 @@ def _lists(name: str, values: Tensor, offsets: Tensor) -> pl.Series:
     return every.join(lists, on="at", how="left", maintain_order="left")[name].fill_null(empty)
 
 
+def stored_name(passthrough: str, schema: Schema) -> str:
+    """Column of a dataset file that holds a passthrough column as it was."""
+    features = {*(f.name for f in schema.numeric), *(f.name for f in schema.categorical)}
+    return RAW_PREFIX + passthrough if passthrough in features else passthrough
+
+
 class SplitWriter:
-    """Writes the rows of one split, in order, as `<split>/part-00000.parquet`, …"""
+    """Writes the rows of one split, in order: `<split>/part-00000.parquet` and so on."""
 
     def __init__(self, folder: Path, split: str, *, rows_per_file: int) -> None:
         self._folder, self._split, self._rows_per_file = folder, split, rows_per_file
