@@ -14,7 +14,7 @@ from recsys.evaluate.palette import FIRST, GRID, INK, MUTED, SECOND, STYLE, SURF
 from recsys.evaluate.result import RocCurve, ScoreHistogram, SliceRow
 from recsys.metrics import MetricValue, ReliabilityBin
 
-HALF_WIDTH, FULL_WIDTH = 5.3, 11.0  # inches; the page shows about 96 pixels for each
+HALF_WIDTH, FULL_WIDTH = 5.3, 11.2  # inches; the page shows about 96 pixels for each
 MAX_NAME = 28  # characters of a slice's name that a figure shows
 
 
@@ -34,7 +34,10 @@ def reliability_figure(bins: Sequence[ReliabilityBin]) -> str:
         predicted = [b.mean_prediction for b in bins]
         observed = [b.observed_rate for b in bins]
         top = max([*predicted, *(b.observed_high for b in bins)]) * 1.04
-        below, above = [b.observed_rate - b.observed_low for b in bins], [b.observed_high - b.observed_rate for b in bins]
+        below, above = (
+            [b.observed_rate - b.observed_low for b in bins],
+            [b.observed_high - b.observed_rate for b in bins],
+        )
         curve.plot([0, top], [0, top], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated")
         for axes, heights in ((curve, observed), (gap, [o - p for o, p in zip(observed, predicted, strict=True)])):
             axes.errorbar(predicted, heights, yerr=[below, above], fmt="none", ecolor=FIRST, elinewidth=1.1, alpha=0.55)
@@ -68,11 +71,11 @@ def roc_figure(roc: RocCurve, auc: MetricValue) -> str:
 def histogram_figure(histogram: ScoreHistogram) -> str:
     """Share of each class by predicted probability, on a log-odds axis so that rare events are not squeezed."""
     with _style():
-        figure = Figure(figsize=(HALF_WIDTH, 3.6), layout="constrained")
+        figure = Figure(figsize=(FULL_WIDTH, 3.2), layout="constrained")
         axes = figure.subplots()
         for shares, colour, label in (
-            (histogram.negatives, MUTED, "label 0"),
-            (histogram.positives, SECOND, "label 1"),
+            (histogram.negatives, MUTED, "negatives (label 0)"),
+            (histogram.positives, SECOND, "positives (label 1)"),
         ):
             axes.stairs(shares, histogram.edges, fill=True, color=colour, alpha=0.22, linewidth=0)
             axes.stairs(shares, histogram.edges, color=colour, linewidth=1.6, label=label)
@@ -93,13 +96,14 @@ def slice_figure(name: str, rows: Sequence[SliceRow], overall: MetricValue) -> s
         axes = figure.subplots()
         values = [row.metrics["auc"].value_or(0.5) for row in shown]
         heights = range(len(shown))
-        axes.barh(heights, [value - 0.5 for value in values], left=0.5, height=0.62, color=FIRST, alpha=0.8)
+        axes.barh(heights, [value - 0.5 for value in values], left=0.5, height=0.62, color=FIRST, alpha=0.75)
         for height, value in zip(heights, values, strict=True):
-            axes.text(max(value, 0.5), height, f"  {value:.3f}", va="center", fontsize=8.5, color=MUTED)
+            place = axes.get_yaxis_transform()
+            axes.text(1.02, height, f"{value:.3f}", transform=place, va="center", fontsize=8.5, color=MUTED)
         if overall.value is not None:
-            axes.axvline(overall.value, color=SECOND, linewidth=1.3)
+            axes.axvline(overall.value, color=SECOND, linewidth=1.4)
         low, high = min([*values, 0.5]), max([*values, 0.5, overall.value_or(0.5)])
-        axes.set_xlim(low - 0.02 * (low < 0.5), high + 0.16 * (high - low) + 0.002)
+        axes.set_xlim(low - 0.02 * (low < 0.5), high + 0.03 * (high - low) + 0.002)
         axes.set_yticks(heights, [_short(row.value) for row in shown], color=INK)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
@@ -116,7 +120,9 @@ def training_figure(history: Sequence[dict[str, float]]) -> str:
         losses, quality = figure.subplots(1, 2)
         epochs = [row["epoch"] for row in history]
         for key, colour, label in (("train_loss", MUTED, "train"), ("validation_log_loss", FIRST, "validation")):
-            losses.plot(epochs, [row.get(key, math.nan) for row in history], "o-", color=colour, label=label, markersize=4)
+            losses.plot(
+                epochs, [row.get(key, math.nan) for row in history], "o-", color=colour, label=label, markersize=4
+            )
         losses.set_title("log loss")
         losses.legend(loc="upper right")
         aucs = [row.get("validation_auc", math.nan) for row in history]
@@ -137,7 +143,13 @@ def _mark_best(axes: Axes, epochs: Sequence[float], aucs: Sequence[float]) -> No
         best, epoch = max(known)[0], -max(known)[1]
         axes.plot([epoch], [best], "o", color=SECOND, markersize=8, markeredgecolor=SURFACE)
         axes.annotate(
-            f"best {best:.4f}", (epoch, best), (0, -14), textcoords="offset points", ha="center", color=INK, fontsize=8.5
+            f"best {best:.4f}",
+            (epoch, best),
+            (0, -14),
+            textcoords="offset points",
+            ha="center",
+            color=INK,
+            fontsize=8.5,
         )
 
 
@@ -147,7 +159,7 @@ def _mark_learning_rates(axes: Axes, history: Sequence[dict[str, float]]) -> Non
         if after != before and not math.isnan(after):
             axes.axvline(row["epoch"] - 0.5, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
             axes.annotate(
-                f"rate {after:.3g}",
+                f"learning rate {after:.3g}",
                 (row["epoch"] - 0.5, 0.02),
                 (3, 0),
                 xycoords=("data", "axes fraction"),
@@ -164,7 +176,7 @@ def _probability_ticks(low: float, high: float) -> list[float]:
     finer = sorted({*candidates, *(3 * d for d in decades), 0.03, 0.2, 0.4, 0.6, 0.8, 0.97})
     for choice in (finer, candidates):
         inside = [p for p in choice if low <= math.log(p / (1 - p)) <= high]
-        if len(inside) <= 9:
+        if len(inside) <= 13:
             break
     return inside or [1 / (1 + math.exp(-max(min((low + high) / 2, 30), -30)))]
 

@@ -22,35 +22,37 @@ CSS_VARIABLE = {
     SURFACE: "var(--surface)",
 }
 
-STYLE = {
-    "svg.fonttype": "none",  # text stays text: selectable, searchable, in the page's own font
-    "text.parse_math": False,  # a slice called "$5" is a name, not a formula
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlecolor": INK,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "text.color": INK,
-    "xtick.color": GRID,
-    "ytick.color": GRID,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-}
+STYLE = mpl.RcParams(
+    {
+        "svg.fonttype": "none",  # text stays text: selectable, searchable, in the page's own font
+        "text.parse_math": False,  # a slice called "$5" is a name, not a formula
+        "font.family": ["DejaVu Sans"],
+        "font.size": 9,
+        "axes.edgecolor": GRID,
+        "axes.labelcolor": MUTED,
+        "axes.labelsize": 9,
+        "axes.titlesize": 9.5,
+        "axes.titlecolor": INK,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": GRID,
+        "grid.linewidth": 0.7,
+        "text.color": INK,
+        "xtick.color": GRID,
+        "ytick.color": GRID,
+        "xtick.labelcolor": MUTED,
+        "ytick.labelcolor": MUTED,
+        "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "lines.linewidth": 1.8,
+        "lines.solid_capstyle": "round",
+    }
+)
 
 
 def to_svg(figure: Figure, name: str, description: str) -> str:
@@ -62,7 +64,8 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
         description: what the figure shows, for readers who cannot see it; trusted text.
     """
     buffer = io.StringIO()
-    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context(STYLE):
+        mpl.rcParams["svg.hashsalt"] = name  # ids that neither change from run to run nor meet those of other figures
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)

@@ -15,7 +15,12 @@ from recsys.evaluate.theme import CSS, SCRIPT
 
 logger = logging.getLogger(__name__)
 
-METRICS_FILE, SLICES_FILE, RELIABILITY_FILE, REPORT_FILE = "metrics.json", "slices.json", "reliability.json", "report.html"
+METRICS_FILE, SLICES_FILE, RELIABILITY_FILE, REPORT_FILE = (
+    "metrics.json",
+    "slices.json",
+    "reliability.json",
+    "report.html",
+)
 
 # Nothing outside the file may be loaded, not even by a mistake in this code.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -37,7 +42,9 @@ def write(
         history: one mapping per epoch: epoch, train_loss, validation_log_loss, validation_auc, learning_rate; any of
             them but `epoch` may be absent, None or NaN.
     """
-    _dump(folder / METRICS_FILE, flat_metrics(evaluation) | {f"context.{key}": _finite(v) for key, v in context.items()})
+    _dump(
+        folder / METRICS_FILE, flat_metrics(evaluation) | {f"context.{key}": _finite(v) for key, v in context.items()}
+    )
     slices = [
         {"column": row.column, "value": row.value, "num_rows": row.num_rows, "num_positives": row.num_positives}
         | _flat(row.metrics)
@@ -88,11 +95,13 @@ def _curves(evaluation: Evaluation) -> str:
         boxes.append(sections.figure(svg, "Reliability", caption))
     if evaluation.roc.false_rate:
         svg = figures.roc_figure(evaluation.roc, evaluation.metrics["auc"])
-        boxes.append(sections.figure(svg, "Ranking (ROC)", "Share of positives found against share of negatives let in."))
+        boxes.append(
+            sections.figure(svg, "Ranking (ROC)", "Share of positives found against share of negatives let in.")
+        )
     if evaluation.histogram.edges:
         svg = figures.histogram_figure(evaluation.histogram)
         caption = "The further apart the two classes lie, the better the model tells them apart."
-        boxes.append(sections.figure(svg, "Scores by label", caption))
+        boxes.append(sections.figure(svg, "Scores by label", caption, wide=True))
     if not boxes:
         return ""
     table = sections.bins_table(evaluation.reliability)
@@ -112,19 +121,23 @@ def _slices(evaluation: Evaluation) -> str:
             caption += f" {num_undefined} of {len(shown)} slices have no AUC: see the table."
         if num_undefined < len(shown):
             svg = figures.slice_figure(f"slice-{index}", shown, overall)
-            boxes.append(sections.figure(svg, sections.text(column), caption))
+            boxes.append(sections.figure(svg, column, caption))
     table = sections.slice_table(evaluation.slices, overall)
     note = "A slice's AUC compares rows within that slice only, so all slices may lie below the overall value."
-    return f'<h2>Slices</h2><p class="note">{note}</p><div class="grid halves">{"".join(boxes)}</div>{table}'
+    return f'<h2>Slices</h2><p class="note">{note}</p><div class="masonry">{"".join(boxes)}</div>{table}'
 
 
 def _training(history: Sequence[Mapping[str, float | None]]) -> str:
     if not history:
         return ""
     rows = [{key: float(value) for key, value in row.items() if value is not None} for row in history]
-    caption = "Dotted lines mark where the learning rate changed." if len({r.get("learning_rate") for r in rows}) > 1 else ""
+    caption = (
+        "Dotted lines mark where the learning rate changed." if len({r.get("learning_rate") for r in rows}) > 1 else ""
+    )
     svg = figures.training_figure(rows)
-    return f'<h2>Training</h2><div class="grid">{sections.figure(svg, "Loss and validation AUC by epoch", caption)}</div>'
+    return (
+        f'<h2>Training</h2><div class="grid">{sections.figure(svg, "Loss and validation AUC by epoch", caption)}</div>'
+    )
 
 
 def _flat(metrics: Metrics) -> dict[str, Fact]:

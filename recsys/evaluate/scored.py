@@ -88,7 +88,7 @@ def numeric_column(frame: pl.DataFrame, name: str) -> Tensor:
 
 
 def core_metrics(scored: Scored) -> dict[str, MetricValue]:
-    """Ranking, likelihood and calibration of these rows; with true probabilities, also how far from the best possible."""
+    """Ranking, likelihood and calibration of these rows; with true probabilities, also the share of the possible."""
     metrics = {
         "auc": auc(scored.labels, scored.logits),
         "log_loss": log_loss(scored.labels, scored.logits),

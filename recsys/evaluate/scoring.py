@@ -86,19 +86,25 @@ def _grouped(frame: pl.DataFrame, scored: Scored, group_key: str) -> dict[str, M
 
 
 def _histogram(scored: Scored) -> ScoreHistogram:
-    """Shares of each class in bins of equal width in log-odds; the outermost 0.1% are counted in the end bins."""
+    """Shares of each class in bins of equal width in log-odds; the end bins hold what lies beyond."""
     logits = scored.logits.double()
-    finite = logits[torch.isfinite(logits)].sort().values
-    if finite.numel() == 0:
+    ranges = [_range(logits[scored.labels == label]) for label in (0, 1)]
+    if not any(ranges):
         return ScoreHistogram()
-    cut = finite.numel() // 1000
-    low, high = float(finite[cut]), float(finite[-1 - cut])
+    low, high = min(r[0] for r in ranges if r), max(r[1] for r in ranges if r)
     if high - low < 1e-6:
         low, high = low - 0.5, high + 0.5
     edges = torch.linspace(low, high, NUM_HISTOGRAM_BINS + 1, dtype=torch.float64)
     bins = torch.bucketize(logits, edges[1:-1], right=True)
     shares = [_shares(bins[scored.labels == label]) for label in (0, 1)]
     return ScoreHistogram(edges=tuple(edges.tolist()), negatives=shares[0], positives=shares[1])
+
+
+def _range(logits: torch.Tensor) -> tuple[float, float] | None:
+    """(0.1%, 99.9%) quantiles of the finite values of (N,); none where there are none."""
+    ascending = logits[torch.isfinite(logits)].sort().values
+    cut = ascending.numel() // 1000
+    return (float(ascending[cut]), float(ascending[-1 - cut])) if ascending.numel() else None
 
 
 def _shares(bins: torch.Tensor) -> tuple[float, ...]:

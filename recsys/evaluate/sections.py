@@ -10,7 +10,7 @@ Fact = str | int | float | bool | None
 
 MIB = 1 << 20
 WIDE_FACT = 60  # characters; a longer fact takes a line of its own
-LABELS = {"num_rows": "rows", "plan": "embedding plan"}
+LABELS = {"plan": "embedding plan"}
 
 
 def text(value: object) -> str:
@@ -30,7 +30,7 @@ def facts(context: Mapping[str, Fact]) -> str:
 
 
 def _fact(key: str, value: Fact) -> tuple[str, str]:
-    label = LABELS.get(key, key.removesuffix("_bytes").replace("_", " "))
+    label = LABELS.get(key, key.removeprefix("num_").removesuffix("_bytes").replace("_", " "))
     if isinstance(value, int) and not isinstance(value, bool):
         if key.endswith("_bytes"):
             return label, f"{value / MIB:,.2f} MiB" if value >= MIB // 10 else f"{value:,} bytes"
@@ -51,8 +51,10 @@ def lead(evaluation: Evaluation) -> str:
     if ratio is not None:
         off = abs(ratio - 1)
         direction = "too high" if ratio > 1 else "too low"
-        sentence += f", and its probabilities are {off:.1%} {direction} on average" if off >= 0.0005 else (
-            ", and its probabilities are right on average"
+        sentence += (
+            f", and its probabilities are {off:.1%} {direction} on average"
+            if off >= 0.0005
+            else (", and its probabilities are right on average")
         )
     return sentence + "."
 
@@ -67,7 +69,7 @@ CARDS = {
     "auc": ("AUC", "0.5 is chance, 1 is perfect"),
     "gauc": ("GAUC", "AUC within each group"),
     "log_loss": ("Log loss", "nats a row; lower is better"),
-    "normalized_entropy": ("Normalised entropy", "below 1 beats predicting the mean rate"),
+    "normalized_entropy": ("Norm. entropy", "below 1 beats predicting the mean rate"),
     "calibration_ratio": ("Calibration", "mean prediction over observed rate; 1 is right"),
     "share_of_possible_auc": ("Of the possible", "AUC above chance, of what true probabilities reach"),
 }
@@ -86,16 +88,18 @@ def _card(name: str, metrics: Metrics) -> str:
     else:
         shown = f"{value.value:.1%}" if name == "share_of_possible_auc" else _number(value.value, name)
         number = f'<div class="number">{shown}</div>'
-    return f'<div class="box card"><div class="label">{label}</div>{number}{meter}<div class="note">{text(note)}</div></div>'
+    note = f'<div class="note">{text(note)}</div>'
+    return f'<div class="box card"><div class="label">{label}</div>{number}{meter}{note}</div>'
 
 
 def _number(value: float, name: str) -> str:
     return f"{value:.3f}" if name == "calibration_ratio" else f"{value:.4f}"
 
 
-def figure(svg: str, title: str, caption: str) -> str:
-    """A figure in its box; `svg` and `title` are trusted, the caption is escaped."""
-    return f'<figure class="box"><h3>{title}</h3><figcaption>{text(caption)}</figcaption>{svg}</figure>'
+def figure(svg: str, title: str, caption: str, *, wide: bool = False) -> str:
+    """A figure in its box, over all columns when `wide`; `svg` is trusted, title and caption are escaped."""
+    heading = f"<h3>{text(title)}</h3><figcaption>{text(caption)}</figcaption>"
+    return f'<figure class="box{" wide" if wide else ""}">{heading}{svg}</figure>'
 
 
 def bins_table(bins: Sequence[ReliabilityBin]) -> str:
@@ -106,9 +110,11 @@ def bins_table(bins: Sequence[ReliabilityBin]) -> str:
         f"<td>{b.observed_low:.5f} … {b.observed_high:.5f}</td></tr>"
         for b in bins
     )
-    heads = "".join(f'<th style="padding:7px 12px">{h}</th>' for h in ("rows", "range", "predicted", "observed", "95% interval"))
+    names = ("rows", "range", "predicted", "observed", "95% interval")
+    heads = "".join(f'<th class="plain" scope="col">{name}</th>' for name in names)
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-    return f'<details class="box"><summary>Numbers behind the reliability curve</summary><div class="scroll">{table}</div></details>'
+    summary = "<summary>Numbers behind the reliability curve</summary>"
+    return f'<details class="box">{summary}<div class="scroll">{table}</div></details>'
 
 
 def slice_table(rows: Sequence[SliceRow], overall: MetricValue) -> str:
@@ -128,7 +134,11 @@ def _slice_row(row: SliceRow, overall: MetricValue) -> str:
     auc = row.metrics["auc"]
     difference = auc
     if auc.value is not None:
-        difference = MetricValue.undefined("no overall AUC") if overall.value is None else MetricValue.of(auc.value - overall.value)
+        difference = (
+            MetricValue.undefined("no overall AUC")
+            if overall.value is None
+            else MetricValue.of(auc.value - overall.value)
+        )
     rate = row.num_positives / row.num_rows if row.num_rows else 0.0
     cells = [
         f'<td class="text">{text(row.column)}</td><td class="text" title="{text(row.value)}">{text(row.value)}</td>',
@@ -149,7 +159,7 @@ def _cell(value: MetricValue, form: str) -> str:
 
 
 TERMS = {
-    "AUC": "Probability that a random positive is scored above a random negative; ties count one half. Computed exactly.",
+    "AUC": "Probability that a random positive is scored above a random negative, a tie counting one half. Exact.",
     "GAUC": "AUC inside every group that has both classes, averaged with the number of rows as weight.",
     "Log loss": "Mean negative log likelihood of the labels in nats, computed from logits without clipping.",
     "Normalised entropy": "Log loss divided by that of always predicting the mean rate.",

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError
 from recsys.evaluate.config import EvaluateConfig
+from recsys.metrics import equal_mass_bins
 
 MISSING = "(missing)"
 OTHER = "(other)"
@@ -63,24 +64,15 @@ def _code_values(values: pl.Series, max_values: int, *, by_count: bool) -> tuple
 
 
 def _code_buckets(numbers: pl.Series, values: pl.Series, num_buckets: int) -> tuple[list[str], Tensor]:
-    present = torch.from_numpy(numbers.drop_nulls().to_numpy(writable=True))
-    ascending = present.sort().values
-    # Upper ends of all buckets but the last; repeated ones (a value with much weight) make one bucket.
-    ranks = [min(len(ascending) * k // num_buckets, len(ascending) - 1) for k in range(1, num_buckets)]
-    edges = torch.unique_consecutive(ascending[ranks]) if len(ascending) else ascending
-    edges = edges[edges > ascending[0]] if len(ascending) else edges
-    codes = torch.bucketize(present, edges, right=True)
-    coded = torch.full((len(numbers),), edges.numel() + 1)
-    coded[torch.from_numpy(numbers.is_not_null().to_numpy(writable=True))] = codes
-    return [*_bucket_names(present, codes, edges.numel() + 1, values.dtype.is_integer()), MISSING], coded
-
-
-def _bucket_names(present: Tensor, codes: Tensor, num_buckets: int, whole: bool) -> list[str]:
-    """Each bucket by the least and greatest value that it really holds."""
-    names = []
-    for bucket in range(num_buckets):
-        held = present[codes == bucket]
-        ends = (float(held.min()), float(held.max())) if held.numel() else (0.0, 0.0)
-        low, high = (f"{int(end):,}" if whole else f"{end:.4g}" for end in ends)
-        names.append(low if low == high else f"{low} … {high}")
-    return names
+    """Buckets are named by the least and greatest value that they really hold."""
+    ascending, order = torch.from_numpy(numbers.drop_nulls().to_numpy(writable=True)).sort()
+    bins, sizes = torch.unique_consecutive(equal_mass_bins(ascending, num_buckets), return_counts=True)
+    codes = torch.repeat_interleave(torch.arange(bins.numel()), sizes)
+    coded = torch.full((len(numbers),), bins.numel())
+    present = torch.from_numpy(numbers.is_not_null().to_numpy(writable=True)).nonzero().flatten()
+    coded[present[order]] = codes
+    lasts = sizes.cumsum(0) - 1
+    ends = zip(ascending[lasts - sizes + 1].tolist(), ascending[lasts].tolist(), strict=True)
+    form = ",.0f" if values.dtype.is_integer() else ".4g"
+    names = [f"{low:{form}} … {high:{form}}" if low != high else f"{low:{form}}" for low, high in ends]
+    return [*names, MISSING], coded

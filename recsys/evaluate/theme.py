@@ -23,16 +23,19 @@ p { margin: 0; max-width: 82ch; }
 .kicker { color: var(--muted); font-size: 12px; font-weight: 600; letter-spacing: .08em; text-transform: uppercase; }
 .lead { font-size: 16.5px; margin-top: 10px; }
 .note { color: var(--muted); font-size: 13.5px; }
-.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(168px, 1fr)); gap: 1px; margin: 24px 0 0;
-  background: var(--line); border: 1px solid var(--line); border-radius: 10px; overflow: hidden; }
-.facts div { background: var(--surface); padding: 9px 14px; }
-.facts .wide { grid-column: 1 / -1; }
+.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); margin: 24px 0 0;
+  background: var(--surface); border: 1px solid var(--line); border-radius: 10px; overflow: hidden; }
+.facts div { padding: 9px 14px; box-shadow: 0 0 0 .5px var(--line); }
 .facts dt { color: var(--muted); font-size: 12px; }
 .facts dd { margin: 0; font-size: 14px; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .grid { display: grid; gap: 16px; margin-top: 16px; }
-.cards { grid-template-columns: repeat(auto-fit, minmax(196px, 1fr)); }
-.halves { grid-template-columns: repeat(auto-fit, minmax(min(460px, 100%), 1fr)); align-items: start; }
-.box { background: var(--surface); border: 1px solid var(--line); border-radius: 12px; padding: 16px 18px; min-width: 0; }
+.cards { grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); }
+.halves { grid-template-columns: repeat(auto-fit, minmax(min(460px, 100%), 1fr)); }
+.wide { grid-column: 1 / -1; }
+.masonry { columns: 2 460px; column-gap: 16px; margin-top: 16px; }
+.masonry .box { break-inside: avoid; margin-bottom: 16px; }
+.box { background: var(--surface); border: 1px solid var(--line); border-radius: 12px; padding: 16px 18px;
+  min-width: 0; }
 .card .label { color: var(--muted); font-size: 13px; font-weight: 600; }
 .card .number { font-size: 29px; line-height: 1.25; font-weight: 600; letter-spacing: -.02em;
   font-variant-numeric: tabular-nums; }
@@ -43,14 +46,15 @@ p { margin: 0; max-width: 82ch; }
 figure { margin: 0; }
 figure svg { display: block; width: 100%; height: auto; margin-top: 10px; }
 figcaption { color: var(--muted); font-size: 13px; }
-.tall { max-height: 620px; }
+.tall { max-height: 640px; }
 .scroll { overflow: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 12px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th.text, td.text { text-align: left; }
 td.text { max-width: 300px; overflow: hidden; text-overflow: ellipsis; }
-thead th { position: sticky; top: 0; background: var(--surface); color: var(--muted); font-weight: 600; font-size: 12.5px;
-  padding: 0; z-index: 1; }
+thead th { position: sticky; top: 0; background: var(--surface); color: var(--muted); font-weight: 600;
+  font-size: 12.5px; padding: 0; z-index: 1; }
+thead th.plain { padding: 7px 12px; }
 th button { all: unset; box-sizing: border-box; width: 100%; padding: 7px 12px; cursor: pointer; }
 th button:hover { color: var(--ink); }
 th button:focus-visible { outline: 2px solid var(--first); outline-offset: -3px; border-radius: 6px; }
@@ -63,11 +67,12 @@ tbody tr:last-child td { border-bottom: 0; }
 .table { padding: 6px 6px 4px; }
 .none { color: var(--muted); }
 abbr { text-decoration: none; cursor: help; }
-input[type=search] { font: inherit; font-size: 13.5px; color: inherit; background: var(--surface); width: min(320px, 100%);
-  border: 1px solid var(--line); border-radius: 8px; padding: 6px 11px; margin-top: 12px; }
+input[type=search] { font: inherit; font-size: 13.5px; color: inherit; background: var(--surface);
+  width: min(320px, 100%); border: 1px solid var(--line); border-radius: 8px; padding: 6px 11px; margin-top: 12px; }
 details { margin-top: 12px; }
 summary { cursor: pointer; color: var(--muted); font-size: 13px; }
-.terms { display: grid; grid-template-columns: minmax(140px, 190px) 1fr; gap: 6px 20px; margin: 14px 0 0; font-size: 14px; }
+.terms { display: grid; grid-template-columns: minmax(140px, 190px) 1fr; gap: 6px 20px; margin: 14px 0 0;
+  font-size: 14px; }
 .terms dt { font-weight: 600; }
 .terms dd { margin: 0; color: var(--muted); }
 @media (max-width: 560px) { main { padding: 22px 14px 48px; } .terms { grid-template-columns: 1fr; gap: 0; } }

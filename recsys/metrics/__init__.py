@@ -2,7 +2,7 @@
 
 from recsys.metrics.probability import calibration_ratio, log_loss, normalized_entropy
 from recsys.metrics.ranking import GroupedAuc, auc, gauc, roc_curve
-from recsys.metrics.reliability import ReliabilityBin, reliability_bins, wilson_interval
+from recsys.metrics.reliability import ReliabilityBin, equal_mass_bins, reliability_bins, wilson_interval
 from recsys.metrics.value import MetricValue
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "ReliabilityBin",
     "auc",
     "calibration_ratio",
+    "equal_mass_bins",
     "gauc",
     "log_loss",
     "normalized_entropy",

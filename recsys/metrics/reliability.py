@@ -47,7 +47,7 @@ def reliability_bins(labels: Tensor, probabilities: Tensor, *, num_bins: int) ->
     if positive.numel() == 0:
         return []
     ascending, order = torch.sort(probabilities)
-    bins = _bin_of_sorted(ascending, num_bins)
+    bins = equal_mass_bins(ascending, num_bins)
     counts = torch.bincount(bins, minlength=num_bins)
     predicted = torch.bincount(bins, weights=ascending.double(), minlength=num_bins)
     observed = torch.bincount(bins[positive[order]], minlength=num_bins)
@@ -71,8 +71,16 @@ def wilson_interval(num_positives: int, num_rows: int) -> tuple[float, float]:
     return min(max(centre - half, 0.0), rate), max(min(centre + half, 1.0), rate)
 
 
-def _bin_of_sorted(ascending: Tensor, num_bins: int) -> Tensor:
-    """Bin int64 (N,) of each of the sorted values (N,): the one that the first of its equals falls into."""
+def equal_mass_bins(ascending: Tensor, num_bins: int) -> Tensor:
+    """Assign sorted values to bins of about equally many rows without ever splitting equal values.
+
+    Args:
+        ascending: (N,), sorted.
+        num_bins: >= 1.
+    Returns:
+        Bin of each value, int64 (N,), ascending within [0, num_bins): the one that the first of its equals falls into,
+        so some bins may be empty.
+    """
     positions = torch.arange(ascending.numel(), device=ascending.device)
     first = torch.zeros_like(positions)
     first[1:] = torch.where(ascending[1:] != ascending[:-1], positions[1:], 0)
