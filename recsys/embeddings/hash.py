@@ -36,11 +36,12 @@ class HashConfig(MethodConfig):
     seed: int = 0  # of the hash functions
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
-        """Plan tables of floor(share of the budget) rows, at least one."""
+        """Plan one row for every feature, and the rest of the budget by their share of all ids."""
         width = features[0].embedding_dim
         total_ids = sum(expected_ids(feature) for feature in features)
-        budget_rows = budget_bytes // (width * FLOAT_BYTES)
-        return TablePlan.merge([self._plan_one(f, max(1, budget_rows * expected_ids(f) // total_ids)) for f in features])
+        # One row each comes off first: added afterwards, they would take a small budget beyond its bound.
+        spare = max(0, budget_bytes // (width * FLOAT_BYTES) - len(features))
+        return TablePlan.merge([self._plan_one(f, 1 + spare * expected_ids(f) // total_ids) for f in features])
 
     def _plan_one(self, feature: FeatureSpec, num_rows: int) -> TablePlan:
         table = TableSpec(

@@ -1,5 +1,6 @@
 """What all methods share: the budget, the features that stay full, and the errors about both."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -78,8 +79,8 @@ class MethodConfig(ABC):
             raise ConfigError("budget_mib and compression_ratio are both set, and each fixes the budget. Set one of them.")
         for name in ("budget_mib", "compression_ratio"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"{name}={value}: must be above 0.")
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{name}={value}: must be above 0 and finite.")
 
     @abstractmethod
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
@@ -116,10 +117,11 @@ class MethodConfig(ABC):
 
     def _check(self, plan: TablePlan, budget: int) -> None:
         if plan.num_bytes > budget:
+            enough = math.ceil(plan.num_bytes / 2**20 * 1e4) / 1e4  # rounded up, so that the advised figure is accepted
             raise ConfigError(
                 f"{type(self).__name__} needs {plan.num_bytes:,} bytes, above the budget of {budget:,} "
                 f"(budget_mib={self.budget_mib}, compression_ratio={self.compression_ratio}, full_below={self.full_below}). "
-                f"Raise the budget to {plan.num_bytes / 2**20:.4f} MiB or more, or choose another method."
+                f"Raise the budget to {enough:.4f} MiB or more, or choose another method."
             )
 
 

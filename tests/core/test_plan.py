@@ -89,9 +89,9 @@ def test_any_change_changes_the_fingerprint(number: int) -> None:
 # Each figure is written out: rows * width * 4 bytes, table by table. Uncompressed: 2400 + 240 + 400 = 3040 bytes.
 BYTES: list[tuple[MethodConfig, Sequence[FeatureSpec], int]] = [
     (FullConfig(), FEATURES, 100 * 6 * 4 + 10 * 6 * 4 + 100 * 1 * 4),
-    # a third is 1013 bytes: width 6 gets 1013 * 2640 // 3040 = 879 = 36 rows, of which user 36 * 100 // 110 = 32 and
-    # tags 36 * 10 // 110 = 3; width 1 gets 1013 * 400 // 3040 = 133 = 33 rows
-    (HashConfig(compression_ratio=3), FEATURES, (32 + 3) * 24 + 33 * 4),
+    # a third is 1013 bytes: width 6 gets 1013 * 2640 // 3040 = 879 = 36 rows, of which user 1 + 34 * 100 // 110 = 31
+    # and tags 1 + 34 * 10 // 110 = 4; width 1 gets 1013 * 400 // 3040 = 133 = 33 rows
+    (HashConfig(compression_ratio=3), FEATURES, (31 + 4) * 24 + 33 * 4),
     # 30 rows: 3 remainders take 34 + 3, 4 take 25 + 4
     (QuotientRemainderConfig(budget_mib=720 / 2**20), FEATURES[:1], (25 + 4) * 24),
     # 21 rows: 7 remainders take 15 + 7, 8 take 13 + 8
