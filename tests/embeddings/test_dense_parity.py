@@ -1,6 +1,6 @@
 """Every method, pooled and unpooled, one-hot and multi-valued: values and gradients equal the dense reference."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -201,7 +201,7 @@ def test_full_equals_the_collection_of_torchrec(kind: str) -> None:
     torch.testing.assert_close(planned(batch).values(), plain(batch).values())
 
 
-def _plain_configs(plan: TablePlan) -> Sequence[EmbeddingBagConfig]:
+def _plain_configs(plan: TablePlan) -> list[EmbeddingBagConfig]:
     return [
         EmbeddingBagConfig(
             name=f"table_{entry.feature.name}",
