@@ -78,7 +78,7 @@ class BorderCheck(nn.Module):
         for i, name in enumerate(self.names):
             wanted = "float32" if self.is_float[i] else "int64"
             if name not in features:
-                raise RuntimeError(f"input '{name}' is missing: pass a {wanted} tensor of one dimension.")
+                raise RuntimeError(f"input '{name}' is missing: pass {wanted} of one dimension.")
             tensor = features[name]
             if tensor.dtype != (torch.float32 if self.is_float[i] else torch.int64):
                 raise RuntimeError(f"input '{name}' has dtype {tensor.dtype}: it must be {wanted}.")

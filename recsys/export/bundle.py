@@ -77,32 +77,17 @@ def write_bundle(
     """
     tensors = border_tensors(trained.schema)
     _check_golden(golden, tensors)
-    models: dict[str, ModelFile] = {}
-    logits: dict[RowType, Tensor] = {}
-    for row_type in config.row_types:
-        path = folder / model_file_name(row_type)
-        models[row_type.value] = export_model(trained, row_type, path)
-        logits[row_type] = score(load_scripted(path), golden.features, tensors)
+    paths = {row_type: folder / model_file_name(row_type) for row_type in config.row_types}
+    models = {row_type.value: export_model(trained, row_type, path) for row_type, path in paths.items()}
+    # What is compared is read back from the file, not what is in memory.
+    logits = {row_type: score(load_scripted(path), golden.features, tensors) for row_type, path in paths.items()}
     parity = measure(logits, golden.logits, golden.labels, metrics)
     parity.write(folder)
     require(parity, config)
     stored = _write_golden_tensors(folder, golden, tensors, num_rows=config.num_golden_rows)
-    for row_type, exported in logits.items():
-        check_in_fresh_process(folder / model_file_name(row_type), stored, exported[: config.num_golden_rows].clone())
-    manifest = BundleManifest(
-        format_version=FORMAT_VERSION,
-        schema=trained.schema,
-        schema_fingerprint=schema_fingerprint(trained.schema),
-        inputs=tensors,
-        outputs=MODEL_OUTPUTS,
-        models=models,
-        versions=_versions(),
-        lineage=dict(lineage),
-    )
-    (folder / TRITON_NAME).write_text(triton_config(tensors, name="recsys"))
-    (folder / CARD_NAME).write_text(model_card(manifest, parity))
-    # Last: a folder without a manifest is no bundle, however far the export came.
-    manifest.write(folder)
+    for row_type, path in paths.items():
+        check_in_fresh_process(path, stored, logits[row_type][: config.num_golden_rows].clone())
+    _describe(folder, trained.schema, models, parity, lineage)
     return parity
 
 
@@ -144,6 +129,26 @@ def build_serving_model(trained: TrainedModel, row_type: RowType) -> tuple[Table
 def module_bytes(module: nn.Module) -> int:
     """Bytes of a module's parameters and buffers."""
     return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+
+
+def _describe(
+    folder: Path, schema: Schema, models: dict[str, ModelFile], parity: Parity, lineage: Mapping[str, Any]
+) -> None:
+    tensors = border_tensors(schema)
+    manifest = BundleManifest(
+        format_version=FORMAT_VERSION,
+        schema=schema,
+        schema_fingerprint=schema_fingerprint(schema),
+        inputs=tensors,
+        outputs=MODEL_OUTPUTS,
+        models=models,
+        versions=_versions(),
+        lineage=dict(lineage),
+    )
+    (folder / TRITON_NAME).write_text(triton_config(tensors, name="recsys"))
+    (folder / CARD_NAME).write_text(model_card(manifest, parity))
+    # Last: a folder without a manifest is no bundle, however far the export came.
+    manifest.write(folder)
 
 
 def _frozen_copy(module: nn.Module) -> nn.Module:

@@ -20,7 +20,11 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
-    """One exported model."""
+    """One exported model.
+
+    `file_bytes` is the sum of plan, head and encoder, and of code and zip headers: at most 40 KiB, and 1 KiB for each
+    table and feature.
+    """
 
     file: str
     file_bytes: int

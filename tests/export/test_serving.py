@@ -155,8 +155,8 @@ def test_tables_of_another_plan_are_refused(table: Tensor | None, said: str) -> 
 
 
 WRONG_INPUTS: dict[str, tuple[str, Tensor | None, str]] = {
-    "missing numeric": ("n1", None, "input 'n1' is missing: pass a float32"),
-    "missing key": ("a", None, "input 'a' is missing: pass a int64"),
+    "missing numeric": ("n1", None, "input 'n1' is missing: pass float32"),
+    "missing key": ("a", None, "input 'a' is missing: pass int64"),
     "missing lengths": ("tags__lengths", None, "input 'tags__lengths' is missing"),
     "float64": ("n0", torch.zeros(2, dtype=torch.float64), "input 'n0' has dtype"),
     "float keys": ("a", torch.zeros(2), "input 'a' has dtype"),

@@ -142,13 +142,9 @@ def _feature(
         dim = width * len(salts)
     elif method == "projection":
         combiner, dim = Projection(width, 2 * width), 2 * width
+    length = 1 if source == "a" else None
     spec = FeatureSpec(
-        name=name,
-        source=source,
-        embedding_dim=dim,
-        num_embeddings=NUM_IDS,
-        pooling=pooling,
-        max_length=1 if source == "a" else None,
+        name=name, source=source, embedding_dim=dim, num_embeddings=NUM_IDS, pooling=pooling, max_length=length
     )
     tables = [TableSpec(name=table, num_embeddings=count, embedding_dim=width) for table, count in rows]
     names = tuple(table.name for table in tables) * (len(remap.params.get("salts", [0])) if method == "unified" else 1)
