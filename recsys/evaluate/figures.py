@@ -15,6 +15,7 @@ from recsys.evaluate.result import RocCurve, ScoreHistogram, SliceRow
 from recsys.metrics import MetricValue, ReliabilityBin
 
 HALF_WIDTH, FULL_WIDTH = 5.3, 11.2  # inches; the page shows about 96 pixels for each
+INTERVAL = 1.96  # standard errors either side of a value, for 95%
 MAX_NAME = 28  # characters of a slice's name that a figure shows
 
 
@@ -97,12 +98,16 @@ def slice_figure(name: str, rows: Sequence[SliceRow], overall: MetricValue) -> s
         values = [row.metrics["auc"].value_or(0.5) for row in shown]
         heights = range(len(shown))
         axes.barh(heights, [value - 0.5 for value in values], left=0.5, height=0.62, color=FIRST, alpha=0.75)
+        errors = [INTERVAL * row.metrics["auc_standard_error"].value_or(math.nan) for row in shown]
+        axes.errorbar(values, heights, xerr=errors, fmt="none", ecolor=INK, elinewidth=1.1, capsize=2.5)
         for height, value in zip(heights, values, strict=True):
             place = axes.get_yaxis_transform()
             axes.text(1.02, height, f"{value:.3f}", transform=place, va="center", fontsize=8.5, color=MUTED)
         if overall.value is not None:
             axes.axvline(overall.value, color=SECOND, linewidth=1.4)
-        low, high = min([*values, 0.5]), max([*values, 0.5, overall.value_or(0.5)])
+        known = [0.0 if math.isnan(error) else error for error in errors]
+        low = min([0.5, *(value - error for value, error in zip(values, known, strict=True))])
+        high = max([overall.value_or(0.5), *(value + error for value, error in zip(values, known, strict=True))])
         axes.set_xlim(low - 0.02 * (low < 0.5), high + 0.03 * (high - low) + 0.002)
         axes.set_yticks(heights, [_short(row.value) for row in shown], color=INK)
         axes.set_ylim(len(shown) - 0.4, -0.6)

@@ -28,6 +28,7 @@ STYLE = mpl.RcParams(
         "text.parse_math": False,  # a slice called "$5" is a name, not a formula
         "font.family": ["DejaVu Sans"],
         "font.size": 9,
+        "axes.prop_cycle": mpl.cycler(color=[FIRST, SECOND, MUTED]),
         "axes.edgecolor": GRID,
         "axes.labelcolor": MUTED,
         "axes.labelsize": 9,

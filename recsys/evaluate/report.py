@@ -116,7 +116,7 @@ def _slices(evaluation: Evaluation) -> str:
     for index, (column, rows) in enumerate(groupby(evaluation.slices, key=lambda row: row.column)):
         shown = list(rows)
         num_undefined = sum(not row.metrics["auc"].defined for row in shown)
-        caption = "Bars start at chance; the line is the AUC of all rows."
+        caption = "Bars start at chance and carry 95% intervals; the line is the AUC of all rows."
         if num_undefined:
             caption += f" {num_undefined} of {len(shown)} slices have no AUC: see the table."
         if num_undefined < len(shown):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import DataError
-from recsys.metrics import MetricValue, auc, calibration_ratio, log_loss, normalized_entropy
+from recsys.metrics import MetricValue, auc, auc_standard_error, calibration_ratio, log_loss, normalized_entropy
 from recsys.metrics.checks import refuse_rows
 
 BAYES_COLUMN = "bayes_probability"
@@ -91,6 +91,7 @@ def core_metrics(scored: Scored) -> dict[str, MetricValue]:
     """Ranking, likelihood and calibration of these rows; with true probabilities, also the share of the possible."""
     metrics = {
         "auc": auc(scored.labels, scored.logits),
+        "auc_standard_error": auc_standard_error(scored.labels, scored.logits),
         "log_loss": log_loss(scored.labels, scored.logits),
         "normalized_entropy": normalized_entropy(scored.labels, scored.logits),
         "calibration_ratio": calibration_ratio(scored.labels, scored.probabilities),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from recsys.evaluate.figures import INTERVAL
 from recsys.evaluate.result import Evaluation, Metrics, SliceRow
 from recsys.metrics import MetricValue, ReliabilityBin
 
@@ -33,7 +34,7 @@ def _fact(key: str, value: Fact) -> tuple[str, str]:
     label = LABELS.get(key, key.removeprefix("num_").removesuffix("_bytes").replace("_", " "))
     if isinstance(value, int) and not isinstance(value, bool):
         if key.endswith("_bytes"):
-            return label, f"{value / MIB:,.2f} MiB" if value >= MIB // 10 else f"{value:,} bytes"
+            return f"{label} size", f"{value / MIB:,.2f} MiB" if value >= MIB // 10 else f"{value:,} bytes"
         return label, f"{value:,}" if key.startswith("num_") or "rows" in key else str(value)
     return label, "—" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
@@ -78,6 +79,8 @@ CARDS = {
 def _card(name: str, metrics: Metrics) -> str:
     label, note = CARDS[name]
     value, meter = metrics[name], ""
+    if name == "auc" and _half_interval(metrics).defined:
+        note = f"± {_half_interval(metrics).value_or(0):.4f} (95%); {note}"
     if name == "gauc" and metrics["gauc_row_share"].value is not None:
         note += f", over {metrics['gauc_row_share'].value:.0%} of rows"
     if name == "share_of_possible_auc" and value.value is not None:
@@ -119,7 +122,7 @@ def bins_table(bins: Sequence[ReliabilityBin]) -> str:
 
 def slice_table(rows: Sequence[SliceRow], overall: MetricValue) -> str:
     """All slices in one table that sorts on a click and filters by name."""
-    names = ["rows", "positive rate", "AUC", "AUC − overall", "log loss", "norm. entropy", "calibration"]
+    names = ["rows", "positive rate", "AUC", "± 95%", "AUC − overall", "log loss", "norm. entropy", "calibration"]
     heads = [f'<th class="text" scope="col"><button>{n}</button></th>' for n in ("column", "value")]
     heads += [f'<th scope="col"><button>{n}</button></th>' for n in names]
     body = "".join(_slice_row(row, overall) for row in rows)
@@ -144,12 +147,18 @@ def _slice_row(row: SliceRow, overall: MetricValue) -> str:
         f'<td class="text">{text(row.column)}</td><td class="text" title="{text(row.value)}">{text(row.value)}</td>',
         f'<td data-sort="{row.num_rows}">{row.num_rows:,}</td><td data-sort="{rate}">{rate:.2%}</td>',
         _cell(auc, ".4f"),
+        _cell(_half_interval(row.metrics), ".4f"),
         _cell(difference, "+.4f"),
         _cell(row.metrics["log_loss"], ".4f"),
         _cell(row.metrics["normalized_entropy"], ".4f"),
         _cell(row.metrics["calibration_ratio"], ".3f"),
     ]
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _half_interval(metrics: Metrics) -> MetricValue:
+    error = metrics["auc_standard_error"]
+    return error if error.value is None else MetricValue.of(INTERVAL * error.value)
 
 
 def _cell(value: MetricValue, form: str) -> str:
@@ -160,6 +169,7 @@ def _cell(value: MetricValue, form: str) -> str:
 
 TERMS = {
     "AUC": "Probability that a random positive is scored above a random negative, a tie counting one half. Exact.",
+    "± 95%": "1.96 standard errors of the AUC after DeLong. It takes rows as independent: too small where users repeat.",
     "GAUC": "AUC inside every group that has both classes, averaged with the number of rows as weight.",
     "Log loss": "Mean negative log likelihood of the labels in nats, computed from logits without clipping.",
     "Normalised entropy": "Log loss divided by that of always predicting the mean rate.",

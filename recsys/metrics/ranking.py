@@ -42,6 +42,35 @@ def auc(labels: Tensor, scores: Tensor) -> MetricValue:
     return MetricValue.of(int(won.sum()) / (2 * num_positives * (positive.numel() - num_positives)))
 
 
+def auc_standard_error(labels: Tensor, scores: Tensor) -> MetricValue:
+    """Standard error of `auc` over samples of rows; 1.96 of it either side is a 95% interval.
+
+    Args:
+        labels, scores: as for `auc`. Rows count as independent: repeated rows of one user make it too small.
+    Returns:
+        Undefined with fewer than two rows of a class, or when the classes do not overlap, where the estimate is 0.
+    Raises:
+        DataError: as `auc`.
+    Source: DeLong, DeLong and Clarke-Pearson, 1988, "Comparing the areas under two or more correlated ROC curves".
+    """
+    positive = check_labels(labels, scores, "scores")
+    num_positives, num_negatives = int(positive.sum()), int((~positive).sum())
+    if min(num_positives, num_negatives) < 2:
+        return MetricValue.undefined(
+            f"there are {num_positives} positives and {num_negatives} negatives: two are needed"
+        )
+    ascending, order = torch.sort(scores)
+    negatives, positives = _counts_up_to(positive[order], _run_ends(ascending))
+    # Of each run: the share of the other class that its members lie above, ties counted half.
+    above_negatives = (negatives[1:] + negatives[:-1]).double() / (2 * num_negatives)
+    above_positives = (positives[1:] + positives[:-1]).double() / (2 * num_positives)
+    variance = _sample_variance(above_negatives, torch.diff(positives)) / num_positives
+    variance += _sample_variance(above_positives, torch.diff(negatives)) / num_negatives
+    if variance == 0:
+        return MetricValue.undefined("the scores of the classes do not vary against each other")
+    return MetricValue.of(variance**0.5)
+
+
 def gauc(labels: Tensor, scores: Tensor, groups: Tensor) -> GroupedAuc:
     """AUC of every group with both classes, averaged with the group's number of rows (impressions) as weight.
 
@@ -108,6 +137,13 @@ def _auc_by_group(positive: Tensor, scores: Tensor, groups: Tensor) -> tuple[Ten
     doubled = torch.zeros_like(num_rows).scatter_add_(0, group_of_run, won)
     # 0 / 0 is the NaN that marks a group of one class.
     return doubled.double() / (2 * torch.diff(negatives_at) * torch.diff(positives_at)), num_rows
+
+
+def _sample_variance(values: Tensor, counts: Tensor) -> float:
+    """Unbiased variance of `values` float64 (R,), each taken `counts` int64 (R,) times."""
+    total = int(counts.sum())
+    mean = float((values * counts).sum()) / total
+    return float(((values - mean) ** 2 * counts).sum()) / (total - 1)
 
 
 def _run_ends(scores: Tensor, groups: Tensor | None = None) -> Tensor:
