@@ -251,8 +251,9 @@ def _sum_pool(values: Tensor, lengths: Tensor) -> Tensor:
 
 def _init_fn(table: TableSpec, weight: Tensor) -> Tensor:
     table.init.fill_(weight)
-    with torch.no_grad():
-        weight[:, table.embedding_dim :] = 0  # padding stays zero: it is never read, so it gets no gradient
+    if weight.dim() == 2:  # a rank without this table hands over an empty vector
+        with torch.no_grad():
+            weight[:, table.embedding_dim :] = 0  # padding stays zero: it is never read, so it gets no gradient
     return weight
 
 

@@ -71,13 +71,18 @@ def read_state(folder: Path, plan: TablePlan) -> dict[str, Any]:
     return state
 
 
-def load(folder: Path, tensors: dict[str, Any]) -> None:
+def load(folder: Path, tensors: dict[str, Any], *, alone: bool = False) -> None:
     """Read a checkpoint into `tensors`, in place, whatever number of ranks wrote it.
+
+    Args:
+        folder: of the checkpoint.
+        tensors: nested state dicts of the same keys and shapes.
+        alone: read on this rank only, where the others do not call this.
 
     Raises:
         CheckpointError: a tensor is missing, of another shape, or the files are damaged.
     """
-    alone = not dist.is_initialized() or dist.get_world_size() == 1
+    alone = alone or not dist.is_initialized() or dist.get_world_size() == 1
     try:
         dcp.load(tensors, checkpoint_id=folder, no_dist=alone)
     except Exception as error:  # DCP raises a wrapper of its own that hides the cause's type
@@ -96,5 +101,5 @@ def read_tensors(folder: Path, prefix: str) -> dict[str, Tensor]:
         for key, entry in entries.items()
         if key.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
     }
-    load(folder, tensors)
+    load(folder, tensors, alone=True)
     return {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}

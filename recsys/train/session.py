@@ -132,7 +132,11 @@ def _of(fused: dict[str, Any] | None, types: list[str], kernels: list[str]) -> l
         def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
             return kernels
 
-    return [Bags(fused_params=dict(fused) if fused else None), Sequences(fused_params=dict(fused) if fused else None)]
+    if fused is None:
+        # TorchRec's dense kernel mixes up the features of an unpooled collection on a CPU (1.8.0: values come out row by
+        # row, keys feature by feature). Left unsharded, such a collection is an ordinary data-parallel module.
+        return [Bags()]
+    return [Bags(fused_params=dict(fused)), Sequences(fused_params=dict(fused))]
 
 
 def _sharding_plan(model: nn.Module, sharders: list[ModuleSharder[nn.Module]], device: torch.device) -> ShardingPlan:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from recsys.core.batch import Batch, BatchSource
 from recsys.core.errors import ConfigError
@@ -24,6 +24,9 @@ from recsys.train.score import score
 from recsys.train.session import Session
 
 logger = logging.getLogger(__name__)
+
+STEPS_PER_NOTE = 10
+"""Steps between two looks at the loss for the progress bar; each look waits for the device."""
 
 IMPROVEMENT = 1e-6
 """A smaller gain in validation AUC does not count (FuxiCTR's threshold)."""
@@ -40,7 +43,7 @@ class Progress:
     best_epoch: int = -1
     stale_epochs: int = 0  # in a row without improvement
     learning_rate_factor: float = 1.0
-    loss_sum: float = 0.0  # of this epoch's steps
+    loss_sum: float = 0.0  # of this epoch's steps, kept here in checkpoints only
     seconds: float = 0.0  # training steps only
     rows: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -57,6 +60,8 @@ class Trainer:
         self.progress = Progress()
         self._base_rates = [group["lr"] for group in session.optimizer.param_groups]
         self._seed = 0
+        # On the device, so that no step waits for the host; this rank's part of the epoch's sum of mean losses.
+        self._loss = torch.zeros((), dtype=torch.float64, device=session.device)
 
     def run(self, train: BatchSource, validation: BatchSource, *, seed: int) -> Progress:
         """Train until the last epoch or the plateau rule's stop, then load the best weights.
@@ -88,55 +93,53 @@ class Trainer:
     def _train_epoch(self, source: BatchSource) -> None:
         progress, session = self.progress, self.session
         title = f"epoch {progress.epoch + 1}/{self.config.epochs}"
-        with ProgressBar(title, total=source.num_rows, enabled=session.is_main) as bar:
+        left = max(source.num_rows - progress.batch * self.config.batch_size, 0)
+        with ProgressBar(title, total=left, enabled=session.is_main) as bar:
             started = time.monotonic()
             for batch in source.epoch(progress.epoch, progress.batch):
-                loss, rows = self._step(batch)
+                # Known without asking the other ranks: only an epoch's last batch is shorter.
+                rows = min(self.config.batch_size, source.num_rows - progress.batch * self.config.batch_size)
+                self._step(batch, rows)
                 now = time.monotonic()
                 progress.seconds, started = progress.seconds + now - started, now
-                progress.loss_sum += loss
                 progress.rows += rows
-                bar.note(f"loss {progress.loss_sum / progress.batch:.4f}")
+                if progress.step % STEPS_PER_NOTE == 0:
+                    bar.note(f"loss {float(self._loss) * session.world_size / progress.batch:.4f}")
                 bar.advance(rows)
                 if self.config.checkpoint_every and progress.step % self.config.checkpoint_every == 0:
                     self._save("last")
                     started = time.monotonic()
 
-    def _step(self, batch: Batch) -> tuple[float, int]:
-        """One optimizer step; returns the global batch's mean loss and its rows."""
+    def _step(self, batch: Batch, rows: int) -> None:
+        """One optimizer step on a global batch of `rows` rows, of which `batch` is this rank's share."""
         session, progress = self.session, self.progress
         torch.manual_seed(_step_seed(self._seed, progress.step, session.rank))
         batch = batch.to(session.device, non_blocking=True)
-        totals = torch.tensor([0.0, batch.labels.numel()], dtype=torch.float64)
-        if session.world_size > 1:
-            dist.all_reduce(totals)
-        rows = int(totals[1].item())
         session.optimizer.zero_grad()
         bfloat16 = self.config.run_on.precision is Precision.BFLOAT16
         with torch.autocast(session.device.type, dtype=torch.bfloat16, enabled=bfloat16):
             logits = session.model(batch.dense, batch.sparse)
-        loss_sum = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.labels, reduction="sum")
-        # Ranks average gradients, so each weighs its rows by world_size / rows of the global batch: unequal shares stay exact.
-        (loss_sum * (session.world_size / rows)).backward()
+        loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.labels, reduction="sum") / rows
+        # Ranks average gradients, so each scales its share of the mean loss up: unequal shares stay exact.
+        (loss * session.world_size).backward()
         self._shape_gradients()
         session.optimizer.step()
         progress.step, progress.batch = progress.step + 1, progress.batch + 1
-        mean = self._mean_loss(loss_sum.detach(), rows)
+        self._loss += loss.detach()
         for callback in self.callbacks:
-            callback.on_step_end(session, progress.step, loss_sum.detach() / batch.labels.numel())
-        return mean, rows
+            callback.on_step_end(session, progress.step, loss.detach() * session.world_size)
 
-    def _mean_loss(self, loss_sum: Tensor, rows: int) -> float:
+    def _global_loss_sum(self) -> float:
+        """Sum of this epoch's mean losses over all ranks."""
+        total = self._loss.cpu()
         if self.session.world_size > 1:
-            loss_sum = loss_sum.double().cpu()
-            dist.all_reduce(loss_sum)
-        mean = float(loss_sum) / rows
-        if not mean < float("inf"):
+            dist.all_reduce(total)
+        if not bool(total.isfinite()):
             raise ConfigError(
-                f"the loss became {mean} at step {self.progress.step}. Lower optimizer.dense_learning_rate and "
+                f"the loss became {float(total)} before step {self.progress.step}. Lower optimizer.dense_learning_rate and "
                 "optimizer.table_learning_rate, or set optimizer.clip_norm; run_on.precision=float32 rules out overflow."
             )
-        return mean
+        return float(total)
 
     def _shape_gradients(self) -> None:
         config, tables = self.config.optimizer, self.session.table_parameters
@@ -150,30 +153,39 @@ class Trainer:
     def _end_epoch(self, validation: BatchSource) -> None:
         progress, session = self.progress, self.session
         _average_statistics(session)
-        logits, labels = score(session, validation, "validation")
-        area, loss = auc(labels, logits), log_loss(labels, logits)
-        if area.value is None or loss.value is None:
-            raise ConfigError(f"validation has no AUC: {area.reason or loss.reason}. Give the validation split rows of both labels.")
-        record = {
-            "epoch": progress.epoch + 1,
-            "train_loss": progress.loss_sum / max(progress.batch, 1),
-            "validation_auc": area.value,
-            "validation_log_loss": loss.value,
-            "learning_rate": session.optimizer.param_groups[-1]["lr"],
-            "rows_per_second": progress.rows / max(progress.seconds, 1e-9),
-        }
+        record = self._record(validation)
         progress.history.append(record)
         for callback in self.callbacks:
             callback.on_epoch_end(session, record)
-        improved = area.value > progress.best_auc + IMPROVEMENT
+        improved = record["validation_auc"] > progress.best_auc + IMPROVEMENT
         if improved:
-            progress.best_auc, progress.best_epoch = area.value, progress.epoch + 1
-        progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
+            progress.best_auc, progress.best_epoch = record["validation_auc"], progress.epoch + 1
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        self._loss.zero_()
         self._follow_plateau(improved=improved)
         if improved:
             self._save("best")
         self._save("last")
-        logger.info("epoch %d: loss %.4f, validation AUC %.5f, log loss %.5f", progress.epoch, *list(record.values())[1:4])
+        shown = (record["train_loss"], record["validation_auc"], record["validation_log_loss"])
+        logger.info("epoch %d: loss %.4f, validation AUC %.5f, log loss %.5f", progress.epoch, *shown)
+
+    def _record(self, validation: BatchSource) -> dict[str, float]:
+        """The epoch's row of the history."""
+        progress = self.progress
+        mean_loss = self._global_loss_sum() / max(progress.batch, 1)
+        logits, labels = score(self.session, validation, "validation")
+        area, loss = auc(labels, logits), log_loss(labels, logits)
+        if area.value is None or loss.value is None:
+            reason = area.undefined_reason or loss.undefined_reason
+            raise ConfigError(f"validation has no AUC, because {reason}. Give the validation split rows of both labels.")
+        return {
+            "epoch": progress.epoch + 1,
+            "train_loss": mean_loss,
+            "validation_auc": area.value,
+            "validation_log_loss": loss.value,
+            "learning_rate": self.session.optimizer.param_groups[-1]["lr"],
+            "rows_per_second": progress.rows / max(progress.seconds, 1e-9),
+        }
 
     def _follow_plateau(self, *, improved: bool) -> None:
         progress, plateau = self.progress, self.config.plateau
@@ -191,6 +203,7 @@ class Trainer:
 
     def _save(self, name: str) -> None:
         tensors = self._tensors() if name == "last" else {"model": self.session.model.state_dict()}
+        self.progress.loss_sum = self._global_loss_sum()
         state = {
             "plan": self.plan.fingerprint,
             "progress": vars(self.progress),
@@ -208,6 +221,8 @@ class Trainer:
         checkpoint.load(last, self._tensors())
         self.session.optimizer.post_load_state_dict()
         self.progress = Progress(**state["progress"])
+        if self.session.is_main:
+            self._loss.fill_(self.progress.loss_sum)
         for callback, saved in zip(self.callbacks, state["callbacks"], strict=True):
             callback.load_state_dict(saved)
         self._set_rates()
