@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from recsys.evaluate.palette import FIRST, GRID, INK, MUTED, SECOND, STYLE, SURFACE, to_svg
-from recsys.evaluate.result import RocCurve, ScoreHistogram, SliceRow
+from recsys.evaluate.result import Metrics, RocCurve, ScoreHistogram, SliceRow
 from recsys.metrics import MetricValue, ReliabilityBin
 
 HALF_WIDTH, FULL_WIDTH = 5.3, 11.2  # inches; the page shows about 96 pixels for each
@@ -34,20 +34,23 @@ def reliability_figure(bins: Sequence[ReliabilityBin]) -> str:
         curve, gap = figure.subplots(2, 1, height_ratios=[3, 1.1], sharex=True)
         predicted = [b.mean_prediction for b in bins]
         observed = [b.observed_rate for b in bins]
-        top = max([*predicted, *(b.observed_high for b in bins)]) * 1.04
+        right = max(predicted) * 1.06 or 1.0
+        top = max(right, *(b.observed_high * 1.04 for b in bins))
         below, above = (
             [b.observed_rate - b.observed_low for b in bins],
             [b.observed_high - b.observed_rate for b in bins],
         )
-        curve.plot([0, top], [0, top], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated")
+        curve.plot(
+            [0, right], [0, right], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated"
+        )
         for axes, heights in ((curve, observed), (gap, [o - p for o, p in zip(observed, predicted, strict=True)])):
             axes.errorbar(predicted, heights, yerr=[below, above], fmt="none", ecolor=FIRST, elinewidth=1.1, alpha=0.55)
             axes.plot(predicted, heights, "o", color=FIRST, markersize=5, markeredgecolor=SURFACE, markeredgewidth=0.8)
         gap.axhline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        curve.set(ylabel="observed positive rate", xlim=(0, top), ylim=(0, top))
+        curve.set(ylabel="observed positive rate", xlim=(0, right), ylim=(0, top))
         gap.set(ylabel="difference", xlabel="mean predicted probability")
         gap.yaxis.set_major_locator(MaxNLocator(3))
-        curve.legend(loc="upper left")
+        curve.legend(loc="best")
         figure.align_ylabels()
         return to_svg(figure, "reliability", "Observed positive rate over mean predicted probability, by bin")
 
@@ -95,27 +98,39 @@ def slice_figure(name: str, rows: Sequence[SliceRow], overall: MetricValue) -> s
     with _style():
         figure = Figure(figsize=(HALF_WIDTH, 0.75 + 0.25 * len(shown)), layout="constrained")
         axes = figure.subplots()
-        values = [row.metrics["auc"].value_or(0.5) for row in shown]
-        heights = range(len(shown))
-        axes.barh(heights, [value - 0.5 for value in values], left=0.5, height=0.62, color=FIRST, alpha=0.75)
-        errors = [INTERVAL * row.metrics["auc_standard_error"].value_or(math.nan) for row in shown]
-        axes.errorbar(values, heights, xerr=errors, fmt="none", ecolor=INK, elinewidth=1.1, capsize=2.5)
-        for height, value in zip(heights, values, strict=True):
-            place = axes.get_yaxis_transform()
-            axes.text(1.02, height, f"{value:.3f}", transform=place, va="center", fontsize=8.5, color=MUTED)
+        ranges = _draw_bars(axes, shown)
         if overall.value is not None:
             axes.axvline(overall.value, color=SECOND, linewidth=1.4)
-        known = [0.0 if math.isnan(error) else error for error in errors]
-        low = min([0.5, *(value - error for value, error in zip(values, known, strict=True))])
-        high = max([overall.value_or(0.5), *(value + error for value, error in zip(values, known, strict=True))])
+        low, high = min([0.5, *(r[0] for r in ranges)]), max([overall.value_or(0.5), *(r[1] for r in ranges)])
         axes.set_xlim(low - 0.02 * (low < 0.5), high + 0.03 * (high - low) + 0.002)
-        axes.set_yticks(heights, [_short(row.value) for row in shown], color=INK)
+        axes.set_yticks(range(len(shown)), [_short(row.value) for row in shown], color=INK)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_color(MUTED if low == 0.5 else GRID)
         axes.tick_params(axis="y", length=0)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         return to_svg(figure, name, "AUC by slice")
+
+
+def _draw_bars(axes: Axes, rows: Sequence[SliceRow]) -> list[tuple[float, float]]:
+    """One bar with its interval and its value per row, from the top down; returns the intervals."""
+    values = [row.metrics["auc"].value_or(0.5) for row in rows]
+    ranges = [_interval(row.metrics) for row in rows]
+    heights = range(len(rows))
+    below = [value - low for value, (low, _) in zip(values, ranges, strict=True)]
+    above = [high - value for value, (_, high) in zip(values, ranges, strict=True)]
+    axes.barh(heights, [value - 0.5 for value in values], left=0.5, height=0.62, color=FIRST, alpha=0.75)
+    axes.errorbar(values, heights, xerr=[below, above], fmt="none", ecolor=INK, elinewidth=1.1, capsize=2.5)
+    place = axes.get_yaxis_transform()
+    for height, value in zip(heights, values, strict=True):
+        axes.text(1.02, height, f"{value:.3f}", transform=place, va="center", fontsize=8.5, color=MUTED)
+    return ranges
+
+
+def _interval(metrics: Metrics) -> tuple[float, float]:
+    """95% interval of a defined AUC, within [0, 1]; just the value where its error is unknown."""
+    value, half = metrics["auc"].value_or(0.5), INTERVAL * metrics["auc_standard_error"].value_or(0.0)
+    return max(value - half, 0.0), min(value + half, 1.0)
 
 
 def training_figure(history: Sequence[dict[str, float]]) -> str:

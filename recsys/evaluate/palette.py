@@ -7,6 +7,7 @@ import io
 import re
 
 import matplotlib as mpl
+from cycler import cycler
 from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#010101", "#010102", "#010103"
@@ -28,7 +29,7 @@ STYLE = mpl.RcParams(
         "text.parse_math": False,  # a slice called "$5" is a name, not a formula
         "font.family": ["DejaVu Sans"],
         "font.size": 9,
-        "axes.prop_cycle": mpl.cycler(color=[FIRST, SECOND, MUTED]),
+        "axes.prop_cycle": cycler(color=[FIRST, SECOND, MUTED]),
         "axes.edgecolor": GRID,
         "axes.labelcolor": MUTED,
         "axes.labelsize": 9,

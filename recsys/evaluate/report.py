@@ -118,7 +118,7 @@ def _slices(evaluation: Evaluation) -> str:
         num_undefined = sum(not row.metrics["auc"].defined for row in shown)
         caption = "Bars start at chance and carry 95% intervals; the line is the AUC of all rows."
         if num_undefined:
-            caption += f" {num_undefined} of {len(shown)} slices have no AUC: see the table."
+            caption += f" No AUC for {num_undefined} of {len(shown)} slices: the table says why."
         if num_undefined < len(shown):
             svg = figures.slice_figure(f"slice-{index}", shown, overall)
             boxes.append(sections.figure(svg, column, caption))

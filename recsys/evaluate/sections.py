@@ -122,7 +122,7 @@ def bins_table(bins: Sequence[ReliabilityBin]) -> str:
 
 def slice_table(rows: Sequence[SliceRow], overall: MetricValue) -> str:
     """All slices in one table that sorts on a click and filters by name."""
-    names = ["rows", "positive rate", "AUC", "± 95%", "AUC − overall", "log loss", "norm. entropy", "calibration"]
+    names = ["rows", "positive rate", "AUC", "± 95%", "− overall", "log loss", "norm. entropy", "calibration"]
     heads = [f'<th class="text" scope="col"><button>{n}</button></th>' for n in ("column", "value")]
     heads += [f'<th scope="col"><button>{n}</button></th>' for n in names]
     body = "".join(_slice_row(row, overall) for row in rows)
@@ -169,7 +169,7 @@ def _cell(value: MetricValue, form: str) -> str:
 
 TERMS = {
     "AUC": "Probability that a random positive is scored above a random negative, a tie counting one half. Exact.",
-    "± 95%": "1.96 standard errors of the AUC after DeLong. It takes rows as independent: too small where users repeat.",
+    "± 95%": "1.96 standard errors of the AUC after DeLong. Takes rows as independent: too small where users repeat.",
     "GAUC": "AUC inside every group that has both classes, averaged with the number of rows as weight.",
     "Log loss": "Mean negative log likelihood of the labels in nats, computed from logits without clipping.",
     "Normalised entropy": "Log loss divided by that of always predicting the mean rate.",

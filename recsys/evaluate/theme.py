@@ -49,13 +49,13 @@ figcaption { color: var(--muted); font-size: 13px; }
 .tall { max-height: 640px; }
 .scroll { overflow: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
-th, td { padding: 7px 12px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th, td { padding: 7px 8px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th.text, td.text { text-align: left; }
-td.text { max-width: 300px; overflow: hidden; text-overflow: ellipsis; }
+td.text { max-width: 210px; overflow: hidden; text-overflow: ellipsis; }
 thead th { position: sticky; top: 0; background: var(--surface); color: var(--muted); font-weight: 600;
   font-size: 12.5px; padding: 0; z-index: 1; }
-thead th.plain { padding: 7px 12px; }
-th button { all: unset; box-sizing: border-box; width: 100%; padding: 7px 12px; cursor: pointer; }
+thead th.plain { padding: 7px 8px; }
+th button { all: unset; box-sizing: border-box; width: 100%; padding: 7px 8px; cursor: pointer; }
 th button:hover { color: var(--ink); }
 th button:focus-visible { outline: 2px solid var(--first); outline-offset: -3px; border-radius: 6px; }
 th button::after { content: "\\2195"; opacity: .35; padding-left: 5px; }
