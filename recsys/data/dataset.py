@@ -1,7 +1,7 @@
 """What every data set offers to ingest: raw rows in files, a schema, and the rule that splits them.
 
-A data set is a frozen config dataclass whose method `open` returns a `RawTable`, and ingest knows nothing else; so a new
-source of rows is one dataclass and one yaml.
+A data set is a frozen config dataclass whose method `open` returns a `RawTable`, and ingest knows nothing else; so a
+new source of rows is one dataclass and one yaml.
 """
 
 from collections.abc import Iterator

@@ -23,6 +23,13 @@ class FeatureEncoder(nn.Module):
     All vocabularies lie behind one another in two buffers: TorchScript cannot index a list of buffers.
     """
 
+    # Annotated here, because TorchScript ignores annotations in `__init__` and these lists may be empty.
+    numeric_names: list[str]
+    categorical_names: list[str]
+    multi_valued: list[bool]
+    max_lengths: list[int]
+    hashed: list[bool]
+    starts: list[int]
     log_mask: Tensor
     mean: Tensor
     std: Tensor
@@ -39,14 +46,14 @@ class FeatureEncoder(nn.Module):
             vocabularies: by name of each feature with a vocabulary: distinct int64 keys (V,), most frequent first.
         """
         super().__init__()
-        self.numeric_names: list[str] = [f.name for f in schema.numeric]
-        self.categorical_names: list[str] = [f.name for f in schema.categorical]
-        self.multi_valued: list[bool] = [f.multi_valued for f in schema.categorical]
-        self.max_lengths: list[int] = [f.max_length for f in schema.categorical]
-        self.hashed: list[bool] = [f.encoding is IdEncoding.HASH for f in schema.categorical]
+        self.numeric_names = [f.name for f in schema.numeric]
+        self.categorical_names = [f.name for f in schema.categorical]
+        self.multi_valued = [f.multi_valued for f in schema.categorical]
+        self.max_lengths = [f.max_length for f in schema.categorical]
+        self.hashed = [f.encoding is IdEncoding.HASH for f in schema.categorical]
         self._register_numeric(schema, numeric)
         tables = [vocabularies.get(name, torch.empty(0, dtype=torch.int64)) for name in self.categorical_names]
-        self.starts: list[int] = [sum(t.numel() for t in tables[:i]) for i in range(len(tables) + 1)]
+        self.starts = [sum(t.numel() for t in tables[:i]) for i in range(len(tables) + 1)]
         orders = [torch.argsort(table) for table in tables]
         none = torch.empty(0, dtype=torch.int64)
         self.register_buffer("keys", torch.cat([none, *(t[o] for t, o in zip(tables, orders, strict=True))]))

@@ -69,9 +69,10 @@ def _refuse(column: pl.Series, bad: pl.Series, origin: Origin, problem: str) -> 
     rows = bad.fill_null(False).arg_true()
     if len(rows):
         row = int(rows[0])
+        value = column[row].to_list() if isinstance(column[row], pl.Series) else column[row]
         raise DataError(
             f"{origin.path}, row {origin.first_row + row + 1} (from 1, header not counted), column {column.name!r}: "
-            f"{column[row]!r} {problem}"
+            f"{value!r} {problem}"
         )
 
 

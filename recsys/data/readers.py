@@ -129,7 +129,7 @@ class TextReader:
             if found != len(columns) and not (self.quoted and b'"' in text):
                 raise DataError(
                     f"{path}, line {number}: {found} value(s), expected {len(columns)} separated by "
-                    f"{self.separator!r}. The file is truncated, the line is damaged, or separator or header are set wrong."
+                    f"{self.separator!r}. The file is truncated, the line damaged, or separator or header set wrong."
                 )
         last = line + block.count(b"\n") - 1
         raise DataError(

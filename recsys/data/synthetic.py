@@ -31,8 +31,7 @@ MAX_TAGS = 5
 TAGS = "tags"
 BAYES = "bayes_probability"
 LATENT_DIM = 2
-PAIR_CARDINALITY = 25  # pairs of rarer ids could not be learned from the rows of a demo
-LEARNABLE_IDS = 100
+LEARNABLE_IDS = 100  # columns with more weigh less
 MISSING_SHARES = (0.0, 0.0, 0.05, 0.2)  # of columns in turn
 
 
@@ -95,6 +94,8 @@ class _Generator:
         sizes = [round(4 * ratio**i) for i in range(config.num_categorical)]
         # Large and small columns alternate, as in Criteo, so that no model can profit from their order.
         self._sizes = [*sizes[1::2][::-1], *sizes[::2]]
+        # Pairs of rarer ids could not be learned from the rows of a demo: only the smallest quarter of the columns interacts.
+        self._pair_size = sorted(sizes)[max((config.num_categorical + 3) // 4, 2) - 1]
         self._scales, self._bias = self._calibrate()
 
     def schema(self) -> Schema:
@@ -180,7 +181,7 @@ class _Generator:
         for name, size, values in zip(self.categorical, self._sizes, ids, strict=True):
             # Large columns weigh less, as most of their ids are too rare to be learned from.
             single += self._normal(values, f"{name} effect") * min(1.0, (LEARNABLE_IDS / size) ** 0.5)
-            if size <= PAIR_CARDINALITY:
+            if size <= self._pair_size:
                 latent = self._latent(values, name)
                 total += latent
                 squares += (latent * latent).sum(1)

@@ -1,0 +1,102 @@
+"""Real rows: counts that are known from elsewhere, and encoding alike in ingest and by the scripted encoder."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from recsys.core.manifest import Manifest
+from recsys.core.schema import CategoricalFeature
+from recsys.data.criteo import CriteoDataset
+from recsys.data.dataset import SPLIT_NAMES, SplitConfig, SplitMethod
+from recsys.data.encoder import load_encoder
+from recsys.data.ingest import IngestOptions, ingest
+from recsys.data.libfm import LibfmDataset
+from recsys.data.loader import LoaderOptions, ParquetLoader
+from recsys.data.raw import border_tensors, read_raw
+from recsys.data.table import TableDataset
+
+OPTIONS = IngestOptions(progress=False)
+FRAPPE_FIELDS = ("user", "item", "daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city")
+
+
+@pytest.fixture(scope="module")
+def frappe(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source, folder = data_folder / "frappe", tmp_path_factory.mktemp("frappe")
+    names = ("frappe.train.reconstructed", "frappe.validation", "frappe.test")
+    train, validation, test = (str(source / f"{name}.libfm.zst") for name in names)
+    ingest(LibfmDataset(train=train, validation=validation, test=test, fields=FRAPPE_FIELDS), folder, options=OPTIONS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def criteo(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("criteo")
+    path = str(data_folder / "criteo-sample" / "head10k.tsv.zst")
+    ingest(CriteoDataset(path=path, split=SplitConfig(method=SplitMethod.ORDER)), folder, options=OPTIONS)
+    return folder
+
+
+def test_frappe_counts(frappe: Path) -> None:
+    manifest = Manifest.read(frappe)
+    assert [manifest.splits[split].num_rows for split in SPLIT_NAMES] == [202_027, 57_722, 28_860]
+    assert [split.num_positive / split.num_rows for split in manifest.splits.values()] == pytest.approx(
+        [1 / 3] * 3, abs=0.005
+    )
+    # FuxiCTR counts 5,389 features on the same files: the values of train and one out-of-vocabulary id a field.
+    assert sum(known.num_embeddings or 0 for known in manifest.categorical.values()) == 5_389
+    assert {name: (known.num_embeddings or 0) - 1 for name, known in manifest.categorical.items() if name != "item"} == {
+        "user": 954, "daytime": 7, "weekday": 7, "isweekend": 2, "homework": 3, "cost": 2, "weather": 9, "country": 80,
+        "city": 233,
+    }  # fmt: skip
+
+
+def test_frappe_feeds_every_row_once(frappe: Path) -> None:
+    loader = ParquetLoader(frappe, "train", LoaderOptions(drop_last=False, seed=1))
+    positives = sum(int(batch.labels.sum()) for batch in loader.epoch(0))
+    assert positives == Manifest.read(frappe).splits["train"].num_positive == 67_604
+
+
+def test_criteo_counts(criteo: Path) -> None:
+    manifest = Manifest.read(criteo)
+    assert [split.num_rows for split in manifest.splits.values()] == [8_000, 1_000, 1_000]
+    assert sum(split.num_positive for split in manifest.splits.values()) / 10_000 == pytest.approx(0.218, abs=5e-4)
+    assert len(manifest.schema.numeric) == 13 and len(manifest.schema.categorical) == 26
+
+
+@pytest.mark.parametrize("name", ["criteo", "frappe"])
+def test_scripted_encoder_agrees_with_ingest(name: str, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue(name)
+    schema, sample = Manifest.read(folder).schema, pl.read_parquet(folder / "raw_sample.parquet")
+    test = pl.read_parquet(folder / "test" / "*.parquet").head(1_000)
+    assert sample["__row__"].equals(test["__row__"]) and sample.height == 1_000
+    dense, ids, _ = torch.jit.script(load_encoder(folder))(border_tensors(sample, schema))
+    for i, numeric in enumerate(schema.numeric):
+        assert torch.equal(dense[:, i], test[numeric.name].to_torch())
+    for values, categorical in zip(ids, schema.categorical, strict=True):
+        assert torch.equal(values, test[categorical.name].to_torch())
+
+
+def test_scoring_reads_the_raw_file_as_ingest_did(criteo: Path, data_folder: Path) -> None:
+    schema = Manifest.read(criteo).schema
+    columns = ("label", *(f.name for f in schema.numeric), *(f.name for f in schema.categorical))
+    chunks = read_raw(data_folder / "criteo-sample" / "head10k.tsv.zst", schema, columns=columns, chunk_rows=3_000)
+    rows = pl.concat(chunks)
+    assert rows["__row__"].to_list() == list(range(10_000)) and "label" not in rows.columns
+    sample = pl.read_parquet(criteo / "raw_sample.parquet")
+    assert rows.tail(1_000).equals(sample.select(rows.columns))
+
+
+def test_avazu_head_as_a_table(data_folder: Path, tmp_path: Path) -> None:
+    """Its `id` exceeds signed 64 bits, so it must be text."""
+    names = ("id", "C1", "banner_pos", "site_id", "site_category", "device_type", "C14", "C21")
+    dataset = TableDataset(
+        files=(str(data_folder / "avazu-sample" / "head500.csv.zst"),),
+        label="click",
+        categorical=tuple(CategoricalFeature(name=name) for name in names),
+        passthrough=("hour",),
+    )
+    manifest = ingest(dataset, tmp_path, options=OPTIONS)
+    assert [split.num_rows for split in manifest.splits.values()] == [400, 50, 50]
+    assert manifest.categorical["id"].num_keys == 400
