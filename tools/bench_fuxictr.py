@@ -1,6 +1,6 @@
 """Ours beside FuxiCTR 2.3.10: the same rows in the same split, in one run, never both at once.
 
-    python tools/bench_fuxictr.py --dataset criteo --data ../shared/data --seeds 1,2,3 --out .bench/criteo.json
+    python -m tools.bench_fuxictr --dataset criteo --data ../shared/data --seeds 1,2,3 --out .bench/criteo.json
 
 For each seed, our side and then the peer's run from raw rows to test metrics, each in a fresh process whose whole
 wall time counts. Ours starts from the raw file; the peer gets CSVs, whose writing is not counted. The split of
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / ".bench"
 # `polars<2`: FuxiCTR 2.3.10 calls `scan_csv(dtypes=...)`, which polars 2 no longer takes.
 PEER_REQUIREMENTS = (("torch==2.13.0",), ("fuxictr==2.3.10", "polars<2"))
-OURS_COMMAND = "{python} -m pipelines.run experiment=bench/{dataset}_dcnv2 seed={seed} name={name}"
+OURS_COMMAND = "{python} -m pipelines.run experiment=bench/{dataset}_dcnv2 seed={seed} runs={runs} name=bench"
 PARTS = {"train": "train", "validation": "valid", "test": "test"}  # our name -> the peer's
 CRITEO_COLUMNS = ["label", *(f"I{i}" for i in range(1, 14)), *(f"C{i}" for i in range(1, 27))]
 FRAPPE_IDS = ["user", "item", "daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city"]
@@ -163,23 +163,22 @@ def run_timed(command: Sequence[str], log: Path, environment: Mapping[str, str])
 
 def run_ours(args: argparse.Namespace, seed: int) -> Run:
     """Run our pipeline from raw rows to test metrics and read what its stages wrote."""
-    name = f"bench-{args.dataset}-{seed}"
-    folder = ROOT / "runs" / name
-    shutil.rmtree(folder, ignore_errors=True)  # a stage that finds its output finished would be skipped
-    words = {"python": shlex.quote(sys.executable), "dataset": args.dataset, "seed": seed, "name": name}
+    runs = args.work / f"ours-{seed}"
+    shutil.rmtree(runs, ignore_errors=True)  # a stage that finds its output finished would be skipped
+    words = {"python": sys.executable, "dataset": args.dataset, "seed": seed, "runs": runs}
     environment = os.environ | {"RECSYS_DATA": str(args.data.resolve())}
     busy = busy_share()
-    command = shlex.split(args.ours.format(**words))
+    command = [word.format(**words) for word in shlex.split(args.ours)]
     seconds, peak = run_timed(command, args.work / f"ours-{seed}.log", environment)
-    train = json.loads((folder / "train" / "metrics.json").read_text())
-    test = json.loads((folder / "evaluate" / "metrics.json").read_text())
+    train = json.loads((runs / "bench" / "train" / "metrics.json").read_text())
+    test = json.loads((runs / "bench" / "evaluate" / "metrics.json").read_text())
     return Run(
         side="ours",
         seed=seed,
         wall_seconds=seconds,
         train_rows_per_second=train["train.rows_per_second"],
-        test_auc=test["test.auc"],
-        test_log_loss=test["test.log_loss"],
+        test_auc=test["auc"],
+        test_log_loss=test["log_loss"],
         peak_rss_bytes=peak,
         busy_before=busy,
         details=train,
@@ -261,7 +260,7 @@ def bench(args: argparse.Namespace) -> dict[str, object]:
         ingested: Path | None = args.split_from
         if "ours" in args.sides:
             runs.append(run_ours(args, seed))
-            ingested = ingested or ROOT / "runs" / f"bench-{args.dataset}-{seed}" / "ingest"
+            ingested = ingested or next((args.work / f"ours-{seed}" / "data").iterdir())
         if python:
             record[f"split_{seed}"] = prepare_split(args, ingested, args.work / "split")
             runs.append(run_peer(args, seed, python))

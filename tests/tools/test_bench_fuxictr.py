@@ -95,21 +95,21 @@ def test_a_failing_side_shows_the_end_of_its_output(tmp_path: Path) -> None:
 def test_ours_runs_the_command_afresh_and_reads_its_two_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stale = tmp_path / "runs" / "bench-criteo-7" / "train" / "metrics.json"
+    stale = tmp_path / "work" / "ours-7" / "bench" / "train" / "metrics.json"
     stale.parent.mkdir(parents=True)
     script = tmp_path / "side.py"
     script.write_text(
         "import json, pathlib, sys\n"
-        "folder = pathlib.Path('runs') / sys.argv[1]\n"
+        "folder = pathlib.Path(sys.argv[1]) / 'bench'\n"
         "assert not folder.exists()\n"
         "for stage, record in (('train', {'train.rows_per_second': 10.0, 'train.seconds': 2.0}),\n"
-        "                      ('evaluate', {'test.auc': 0.75, 'test.log_loss': 0.5})):\n"
+        "                      ('evaluate', {'auc': 0.75, 'log_loss': 0.5})):\n"
         "    (folder / stage).mkdir(parents=True)\n"
         "    (folder / stage / 'metrics.json').write_text(json.dumps(record))\n"
     )
     monkeypatch.setattr(bench_fuxictr, "ROOT", tmp_path)
     args = argparse.Namespace(
-        dataset="criteo", data=tmp_path, work=tmp_path / "work", ours="{python} side.py {name} {seed}"
+        dataset="criteo", data=tmp_path, work=tmp_path / "work", ours="{python} side.py {runs} {seed}"
     )
     run = run_ours(args, 7)
     assert (run.side, run.seed, run.test_auc, run.train_rows_per_second) == ("ours", 7, 0.75, 10.0)
