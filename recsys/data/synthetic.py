@@ -94,7 +94,7 @@ class _Generator:
         sizes = [round(4 * ratio**i) for i in range(config.num_categorical)]
         # Large and small columns alternate, as in Criteo, so that no model can profit from their order.
         self._sizes = [*sizes[1::2][::-1], *sizes[::2]]
-        # Pairs of rarer ids could not be learned from the rows of a demo: only the smallest quarter of the columns interacts.
+        # Only the smallest quarter of the columns interacts: pairs of rarer ids could not be learned from few rows.
         self._pair_size = sorted(sizes)[max((config.num_categorical + 3) // 4, 2) - 1]
         self._scales, self._bias = self._calibrate()
 

@@ -3,7 +3,6 @@
 import gzip
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -23,8 +22,8 @@ HEADER = "y,price,user,item,tags\n"
 GOOD = [f"{i % 2},{i}.5,{i},item{i % 3},a|{i % 4}\n" for i in range(40)]
 
 
-def table(path: Path, **changes: Any) -> TableDataset:
-    values: dict[str, Any] = {
+def table(path: Path, **changes: object) -> TableDataset:
+    values: dict[str, object] = {
         "files": (str(path),),
         "label": "y",
         "numeric": (NumericFeature(name="price"),),
@@ -34,7 +33,7 @@ def table(path: Path, **changes: Any) -> TableDataset:
             CategoricalFeature(name="tags", multi_valued=True),
         ),
     }
-    return TableDataset(**{**values, **changes})
+    return TableDataset(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def with_row(row: str, at: int = 20) -> bytes:
@@ -201,9 +200,10 @@ def test_bad_libfm(tmp_path: Path, case: str) -> None:
     good = ["1 1:1 2:1\n", "-1 2:1 3:1\n"] * 5
     for split in ("train", "validation", "test"):
         (tmp_path / split).write_text("".join([*good, LIBFM_CASES[case], *good] if split == "validation" else good))
-    paths = {split: str(tmp_path / split) for split in ("train", "validation", "test")}
+    train, validation, test = (str(tmp_path / split) for split in ("train", "validation", "test"))
+    dataset = LibfmDataset(train=train, validation=validation, test=test, fields=("user", "item"))
     with pytest.raises(DataError, match=r"validation, line 11: .* is not a libfm row.*\['user', 'item'\]"):
-        ingest(LibfmDataset(**paths, fields=("user", "item")), tmp_path / "out", options=OPTIONS)
+        ingest(dataset, tmp_path / "out", options=OPTIONS)
 
 
 def test_absent_file(tmp_path: Path) -> None:

@@ -53,8 +53,8 @@ def test_encoder_gives_what_ingest_wrote(folder: Path) -> None:
     for split in ("train", "validation", "test"):
         written = pl.read_parquet(folder / split / "*.parquet")
         dense, ids, offsets = load_encoder(folder)(border_tensors(raw[written["__row__"].to_list()], schema))
-        for i, feature in enumerate(schema.numeric):
-            assert torch.equal(dense[:, i], written[feature.name].to_torch())
+        for i, numeric in enumerate(schema.numeric):
+            assert torch.equal(dense[:, i], written[numeric.name].to_torch())
         for feature, values, offset in zip(schema.categorical, ids, offsets, strict=True):
             column = written[feature.name]
             if feature.multi_valued:

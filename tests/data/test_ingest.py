@@ -12,7 +12,7 @@ import torch
 import xxhash
 
 from recsys.core.manifest import Manifest
-from recsys.core.schema import MISSING_KEY
+from recsys.core.schema import MISSING_KEY, NumericFeature
 from recsys.data.criteo import CriteoDataset
 from recsys.data.dataset import SPLIT_NAMES, SplitConfig, SplitMethod
 from recsys.data.encoder import load_encoder, vocabulary_path
@@ -69,7 +69,7 @@ def test_hashed_ids_are_keys(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("feature", NUMERIC, ids=lambda feature: feature.name)
-def test_numbers_equal_an_independent_implementation(folder: Path, feature: Any) -> None:
+def test_numbers_equal_an_independent_implementation(folder: Path, feature: NumericFeature) -> None:
     def logged(x: float) -> float:
         return math.copysign(math.log1p(abs(x)), x) if feature.name.startswith("log1p") else x
 
@@ -157,16 +157,16 @@ def test_chunk_size_changes_no_row(tmp_path: Path, dataset: Build) -> None:
 
 
 def test_fingerprint_sees_content_seed_and_rule(tmp_path: Path, dataset: Build) -> None:
-    def fingerprint(frame: pl.DataFrame, seed: int = 3, **rule: Any) -> str:
+    def fingerprint(frame: pl.DataFrame, seed: int = 3, rule: SplitConfig | None = None) -> str:
         options = IngestOptions(seed=seed, progress=False)
-        return ingest(dataset(frame, SplitConfig(**rule)), tmp_path / "out", options=options).fingerprint
+        return ingest(dataset(frame, rule or SplitConfig()), tmp_path / "out", options=options).fingerprint
 
     frame = small_frame()
     prints = [
         fingerprint(frame),
         fingerprint(frame.with_columns(pl.col("number") + 1)),
         fingerprint(frame, 4),
-        fingerprint(frame, train=0.7, test=0.2),
+        fingerprint(frame, rule=SplitConfig(train=0.7, test=0.2)),
     ]
     assert len(set(prints)) == 4 and fingerprint(frame) == prints[0]
 
@@ -215,7 +215,9 @@ def test_given_files_split(tmp_path: Path, dataset: Build) -> None:
         numeric=template.numeric,
         categorical=template.categorical,
         split=SplitConfig(method=SplitMethod.GIVEN),
-        **{split: (str(tmp_path / f"{split}.parquet"),) for split in SPLIT_NAMES},
+        train=(str(tmp_path / "train.parquet"),),
+        validation=(str(tmp_path / "validation.parquet"),),
+        test=(str(tmp_path / "test.parquet"),),
     )
     ingest(given, tmp_path / "out", options=OPTIONS)
     assert split_rows(tmp_path / "out") == [list(range(300)), list(range(300, 400)), list(range(400, 500))]

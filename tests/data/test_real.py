@@ -46,7 +46,8 @@ def test_frappe_counts(frappe: Path) -> None:
     )
     # FuxiCTR counts 5,389 features on the same files: the values of train and one out-of-vocabulary id a field.
     assert sum(known.num_embeddings or 0 for known in manifest.categorical.values()) == 5_389
-    assert {name: (known.num_embeddings or 0) - 1 for name, known in manifest.categorical.items() if name != "item"} == {
+    known = {name: (known.num_embeddings or 0) - 1 for name, known in manifest.categorical.items()}
+    assert {name: size for name, size in known.items() if name != "item"} == {
         "user": 954, "daytime": 7, "weekday": 7, "isweekend": 2, "homework": 3, "cost": 2, "weather": 9, "country": 80,
         "city": 233,
     }  # fmt: skip

@@ -41,8 +41,8 @@ def test_bayes_auc_and_rate_are_as_configured(tmp_path: Path, seed: int) -> None
 
 def test_ids_are_heavy_tailed_and_values_go_missing(rows: pl.DataFrame) -> None:
     largest = max((rows[f"C{i}"].drop_nulls().value_counts(sort=True) for i in range(1, 27)), key=lambda c: c.height)
-    counts = largest["count"]
-    assert counts.len() > 1_500 and counts.head(10).sum() > 0.5 * counts.sum() and counts.median() <= 3
+    counts = largest["count"].to_list()
+    assert len(counts) > 1_500 and sum(counts[:10]) > 0.5 * sum(counts) and counts[1_000] <= 3
     assert rows["C3"].null_count() / rows.height == pytest.approx(0.05, abs=0.01)
     assert rows["I4"].null_count() / rows.height == pytest.approx(0.2, abs=0.01)
     lengths = rows["tags"].str.split("|").list.len()
