@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -86,13 +87,14 @@ class NumericMoments:
 
     def update(self, values: Tensor) -> None:
         """Add values, float32 (B,), NaN is missing."""
-        known = values[~torch.isnan(values)].double()
-        self.num_missing += values.numel() - known.numel()
-        if not known.numel():
+        # NumPy, because torch adds up in as many parts as it has threads, and the last digits would tell how many.
+        known = values[~torch.isnan(values)].numpy().astype(np.float64)
+        self.num_missing += values.numel() - known.size
+        if not known.size:
             return
         if self.feature.transform in LOG_TRANSFORMS:
-            known = torch.sign(known) * torch.log1p(known.abs())
-        count, mean = known.numel(), float(known.mean())
+            known = np.sign(known) * np.log1p(np.abs(known))
+        count, mean = known.size, float(known.mean())
         total, delta = self.count + count, mean - self.mean
         self.squares += float(((known - mean) ** 2).sum()) + delta * delta * self.count * count / total
         self.mean += delta * count / total

@@ -19,6 +19,7 @@ from recsys.data.encoder import load_encoder, vocabulary_path
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.loader import read_split
 from recsys.data.raw import border_tensors
+from recsys.data.synthetic import SyntheticDataset
 from recsys.data.table import FileKind, TableDataset
 from tests.data.conftest import NUMERIC, OPTIONS, small_frame
 
@@ -143,6 +144,15 @@ def test_same_input_and_seed_give_equal_bytes(tmp_path: Path, dataset: Build) ->
     for name in ("first", "second"):
         ingest(source, tmp_path / name, options=OPTIONS)
     assert files_of(tmp_path / "first") == files_of(tmp_path / "second")
+
+
+def test_threads_change_no_byte(tmp_path: Path) -> None:
+    source, before = SyntheticDataset(num_rows=40_000, num_categorical=4), torch.get_num_threads()
+    for threads in (1, 4):
+        torch.set_num_threads(threads)
+        ingest(source, tmp_path / str(threads), options=IngestOptions(progress=False))
+    torch.set_num_threads(before)
+    assert files_of(tmp_path / "1") == files_of(tmp_path / "4")
 
 
 def test_chunk_size_changes_no_row(tmp_path: Path, dataset: Build) -> None:
