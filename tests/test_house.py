@@ -54,7 +54,7 @@ FUNCTION_EXCEPTIONS: dict[str, str] = {}
 """`path:function` -> why it has to be long."""
 
 TRACES = re.compile(
-    r"(?<![\w.\-/])/(?:work|root|home|opt)/\w"  # a path of one machine
+    r"(?<![\w.\-/])/(?:work|root|home|opt|tmp)/\w"  # a path of one machine
     r"|pypi\.org|pythonhosted\.org|download\.pytorch\.org"  # a registry's address: pip's own configuration knows it
 )
 
