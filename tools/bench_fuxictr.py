@@ -260,7 +260,7 @@ def bench(args: argparse.Namespace) -> dict[str, object]:
         ingested: Path | None = args.split_from
         if "ours" in args.sides:
             runs.append(run_ours(args, seed))
-            ingested = ingested or next((args.work / f"ours-{seed}" / "data").iterdir())
+            ingested = ingested or next(args.work.glob(f"ours-{seed}/data/*/manifest.json")).parent
         if python:
             record[f"split_{seed}"] = prepare_split(args, ingested, args.work / "split")
             runs.append(run_peer(args, seed, python))
