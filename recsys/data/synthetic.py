@@ -196,14 +196,15 @@ class _Generator:
         """Weights of the parts and the bias that give the config's signal and rate, from rows that are not kept."""
         rows = torch.arange(-PILOT_ROWS, 0)
         parts = self._parts(self._numbers(rows), self._ids(rows), self._tags(rows))
+        # NumPy's sums: torch's differ in the last digits with the number of threads.
         rest = 1 - self._config.pair_share
         shares = (0.6 * rest, 0.4 * rest, self._config.pair_share)
-        scales = [self._config.signal * math.sqrt(s) / float(p.std()) for s, p in zip(shares, parts, strict=True)]
+        scales = [self._config.signal * math.sqrt(s) / float(p.numpy().std()) for s, p in zip(shares, parts, strict=True)]
         logit = _weighted(scales, parts)
         low, high = -50.0, 50.0
         for _ in range(60):
             middle = (low + high) / 2
-            above = float(torch.sigmoid(logit + middle).mean()) > self._config.positive_rate
+            above = float(torch.sigmoid(logit + middle).numpy().mean()) > self._config.positive_rate
             low, high = (low, middle) if above else (middle, high)
         return scales, low
 
