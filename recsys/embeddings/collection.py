@@ -3,6 +3,8 @@
 Inside are only TorchRec's own collections, so `DistributedModelParallel` shards and fuses them as it always does.
 """
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
@@ -17,6 +19,9 @@ from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, Keyed
 from recsys.core.modules import Combiner, Remap
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import Pooling, TableSpec
+from recsys.embeddings.combiners import Concat, Only
+
+ConfigT = TypeVar("ConfigT", EmbeddingBagConfig, EmbeddingConfig)
 
 
 def lookup_key(feature: str, lookup: int) -> str:
@@ -40,6 +45,10 @@ class _Lookups(nn.Module):
         """Keys of the look-ups that read this table."""
         return [lookup_key(e.feature.name, t) for e in self.entries for t, name in enumerate(e.tables) if name == table]
 
+    def inputs(self, by_source: dict[str, JaggedTensor]) -> list[JaggedTensor]:
+        """Ids of each feature."""
+        return [by_source[entry.feature.source] for entry in self.entries]
+
     def physical(self, inputs: list[JaggedTensor]) -> KeyedJaggedTensor:
         """Rows of all look-ups, keyed by `keys`; `inputs` holds each feature's ids."""
         values: list[Tensor] = []
@@ -61,10 +70,7 @@ class _Lookups(nn.Module):
 
 
 class PlannedEmbeddingCollection(EmbeddingCollectionInterface):
-    """Unpooled embeddings, (number of ids, embedding_dim) per feature.
-
-    One TorchRec `EmbeddingCollection` per row width, because it takes tables of one width only.
-    """
+    """Unpooled: (number of ids, embedding_dim) per feature. TorchRec takes one width only: one collection for each."""
 
     def __init__(self, plan: TablePlan, device: torch.device | None = None) -> None:
         super().__init__()
@@ -74,7 +80,8 @@ class PlannedEmbeddingCollection(EmbeddingCollectionInterface):
         widths = sorted({table.storage_dim for table in plan.tables})
         self.collections = nn.ModuleList(
             EmbeddingCollection(
-                tables=[_unpooled_config(t, self.lookups) for t in plan.tables if t.storage_dim == width], device=device
+                tables=[_config(EmbeddingConfig, t, self.lookups) for t in plan.tables if t.storage_dim == width],
+                device=device,
             )
             for width in widths
         )
@@ -89,7 +96,7 @@ class PlannedEmbeddingCollection(EmbeddingCollectionInterface):
             By feature name, a JaggedTensor of values (N, embedding_dim) float32 with the lengths (B,) of its input.
         """
         by_source = features.to_dict()
-        inputs = [by_source[entry.feature.source] for entry in self.plan.features]
+        inputs = self.lookups.inputs(by_source)
         physical = self.lookups.physical(inputs)
         looked_up: dict[str, Tensor] = {}
         for collection in self.collections:
@@ -144,6 +151,7 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
         self.pooled = _bags(plan, self.lookups, device) if pooled else None
         unpooled = tuple(entry for entry in plan.features if entry.feature.name in per_id)
         self.unpooled = PlannedEmbeddingCollection(_subplan(plan, unpooled), device) if unpooled else None
+        self._side_by_side = not unpooled and all(_is_side_by_side(entry, self._tables) for entry in plan.features)
 
     def forward(self, features: KeyedJaggedTensor) -> KeyedTensor:
         """Look up, combine and pool.
@@ -155,7 +163,12 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
             KeyedTensor, values (B, sum of embedding_dim) float32, features in the plan's order.
         """
         by_source = features.to_dict()
-        embeddings = self._pooled_embeddings(by_source) if self.pooled is not None else {}
+        embeddings: dict[str, Tensor] = {}
+        if self.pooled is not None:
+            looked_up = self.pooled(self.lookups.physical(self.lookups.inputs(by_source)))
+            if self._side_by_side and looked_up.keys() == self.lookups.keys:
+                return self._keyed(looked_up.values())  # spares two copies of the output, forward and backward
+            embeddings = self._pooled_embeddings(by_source, looked_up.to_dict())
         if self.unpooled is not None:
             for name, jagged in self.unpooled(features).items():
                 embeddings[name] = _sum_pool(jagged.values(), jagged.lengths())
@@ -165,21 +178,22 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
             if entry.feature.pooling is Pooling.MEAN:
                 embedding = embedding / by_source[entry.feature.source].lengths().clamp(min=1).unsqueeze(1)
             outputs.append(embedding)
+        return self._keyed(torch.cat(outputs, dim=1))
+
+    def _keyed(self, values: Tensor) -> KeyedTensor:
         return KeyedTensor(
             keys=[entry.feature.name for entry in self.plan.features],
             length_per_key=[entry.feature.embedding_dim for entry in self.plan.features],
-            values=torch.cat(outputs, dim=1),
+            values=values,
         )
 
-    def _pooled_embeddings(self, by_source: dict[str, JaggedTensor]) -> dict[str, Tensor]:
-        assert self.pooled is not None
-        inputs = [by_source[entry.feature.source] for entry in self.lookups.entries]
-        looked_up = self.pooled(self.lookups.physical(inputs)).to_dict()
+    def _pooled_embeddings(self, by_source: dict[str, JaggedTensor], rows: dict[str, Tensor]) -> dict[str, Tensor]:
         embeddings = {}
-        for number, (entry, jagged) in enumerate(zip(self.lookups.entries, inputs, strict=True)):
+        for number, entry in enumerate(self.lookups.entries):
+            jagged = by_source[entry.feature.source]
             linear = _is_linear(self.lookups.combiners[number])
             ids = jagged.values() if linear else _one_id_per_row(jagged)
-            embedding = self.lookups.combine(number, ids, looked_up, self._tables)
+            embedding = self.lookups.combine(number, ids, rows, self._tables)
             if not linear:  # a combiner with weights may map "no row" to something else than zeros
                 embedding = embedding * (jagged.lengths() > 0).unsqueeze(1)
             embeddings[entry.feature.name] = embedding
@@ -218,8 +232,14 @@ def _is_linear(combiner: nn.Module) -> bool:
     return combiner.linear
 
 
+def _is_side_by_side(entry: FeaturePlan, tables: dict[str, TableSpec]) -> bool:
+    """True if the embedding is nothing but the feature's stored rows, summed and laid side by side."""
+    unpadded = all(tables[name].storage_dim == tables[name].embedding_dim for name in entry.tables)
+    return unpadded and entry.feature.pooling is Pooling.SUM and isinstance(entry.combiner.build(), (Only, Concat))
+
+
 def _per_id_features(plan: TablePlan) -> set[str]:
-    """Features that must combine before pooling, and all that share a table with them (a table lives in one collection)."""
+    """Features that must combine before pooling, and all that share a table with them: it lives in one collection."""
     per_id = {
         e.feature.name for e in plan.features if not e.feature.single_valued and not _is_linear(e.combiner.build())
     }
@@ -249,14 +269,6 @@ def _sum_pool(values: Tensor, lengths: Tensor) -> Tensor:
     return values.new_zeros(lengths.numel(), values.shape[1]).index_add(0, rows, values)
 
 
-def _init_fn(table: TableSpec, weight: Tensor) -> Tensor:
-    table.init.fill_(weight)
-    if weight.dim() == 2:  # a rank without this table hands over an empty vector
-        with torch.no_grad():
-            weight[:, table.embedding_dim :] = 0  # padding stays zero: it is never read, so it gets no gradient
-    return weight
-
-
 class _TableInit:
     """Picklable `init_fn` of one table."""
 
@@ -264,28 +276,21 @@ class _TableInit:
         self._table = table
 
     def __call__(self, weight: Tensor) -> Tensor:
-        return _init_fn(self._table, weight)
+        self._table.init.fill_(weight)
+        if weight.dim() == 2:  # a rank without this table hands over an empty vector
+            with torch.no_grad():
+                weight[:, self._table.embedding_dim :] = 0  # padding is never read and gets no gradient: it stays zero
+        return weight
 
 
 def _bags(plan: TablePlan, lookups: _Lookups, device: torch.device | None) -> EmbeddingBagCollection:
     used = {name for entry in lookups.entries for name in entry.tables}
-    configs = [
-        EmbeddingBagConfig(
-            name=table.name,
-            num_embeddings=table.num_embeddings,
-            embedding_dim=table.storage_dim,
-            feature_names=lookups.feature_names(table.name),
-            pooling=PoolingType.SUM,
-            init_fn=_TableInit(table),
-        )
-        for table in plan.tables
-        if table.name in used
-    ]
+    configs = [_config(EmbeddingBagConfig, table, lookups) for table in plan.tables if table.name in used]
     return EmbeddingBagCollection(tables=configs, device=device)
 
 
-def _unpooled_config(table: TableSpec, lookups: _Lookups) -> EmbeddingConfig:
-    return EmbeddingConfig(
+def _config(kind: type[ConfigT], table: TableSpec, lookups: _Lookups) -> ConfigT:
+    return kind(
         name=table.name,
         num_embeddings=table.num_embeddings,
         embedding_dim=table.storage_dim,

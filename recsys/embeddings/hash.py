@@ -1,4 +1,4 @@
-"""`hash`: ids share the rows of a smaller table per feature (feature hashing; "non-multiplexed" in arXiv:2305.12102)."""
+"""`hash`: ids share the rows of a smaller table per feature ("non-multiplexed" in arXiv:2305.12102)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +17,8 @@ from recsys.ops.hashing import hash_rows, salt_for
 
 class HashRemap(Remap):
     """Rows by salted hash, one per salt, all below `num_rows`."""
+
+    salts: Tensor
 
     def __init__(self, num_rows: int, salts: list[int]) -> None:
         super().__init__()

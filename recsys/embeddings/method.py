@@ -45,7 +45,7 @@ def num_ids(feature: FeatureSpec) -> int:
     """
     if feature.num_embeddings is None:
         raise ConfigError(
-            f"feature {feature.name!r} has no vocabulary (encoding: hash), and this embedding method needs one row space per id. "
+            f"feature {feature.name!r} has no vocabulary (encoding: hash), and this method needs to know all its ids. "
             "Use embedding=hash or embedding=unified, or give the feature a vocabulary."
         )
     return feature.num_embeddings
@@ -76,7 +76,9 @@ class MethodConfig(ABC):
 
     def __post_init__(self) -> None:
         if self.budget_mib is not None and self.compression_ratio is not None:
-            raise ConfigError("budget_mib and compression_ratio are both set, and each fixes the budget. Set one of them.")
+            raise ConfigError(
+                "budget_mib and compression_ratio are both set, and each fixes the budget. Set one of them."
+            )
         for name in ("budget_mib", "compression_ratio"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -90,7 +92,7 @@ class MethodConfig(ABC):
         """Plan all features, in their order.
 
         Raises:
-            ConfigError: the budget cannot be met (the message tells the least that can), or a feature does not suit the method.
+            ConfigError: the budget cannot be met (the message tells what will do), or a feature does not suit it.
         """
         if not features:
             raise ConfigError("there is no categorical feature to embed. Name at least one in the data set's schema.")
@@ -120,7 +122,8 @@ class MethodConfig(ABC):
             enough = math.ceil(plan.num_bytes / 2**20 * 1e4) / 1e4  # rounded up, so that the advised figure is accepted
             raise ConfigError(
                 f"{type(self).__name__} needs {plan.num_bytes:,} bytes, above the budget of {budget:,} "
-                f"(budget_mib={self.budget_mib}, compression_ratio={self.compression_ratio}, full_below={self.full_below}). "
+                f"(budget_mib={self.budget_mib}, compression_ratio={self.compression_ratio}, "
+                f"full_below={self.full_below}). "
                 f"Raise the budget to {enough:.4f} MiB or more, or choose another method."
             )
 

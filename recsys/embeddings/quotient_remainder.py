@@ -1,4 +1,4 @@
-"""`quotient_remainder`: e = Q[id // c] (x) R[id % c], complementary partitions (Shi et al., KDD 2020, arXiv:1909.02107)."""
+"""`quotient_remainder`: e = Q[id // c] (x) R[id % c], complementary partitions (KDD 2020, arXiv:1909.02107)."""
 
 import math
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class QuotientRemainderConfig(MethodConfig):
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Find the smallest number of remainders, shared by all features, that fits the budget.
 
-        Up to sqrt(n) rows, more remainders mean less memory; a feature stops there, at its floor of about 2 sqrt(n) rows.
+        Up to sqrt(n) rows, more remainders mean less memory; there a feature stops, at its floor of about 2 sqrt(n).
         """
         width = features[0].embedding_dim
         sizes = [num_ids(feature) for feature in features]

@@ -1,4 +1,4 @@
-"""`unified`: one physical table for all features (feature multiplexing; Coleman et al., NeurIPS 2023, arXiv:2305.12102)."""
+"""`unified`: one table for all features (feature multiplexing; Coleman et al., NeurIPS 2023, arXiv:2305.12102)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -52,7 +52,9 @@ class UnifiedConfig(MethodConfig):
         width = features[0].embedding_dim
         row_dim = self._row_dim(width)
         num_rows = max(1, budget_bytes // (row_dim * FLOAT_BYTES))
-        table = TableSpec(name=f"table_unified_{features[0].name}", num_embeddings=num_rows, embedding_dim=row_dim, init=self.init)
+        table = TableSpec(
+            name=f"table_unified_{features[0].name}", num_embeddings=num_rows, embedding_dim=row_dim, init=self.init
+        )
         entries = tuple(self._plan_one(feature, table) for feature in features)
         return TablePlan(tables=(table,), features=entries)
 
