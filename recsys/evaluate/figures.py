@@ -151,6 +151,7 @@ def training_figure(history: Sequence[dict[str, float]]) -> str:
         _mark_best(quality, epochs, aucs)
         for axes in (losses, quality):
             axes.set_xlabel("epoch")
+            axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
             _mark_learning_rates(axes, history)

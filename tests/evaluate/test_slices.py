@@ -1,6 +1,7 @@
 """Slices partition the rows, deterministically, whatever the column holds."""
 
 import datetime
+import itertools
 import math
 
 import polars as pl
@@ -57,7 +58,10 @@ def test_floats_are_buckets_of_equal_mass_and_ties_stay_together() -> None:
 @pytest.mark.parametrize("num_buckets", [2, 5, 9])
 def test_any_number_of_rows_in_any_number_of_buckets(count: int, num_buckets: int) -> None:
     values = torch.rand(count, generator=torch.Generator().manual_seed(count)).double()
-    assert 1 <= len(sliced(pl.Series(values.numpy()), num_buckets=num_buckets)) <= num_buckets
+    slices = sliced(pl.Series(values.numpy()), num_buckets=num_buckets)
+    assert len(slices) == min(count, num_buckets)
+    ranges = [(values[rows].min().item(), values[rows].max().item()) for rows in slices.values()]
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(ranges)), "buckets must not overlap"
 
 
 def test_times_are_sliced_by_day_in_order() -> None:
