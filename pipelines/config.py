@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from recsys.core.errors import ConfigError
 from recsys.core.jsonable import build_config
@@ -30,9 +30,14 @@ class PredictConfig:
 
     bundle: str = ""  # folder; empty: this run's own
     input: str = ""  # raw rows, CSV/TSV/Parquet; empty: the run's raw test rows
+    columns: list[str] = field(default_factory=list)  # names of the input's columns, where its text has no header line
     output: str = ""  # Parquet file; empty: predict/scores.parquet of the run
     row_type: RowType = RowType.FLOAT32  # which model of the bundle
     batch_size: int = 65_536
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size={self.batch_size}: must be 1 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +95,10 @@ def load(composed: DictConfig) -> Run:
     """
     try:
         values: dict[str, Any] = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} has no default. Set it on the command line: {error.full_key}=…") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]} Set it on the command line.") from error
+        raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     if hydra is not None and hydra.mode == RunMode.MULTIRUN:
         # Jobs of a sweep differ in their overrides alone, so these name the folders.

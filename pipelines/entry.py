@@ -1,16 +1,20 @@
 """How every stage starts: Hydra composes, the configuration is checked, errors of the user are told without a traceback."""
 
+import difflib
 import functools
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from pipelines.config import Run, load
@@ -30,10 +34,37 @@ def stage_main(work: Callable[[Run], None]) -> Callable[[], None]:
         try:
             work(load(composed))
         except RecsysError as error:
-            Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(str(error))}")
-            sys.exit(1)
+            refuse(str(error))
 
-    return command  # type: ignore[no-any-return]
+    @functools.wraps(work)
+    def start() -> None:
+        # Hydra then raises what it finds wrong, so that it is told here; what is left is a bug and shows all of its traceback.
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+        try:
+            command()
+        except (HydraException, OmegaConfBaseException) as error:
+            refuse(told(error, sys.argv[1:]))
+
+    return start
+
+
+def refuse(message: str) -> NoReturn:
+    """Tell the user what is wrong and end with status 1."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(message)}")
+    sys.exit(1)
+
+
+def told(error: Exception, overrides: Sequence[str]) -> str:
+    """What Hydra could not compose: the key, what was given, and what would do."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if not isinstance(cause, OmegaConfBaseException) or not isinstance(cause.parent_node, DictConfig):
+        given = f"{error.override}: " if isinstance(error, OverrideParseException) else ""
+        return given + " ".join(str(error).partition("Config search path")[0].split())
+    known = [str(key) for key in cause.parent_node if key not in ("_target_", "hydra")]
+    given = next((text for text in overrides if text.lstrip("+~").split("=")[0] == cause.full_key), cause.full_key)
+    near = difflib.get_close_matches(str(cause.key), known, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return f"{given}: no such key. {hint}There are {sorted(known)}."
 
 
 def set_up_logging() -> None:

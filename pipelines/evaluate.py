@@ -9,7 +9,7 @@ import torch
 from pipelines.config import Run
 from pipelines.entry import launched_by_torchrun, relaunch, stage_main
 from pipelines.model import PlannedModel, build_model
-from pipelines.stage import StageKey, fingerprint, read_record, stage
+from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from pipelines.train import loaders
 from recsys.core.manifest import Manifest
 from recsys.data.loader import read_split
@@ -30,6 +30,7 @@ def work(run: Run) -> None:
     with process_group(run_on) as device:
         data, trained = run.stage("ingest"), run.stage("train")
         inputs = {"ingest": fingerprint(data), "train": fingerprint(trained)}
+        check_made_with(trained, config=run.part("model", "embedding"), inputs={"ingest": inputs["ingest"]})
         key = StageKey(stage="evaluate", config=run.part("evaluate"), inputs=inputs)
         with stage(run.stage("evaluate"), key, overwrite=run.config.overwrite) as folder:
             if folder is None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from pipelines.config import Run
 from pipelines.entry import stage_main
 from pipelines.model import PlannedModel, build_model
-from pipelines.stage import StageKey, fingerprint, read_record, stage
+from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from recsys.core.errors import ParityError
 from recsys.core.manifest import Manifest
 from recsys.data.encoder import load_encoder
@@ -28,6 +28,7 @@ def work(run: Run) -> None:
     """Freeze, script, compare, reload in a fresh process; the bundle appears only if all of that held."""
     data, trained = run.stage("ingest"), run.stage("train")
     inputs = {"ingest": fingerprint(data), "train": fingerprint(trained)}
+    check_made_with(trained, config=run.part("model", "embedding"), inputs={"ingest": inputs["ingest"]})
     key = StageKey(stage="export", config=run.part("export"), inputs=inputs)
     with stage(run.stage("export"), key, overwrite=run.config.overwrite) as folder:
         if folder is None:

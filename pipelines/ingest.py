@@ -3,7 +3,6 @@
 from pipelines.config import Run
 from pipelines.entry import stage_main
 from pipelines.stage import StageKey, stage
-from recsys.data.dataset import RawTable
 from recsys.data.fingerprint import file_fingerprint
 from recsys.data.ingest import ingest
 
@@ -19,8 +18,7 @@ def work(run: Run) -> None:
 
 
 def _raw_inputs(run: Run) -> dict[str, str]:
-    files = run.config.dataset.files() if hasattr(run.config.dataset, "files") else []
-    return {str(path): file_fingerprint(path) for path in files}
+    return {str(path): file_fingerprint(path) for path in run.config.dataset.inputs()}
 
 
 main = stage_main(work)

@@ -1,6 +1,5 @@
 """A stage reads folders and writes one: aside, under a lock, renamed when whole, never twice for the same inputs."""
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from pipelines.disk import no_space_told
 from recsys.core.errors import StageError
 
 logger = logging.getLogger(__name__)
@@ -44,12 +44,38 @@ def fingerprint(folder: Path) -> str:
     Raises:
         StageError: it is missing or unfinished.
     """
-    path = folder / STAGE_NAME
-    if not path.is_file():
-        state = "is unfinished" if _aside(folder).exists() else "does not exist"
-        raise StageError(f"{folder} {state}. Run the stage that writes it first (`python -m pipelines.run` runs all of them).")
-    found: str = json.loads(path.read_text())["fingerprint"]
+    found: str = read_record(folder)["fingerprint"]
     return found
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What `stage.json` of a finished folder says: key, commit, seconds, versions.
+
+    Raises:
+        StageError: it is missing or unfinished.
+    """
+    record = _read(folder)
+    if record is None or not record.get("finished"):
+        state = "is unfinished" if folder.exists() or _aside(folder).exists() else "does not exist"
+        raise StageError(f"{folder} {state}. Run the stage that writes it first (`python -m pipelines.run` runs all of them).")
+    return record
+
+
+def check_made_with(folder: Path, *, config: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+    """Refuse a finished folder that was made with other options or inputs than these (it may have had more).
+
+    Raises:
+        StageError: naming the first that differs.
+    """
+    record = read_record(folder)
+    for name, wanted in (("config", config), ("inputs", inputs)):
+        found = {key: record[name].get(key) for key in wanted}
+        plain = json.loads(json.dumps(wanted))
+        if found != plain:
+            raise StageError(
+                f"{folder} was made with other options ({_difference({name: found}, {name: plain})}). Give those it was "
+                f"made with, or choose another name=…, or make it anew: `python -m pipelines.{folder.name}` with overwrite=true."
+            )
 
 
 @contextmanager
@@ -63,7 +89,7 @@ def stage(folder: Path, key: StageKey, *, overwrite: bool = False) -> Iterator[P
         StageError: another process works on it, it holds something else, or the disk is full.
     """
     main = not dist.is_initialized() or dist.get_rank() == 0
-    with _locked(folder) if main else _nothing():
+    with no_space_told(key.stage, folder), _locked(folder) if main else _nothing():
         todo = _agreed(lambda: _prepare(folder, key, overwrite=overwrite), main=main)
         if not todo:
             if main:
@@ -71,16 +97,8 @@ def stage(folder: Path, key: StageKey, *, overwrite: bool = False) -> Iterator[P
             yield None
             return
         started = time.time()
-        try:
-            yield _aside(folder)
-            _agreed(lambda: _finish(folder, key, time.time() - started), main=main)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise StageError(
-                f"no space left on the disk while {key.stage} wrote {error.filename or _aside(folder)}. {folder} was not touched. "
-                "Free some space, or set runs=<folder on another disk>, and start again: it goes on where it stopped."
-            ) from error
+        yield _aside(folder)
+        _agreed(lambda: _finish(folder, key, time.time() - started), main=main)
 
 
 def _aside(folder: Path) -> Path:
@@ -94,9 +112,13 @@ def _nothing() -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(folder.name + ".lock")
-    with path.open("w") as file:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("w")
+    except OSError as error:
+        raise StageError(f"{path}: cannot be written ({error.strerror}). Set runs=<a folder you may write to>.") from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -130,7 +152,7 @@ def _many() -> bool:
 def _prepare(folder: Path, key: StageKey, *, overwrite: bool) -> bool:
     """True if there is work to do; the folder aside is then ready for it."""
     done = _read(folder)
-    if done is not None and _same(done, key):
+    if done is not None and done.get("finished") and _same(done, key):
         return False
     if folder.exists() and not overwrite:
         changed = _difference(done, key.values()) if done is not None else "it was not written by a stage"
@@ -175,8 +197,13 @@ def _finish(folder: Path, key: StageKey, seconds: float) -> None:
     temporary = aside / (STAGE_NAME + ".tmp")
     temporary.write_text(json.dumps(record, indent=1))
     temporary.rename(aside / STAGE_NAME)
-    shutil.rmtree(folder, ignore_errors=True)
+    # Moved away before it is deleted: half of it could still look finished.
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
     aside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
     logger.info("%s: done in %.1f s (%s)", key.stage, seconds, folder)
 
 
@@ -213,13 +240,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """What `stage.json` of a finished folder says: key, commit, seconds, versions.
-
-    Raises:
-        StageError: it is missing or unfinished.
-    """
-    fingerprint(folder)
-    return _read(folder) or {}

@@ -99,7 +99,8 @@ def export_model(trained: TrainedModel, row_type: RowType, path: Path) -> ModelF
         CheckpointError: tables do not fit the plan.
     """
     plan, model = build_serving_model(trained, row_type)
-    torch.jit.save(script_model(model), path)
+    # Not `torch.jit.save(model, path)`: on a full disk its writer ends the process (std::terminate, torch 2.13).
+    path.write_bytes(script_model(model).save_to_buffer())
     entry = ModelFile(
         file=path.name,
         file_bytes=path.stat().st_size,

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from recsys.core.errors import CheckpointError
@@ -85,7 +86,7 @@ def load(folder: Path, tensors: dict[str, Any], *, alone: bool = False) -> None:
     alone = alone or not dist.is_initialized() or dist.get_world_size() == 1
     try:
         dcp.load(tensors, checkpoint_id=folder, no_dist=alone)
-    except Exception as error:  # DCP raises a wrapper of its own that hides the cause's type
+    except (Exception, CheckpointException) as error:  # DCP's wrapper hides the cause's type, and is no Exception
         raise CheckpointError(
             f"{folder}: cannot be loaded into this model ({type(error).__name__}: {str(error).strip()[-500:]}). "
             "It was written for another model, or its files are damaged; train again or restore it."
