@@ -48,6 +48,7 @@ class SyntheticDataset:
     positive_rate: float = 0.25
     signal: float = 1.35  # standard deviation of the logit; 1.35 gives a Bayes-optimal AUC near .80
     pair_share: float = 0.35  # of the logit's variance that only pairs of ids explain
+    min_count: int = 5  # values seen less often in train are out-of-vocabulary
     seed: int = 2021
     split: SplitConfig = field(default_factory=SplitConfig)
 
@@ -95,7 +96,7 @@ class _Generator:
         # Large and small columns alternate, as in Criteo, so that no model can profit from their order.
         self._sizes = [*sizes[1::2][::-1], *sizes[::2]]
         # Only the smallest quarter of the columns interacts: pairs of rarer ids could not be learned from few rows.
-        self._pair_size = sorted(sizes)[max((config.num_categorical + 3) // 4, 2) - 1]
+        self._pair_size = sorted(sizes)[max(config.num_categorical // 4, 2) - 1]
         self._scales, self._bias = self._calibrate()
 
     def schema(self) -> Schema:
@@ -104,7 +105,10 @@ class _Generator:
         return Schema(
             label="label",
             numeric=tuple(NumericFeature(name=name) for name in self.numeric),
-            categorical=(*(CategoricalFeature(name=name) for name in self.categorical), tags),
+            categorical=(
+                *(CategoricalFeature(name=name, min_count=self._config.min_count) for name in self.categorical),
+                tags,
+            ),
             passthrough=(BAYES,),
         )
 
@@ -199,7 +203,9 @@ class _Generator:
         # NumPy's sums: torch's differ in the last digits with the number of threads.
         rest = 1 - self._config.pair_share
         shares = (0.6 * rest, 0.4 * rest, self._config.pair_share)
-        scales = [self._config.signal * math.sqrt(s) / float(p.numpy().std()) for s, p in zip(shares, parts, strict=True)]
+        scales = [
+            self._config.signal * math.sqrt(s) / float(p.numpy().std()) for s, p in zip(shares, parts, strict=True)
+        ]
         logit = _weighted(scales, parts)
         low, high = -50.0, 50.0
         for _ in range(60):
