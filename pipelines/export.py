@@ -10,7 +10,6 @@ from pipelines.config import Run
 from pipelines.entry import stage_main
 from pipelines.model import PlannedModel, build_model
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
-from recsys.core.errors import ParityError
 from recsys.core.manifest import Manifest
 from recsys.data.encoder import load_encoder
 from recsys.data.ingest import RAW_SAMPLE_NAME
@@ -37,7 +36,12 @@ def work(run: Run) -> None:
         built = build_model(run.config, manifest, on_meta=False)
         weights = _load_best(built, trained / "checkpoints" / "best")
         raw, golden = _golden(run, built, data)
-        lineage = {"run": run.config.name, "inputs": inputs, "train": read_record(trained), "data": manifest.fingerprint}
+        lineage = {
+            "run": run.config.name,
+            "inputs": inputs,
+            "train": read_record(trained),
+            "data": manifest.fingerprint,
+        }
         write_bundle(
             folder,
             _trained_model(built, manifest, weights, data),
@@ -79,7 +83,7 @@ def _golden(run: Run, built: PlannedModel, data: Path) -> tuple[pl.DataFrame, Go
 
 
 def _trained_model(built: PlannedModel, manifest: Manifest, tables: dict[str, Tensor], data: Path) -> TrainedModel:
-    parts = planned_parts(built.model.embeddings)
+    parts = planned_parts(built.embeddings)
     return TrainedModel(
         schema=manifest.schema,
         plan=built.plan,

@@ -15,8 +15,13 @@ from recsys.models.ctr import CtrModel
 class PlannedModel:
     """A model with the plan of its tables."""
 
-    plan: TablePlan
+    embeddings: PlannedEmbeddingBagCollection
     model: CtrModel
+
+    @property
+    def plan(self) -> TablePlan:
+        """Plan of the embeddings."""
+        return self.embeddings.plan
 
     @property
     def num_dense_parameters(self) -> int:
@@ -42,4 +47,5 @@ def build_model(config: RunConfig, manifest: Manifest, *, on_meta: bool = False)
     plan = plan_tables(config, manifest)
     torch.manual_seed(config.seed)
     head = config.model.build([entry.feature for entry in plan.features], len(manifest.schema.numeric))
-    return PlannedModel(plan, CtrModel(PlannedEmbeddingBagCollection(plan, torch.device("meta") if on_meta else None), head))
+    embeddings = PlannedEmbeddingBagCollection(plan, torch.device("meta") if on_meta else None)
+    return PlannedModel(embeddings, CtrModel(embeddings, head))

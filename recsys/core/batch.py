@@ -25,7 +25,7 @@ class Batch(Pipelineable):
             self.labels.to(device, non_blocking=non_blocking),
         )
 
-    def record_stream(self, stream: torch.Stream) -> None:
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
         """Keep the memory until `stream` has used it."""
         self.dense.record_stream(stream)
         self.sparse.record_stream(stream)

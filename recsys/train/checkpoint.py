@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,8 @@ def save(folder: Path, tensors: dict[str, Any], state: dict[str, Any]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     dist.barrier()
-    dcp.save(tensors, checkpoint_id=partial, no_dist=dist.get_world_size() == 1)
+    with _alone_on_purpose():
+        dcp.save(tensors, checkpoint_id=partial, no_dist=dist.get_world_size() == 1)
     if main:
         (partial / STATE_NAME).write_text(json.dumps(state, indent=1))
         shutil.rmtree(old, ignore_errors=True)
@@ -85,12 +89,21 @@ def load(folder: Path, tensors: dict[str, Any], *, alone: bool = False) -> None:
     """
     alone = alone or not dist.is_initialized() or dist.get_world_size() == 1
     try:
-        dcp.load(tensors, checkpoint_id=folder, no_dist=alone)
+        with _alone_on_purpose():
+            dcp.load(tensors, checkpoint_id=folder, no_dist=alone)
     except (Exception, CheckpointException) as error:  # DCP's wrapper hides the cause's type, and is no Exception
         raise CheckpointError(
             f"{folder}: cannot be loaded into this model ({type(error).__name__}: {str(error).strip()[-500:]}). "
             "It was written for another model, or its files are damaged; train again or restore it."
         ) from error
+
+
+@contextmanager
+def _alone_on_purpose() -> Iterator[None]:
+    """Silence DCP's note that it works on one process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def read_tensors(folder: Path, prefix: str) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBatchedEmbeddingBagsCodegen
 from torch import nn
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
@@ -20,6 +21,7 @@ from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimiz
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from recsys.core.errors import ConfigError
+from recsys.core.modules import Combiner, Remap
 from recsys.train.config import DenseOptimizer, DeviceConfig, OptimizerConfig, Sharding, TableMemory, TableOptimizer
 
 FUSED_OPTIMIZERS = {
@@ -48,8 +50,34 @@ class Session:
 
     def scale_learning_rates(self, base: list[float], factor: float, floor: float) -> None:
         """Set each group's learning rate to `max(base * factor, floor)`."""
-        for group, learning_rate in zip(self.optimizer.param_groups, base, strict=True):
+        for group, learning_rate in zip(self._groups, base, strict=True):
             group["lr"] = max(learning_rate * factor, min(floor, learning_rate))
+
+    def learning_rates(self) -> list[float]:
+        """Learning rate of each group: tables, then the dense part."""
+        return [group["lr"] for group in self._groups]
+
+    @property
+    def _groups(self) -> list[dict[str, Any]]:
+        # The optimizers' own dicts; typed as read-only by TorchRec.
+        return list(self.optimizer.param_groups)  # type: ignore[arg-type]
+
+    def weights_loaded(self) -> None:
+        """Forget the rows in device caches (`uvm_caching`), after something wrote weights through `state_dict()`.
+
+        Such a write reaches host memory only, and look-ups would go on with the cached rows of before.
+        """
+        for module in self.model.modules():
+            for lookup in getattr(module, "_lookups", ()):  # TorchRec keeps them outside its module tree
+                for part in lookup.modules():
+                    if isinstance(part, SplitTableBatchedEmbeddingBagsCodegen):
+                        part.reset_cache_states()
+
+    def optimizer_loaded(self, step: int) -> None:
+        """Bring optimizers in line with the state just loaded, of a run that had done `step` steps."""
+        self.optimizer.post_load_state_dict()
+        # Fused Adam corrects its bias by a count of steps that is in no state dict.
+        self.optimizer.set_optimizer_step(step)
 
 
 @contextmanager
@@ -61,7 +89,9 @@ def process_group(config: DeviceConfig) -> Iterator[torch.device]:
     """
     local_rank, launched = int(os.environ.get("LOCAL_RANK", "0")), "WORLD_SIZE" in os.environ
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("run_on.device=cuda, but torch sees no GPU. Use run_on.device=cpu; `python -m pipelines.doctor` tells more.")
+        raise ConfigError(
+            "run_on.device=cuda, but torch sees no GPU. Use run_on.device=cpu; `python -m pipelines.doctor` tells more."
+        )
     device = torch.device("cuda", local_rank) if config.device == "cuda" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -85,13 +115,16 @@ def shard(model: nn.Module, optimizer: OptimizerConfig, run_on: DeviceConfig, de
     plan = _sharding_plan(model, sharders, device)
     group = dist.group.WORLD
     assert group is not None
+    for part in model.modules():
+        if isinstance(part, (Remap, Combiner)):  # TorchRec moves modules without parameters only if others have some
+            part.to(device)
     sharded = DistributedModelParallel(
         model, env=ShardingEnv.from_process_group(group), device=device, plan=plan, sharders=sharders
     )
     return _with_optimizers(sharded, optimizer, device, fused=fused)
 
 
-def _sharders(optimizer: OptimizerConfig, run_on: DeviceConfig, *, fused: bool) -> list[ModuleSharder[nn.Module]]:
+def _sharders(optimizer: OptimizerConfig, run_on: DeviceConfig, *, fused: bool) -> list[ModuleSharder[Any]]:
     every = [s.value for s in Sharding if s is not Sharding.AUTO]
     if not fused:
         if run_on.sharding not in (Sharding.AUTO, Sharding.DATA_PARALLEL):
@@ -101,7 +134,9 @@ def _sharders(optimizer: OptimizerConfig, run_on: DeviceConfig, *, fused: bool) 
             )
         return _of(None, [Sharding.DATA_PARALLEL.value], [EmbeddingComputeKernel.DENSE.value])
     if run_on.sharding is Sharding.DATA_PARALLEL:
-        raise ConfigError("run_on.sharding=data_parallel keeps whole tables on every rank, so it needs optimizer.table=adam.")
+        raise ConfigError(
+            "run_on.sharding=data_parallel keeps whole tables on every rank, so it needs optimizer.table=adam."
+        )
     types = every[:-1] if run_on.sharding is Sharding.AUTO else [run_on.sharding.value]
     parameters: dict[str, Any] = {
         "optimizer": FUSED_OPTIMIZERS[optimizer.table],
@@ -115,7 +150,7 @@ def _sharders(optimizer: OptimizerConfig, run_on: DeviceConfig, *, fused: bool) 
     return _of(parameters, types, [kernel.value])
 
 
-def _of(fused: dict[str, Any] | None, types: list[str], kernels: list[str]) -> list[ModuleSharder[nn.Module]]:
+def _of(fused: dict[str, Any] | None, types: list[str], kernels: list[str]) -> list[ModuleSharder[Any]]:
     """Sharders that allow exactly these layouts; TorchRec's own leave row-wise out on a CPU."""
 
     class Bags(EmbeddingBagCollectionSharder):
@@ -139,30 +174,45 @@ def _of(fused: dict[str, Any] | None, types: list[str], kernels: list[str]) -> l
     return [Bags(fused_params=dict(fused)), Sequences(fused_params=dict(fused))]
 
 
-def _sharding_plan(model: nn.Module, sharders: list[ModuleSharder[nn.Module]], device: torch.device) -> ShardingPlan:
-    topology = Topology(world_size=dist.get_world_size(), compute_device=device.type)
-    planner = EmbeddingShardingPlanner(topology=topology)
+def _sharding_plan(model: nn.Module, sharders: list[ModuleSharder[Any]], device: torch.device) -> ShardingPlan:
+    planner = EmbeddingShardingPlanner(topology=_topology(device))
     if dist.get_world_size() == 1:
         return planner.plan(model, sharders)
     return planner.collective_plan(model, sharders, dist.group.WORLD)
+
+
+def _topology(device: torch.device) -> Topology:
+    """This machine's memory: TorchRec would take every GPU for one of 32 GiB, in a host of 128 GiB a rank."""
+    ranks = dist.get_world_size()
+    if device.type == "cpu":
+        return Topology(world_size=ranks, compute_device="cpu")
+    host_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Topology(
+        world_size=ranks,
+        compute_device=device.type,
+        hbm_cap=torch.cuda.get_device_properties(device).total_memory,
+        ddr_cap=host_bytes // int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+    )
 
 
 def _with_optimizers(
     model: DistributedModelParallel, config: OptimizerConfig, device: torch.device, *, fused: bool
 ) -> Session:
     free = dict(in_backward_optimizer_filter(model.named_parameters()))
-    tables = {} if fused else {name: p for name, p in free.items() if ".embedding_bags." in name or ".embeddings.table" in name}
+    tables = (
+        {}
+        if fused
+        else {name: p for name, p in free.items() if ".embedding_bags." in name or ".embeddings.table" in name}
+    )
     rest = {name: p for name, p in free.items() if name not in tables}
-    kind = torch.optim.AdamW if config.dense is DenseOptimizer.ADAMW else torch.optim.Adam
-    optimizers: list[tuple[str, KeyedOptimizer]] = []
+    optimizers: list[KeyedOptimizer | tuple[str, KeyedOptimizer]] = []
     if fused:
         optimizers.append(("tables", model.fused_optimizer))
     if tables:
         learning_rate = config.table_learning_rate
         optimizers.append(("tables", KeyedOptimizerWrapper(tables, lambda ps: torch.optim.Adam(ps, lr=learning_rate))))
     if rest:
-        settings = {"lr": config.dense_learning_rate, "weight_decay": config.dense_weight_decay}
-        optimizers.append(("dense", KeyedOptimizerWrapper(rest, lambda ps: kind(ps, **settings))))
+        optimizers.append(("dense", KeyedOptimizerWrapper(rest, lambda ps: _dense_optimizer(ps, config))))
     return Session(
         model=model,
         optimizer=CombinedOptimizer(optimizers),
@@ -171,3 +221,9 @@ def _with_optimizers(
         world_size=dist.get_world_size(),
         table_parameters=list(tables.values()),
     )
+
+
+def _dense_optimizer(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    if config.dense is DenseOptimizer.ADAMW:
+        return torch.optim.AdamW(parameters, lr=config.dense_learning_rate, weight_decay=config.dense_weight_decay)
+    return torch.optim.Adam(parameters, lr=config.dense_learning_rate, weight_decay=config.dense_weight_decay)

@@ -50,7 +50,9 @@ def _fill(part: Tensor, table: TableSpec, first_row: int, first_column: int, see
         values = initial_block(table, block, seed)
         low, high = max(start, first_row), min(start + len(values), first_row + rows)
         with torch.no_grad():
-            part[low - first_row : high - first_row] = values[low - start : high - start, first_column : first_column + width]
+            part[low - first_row : high - first_row] = values[
+                low - start : high - start, first_column : first_column + width
+            ]
 
 
 def initial_block(table: TableSpec, block: int, seed: int) -> Tensor:

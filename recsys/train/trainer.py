@@ -58,7 +58,7 @@ class Trainer:
         self.session, self.plan, self.config, self.folder = session, plan, config, folder
         self.callbacks = list(callbacks)
         self.progress = Progress()
-        self._base_rates = [group["lr"] for group in session.optimizer.param_groups]
+        self._base_rates = session.learning_rates()
         self._seed = 0
         # On the device, so that no step waits for the host; this rank's part of the epoch's sum of mean losses.
         self._loss = torch.zeros((), dtype=torch.float64, device=session.device)
@@ -84,6 +84,7 @@ class Trainer:
         best = checkpoint.find(self.folder / "best")
         if best is not None:
             checkpoint.load(best, {"model": self.session.model.state_dict()})
+            self.session.weights_loaded()
         return self.progress
 
     def _stopped(self) -> bool:
@@ -145,7 +146,9 @@ class Trainer:
         config, tables = self.config.optimizer, self.session.table_parameters
         if config.table_regularizer:
             gradients = [p.grad for p in tables if p.grad is not None]
-            torch._foreach_add_(gradients, [p.data for p in tables if p.grad is not None], alpha=config.table_regularizer)
+            torch._foreach_add_(
+                gradients, [p.data for p in tables if p.grad is not None], alpha=config.table_regularizer
+            )
         if config.clip_norm:
             free = [p for p in self.session.model.parameters() if p.grad is not None]
             nn.utils.clip_grad_norm_(free, config.clip_norm)
@@ -177,13 +180,15 @@ class Trainer:
         area, loss = auc(labels, logits), log_loss(labels, logits)
         if area.value is None or loss.value is None:
             reason = area.undefined_reason or loss.undefined_reason
-            raise ConfigError(f"validation has no AUC, because {reason}. Give the validation split rows of both labels.")
+            raise ConfigError(
+                f"validation has no AUC, because {reason}. Give the validation split rows of both labels."
+            )
         return {
             "epoch": progress.epoch + 1,
             "train_loss": mean_loss,
             "validation_auc": area.value,
             "validation_log_loss": loss.value,
-            "learning_rate": self.session.optimizer.param_groups[-1]["lr"],
+            "learning_rate": self.session.learning_rates()[-1],
             "rows_per_second": progress.rows / max(progress.seconds, 1e-9),
         }
 
@@ -219,8 +224,9 @@ class Trainer:
         for optimizer in self.session.optimizer.optimizers:
             optimizer[1].init_state()
         checkpoint.load(last, self._tensors())
-        self.session.optimizer.post_load_state_dict()
         self.progress = Progress(**state["progress"])
+        self.session.weights_loaded()
+        self.session.optimizer_loaded(self.progress.step)
         if self.session.is_main:
             self._loss.fill_(self.progress.loss_sum)
         for callback, saved in zip(self.callbacks, state["callbacks"], strict=True):

@@ -24,7 +24,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def train(folder: Path, sharding: str, *, epochs: int = 2, ranks: int = 1) -> tuple[list[float], dict[str, torch.Tensor]]:
+def train(
+    folder: Path, sharding: str, *, epochs: int = 2, ranks: int = 1
+) -> tuple[list[float], dict[str, torch.Tensor]]:
     """Train, or go on training, in `folder`; returns the losses of the steps done now, and the final weights."""
     folder.mkdir(exist_ok=True)
     result = subprocess.run(command(folder, sharding, epochs, ranks), capture_output=True, text=True, env=environment())
@@ -37,7 +39,7 @@ def train(folder: Path, sharding: str, *, epochs: int = 2, ranks: int = 1) -> tu
 def assert_close(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
     assert left.keys() == right.keys()
     for name, tensor in left.items():
-        torch.testing.assert_close(tensor, right[name], rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(tensor, right[name], rtol=1e-5, atol=1e-5, msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,9 @@ def test_kill_and_restart_gives_bit_identical_weights(tmp_path: Path) -> None:
     folder.mkdir()
     kills = 0
     for wanted in (1, 4, 7):  # kill when about this many epochs are on disk, somewhere inside the next
-        process = subprocess.Popen(command(folder, "table_wise", epochs, 1), stderr=subprocess.DEVNULL, env=environment())
+        process = subprocess.Popen(
+            command(folder, "table_wise", epochs, 1), stderr=subprocess.DEVNULL, env=environment()
+        )
         while process.poll() is None and epochs_done(folder) < wanted:
             time.sleep(0.002)
         if process.poll() is None:

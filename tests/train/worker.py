@@ -14,6 +14,7 @@ from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys.core.batch import Batch
+from recsys.core.plan import TablePlan
 from recsys.core.specs import Distribution, FeatureSpec, Init, Pooling
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.full import FullConfig
@@ -45,7 +46,9 @@ class Rows:
         self._dense = torch.randn(ROWS, NUM_DENSE, generator=generator)
         self._user = torch.randint(40, (ROWS,), generator=generator)
         self._item = torch.randint(30, (ROWS,), generator=generator)
-        self._tags = [torch.randint(20, (int(n),), generator=generator) for n in torch.randint(4, (ROWS,), generator=generator)]
+        self._tags = [
+            torch.randint(20, (int(n),), generator=generator) for n in torch.randint(4, (ROWS,), generator=generator)
+        ]
         self._labels = ((self._user % 2 + self._item % 3) > 1).float()
         self._rank, self._world_size = rank, world_size
 
@@ -60,7 +63,9 @@ class Rows:
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(epoch))
         for number in range(start_batch, self.num_batches):
-            yield self._batch(torch.tensor_split(order[number * BATCH : (number + 1) * BATCH], self._world_size)[self._rank])
+            yield self._batch(
+                torch.tensor_split(order[number * BATCH : (number + 1) * BATCH], self._world_size)[self._rank]
+            )
 
     def _batch(self, rows: torch.Tensor) -> Batch:
         tags = [self._tags[row] for row in rows.tolist()]
@@ -94,7 +99,7 @@ class Losses(Callback):
         self.values.append(float(mean) / session.world_size)
 
 
-def build() -> CtrModel:
+def build() -> tuple[CtrModel, TablePlan]:
     """A model over a mixed plan: quotient-remainder by product, multiplexed with two look-ups, full."""
     init = Init(distribution=Distribution.UNIFORM, scale=0.3)
     plan = MixedConfig(
@@ -107,7 +112,7 @@ def build() -> CtrModel:
     torch.manual_seed(3)
     config = DCNv2Config(embedding_dim=6, num_cross_layers=2, hidden_units=[8], batch_norm=False, dropout=0.0)
     head: nn.Module = config.build([entry.feature for entry in plan.features], NUM_DENSE)
-    return CtrModel(PlannedEmbeddingBagCollection(plan, torch.device("meta")), head)
+    return CtrModel(PlannedEmbeddingBagCollection(plan, torch.device("meta")), head), plan
 
 
 def main(folder: Path, sharding: str, epochs: int) -> None:
@@ -120,12 +125,18 @@ def main(folder: Path, sharding: str, epochs: int) -> None:
         dense_learning_rate=0.01,
     )
     with process_group(run_on) as device:
-        model = build()
-        plan = model.embeddings.plan
+        model, plan = build()
         session = shard(model, optimizer, run_on, device)
         initialize_tables(session.model.state_dict(), plan, seed=5)
         losses = Losses()
-        config = TrainConfig(epochs=epochs, batch_size=BATCH, eval_batch_size=BATCH, optimizer=optimizer, run_on=run_on, checkpoint_every=3)
+        config = TrainConfig(
+            epochs=epochs,
+            batch_size=BATCH,
+            eval_batch_size=BATCH,
+            optimizer=optimizer,
+            run_on=run_on,
+            checkpoint_every=3,
+        )
         trainer = Trainer(session, plan, config, folder / "checkpoints", [losses])
         shares = (session.rank, session.world_size)
         progress = trainer.run(Rows(*shares), Ordered(*shares), seed=11)
