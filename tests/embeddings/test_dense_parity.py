@@ -1,7 +1,9 @@
 """Every method, pooled and unpooled, one-hot and multi-valued: values and gradients equal the dense reference."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from recsys.core.component import Component
+from recsys.core.modules import Combiner
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec, Pooling, TableSpec
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection, PlannedEmbeddingCollection
@@ -170,6 +173,33 @@ def test_linear_features_that_share_a_table_with_per_id_ones_follow_them() -> No
     assert [e.feature.name for e in collection.unpooled.plan.features] == ["a", "b", "c"]
     assert [e.feature.name for e in collection.lookups.entries] == ["s"]
     check_pooled(plan, reference.random_bags({"x": 12, "y": 12}, 9, seed=6, max_length=4))
+
+
+class PlusOne(Combiner):
+    """Maps zeros to something else."""
+
+    linear: bool = False
+
+    def forward(self, ids: torch.Tensor, rows: list[torch.Tensor]) -> torch.Tensor:
+        return rows[0] + 1
+
+
+@pytest.mark.parametrize("max_length", [1, None])
+def test_empty_bag_embeds_to_zero_even_if_the_combiner_maps_zeros_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, max_length: int | None
+) -> None:
+    module = ModuleType("recsys.sample_of_tests")
+    module.PlusOne = PlusOne  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    spec = FeatureSpec(name="a", embedding_dim=4, num_embeddings=3, max_length=max_length)
+    (entry,) = FullConfig().plan([spec]).features
+    entry = replace(entry, combiner=Component(f"{module.__name__}.PlusOne"))
+    collection = PlannedEmbeddingBagCollection(
+        TablePlan(tables=(TableSpec(name="table_a", num_embeddings=3, embedding_dim=4),), features=(entry,))
+    )
+    out = collection(reference.jagged({"a": [[], [2], []]})).values()
+    weight = reference.table_parameters(collection)["table_a"]
+    torch.testing.assert_close(out, torch.stack([torch.zeros(4), weight[2] + 1, torch.zeros(4)]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
