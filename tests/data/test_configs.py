@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 
 from recsys.core.errors import ConfigError
 from recsys.core.jsonable import build_config
-from recsys.core.schema import IdEncoding, KeyType, Pooling
+from recsys.core.schema import IdEncoding, KeyType
+from recsys.core.specs import Pooling
 from recsys.data.dataset import Dataset, SplitConfig, SplitMethod
 from recsys.data.table import FileKind, TableDataset
 
