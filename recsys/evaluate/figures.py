@@ -144,10 +144,11 @@ def training_figure(history: Sequence[dict[str, float]]) -> str:
                 epochs, [row.get(key, math.nan) for row in history], "o-", color=colour, label=label, markersize=4
             )
         losses.set_title("log loss")
-        losses.legend(loc="upper right")
+        losses.legend(loc="best")
         aucs = [row.get("validation_auc", math.nan) for row in history]
         quality.plot(epochs, aucs, "o-", color=FIRST, markersize=4)
         quality.set_title("validation AUC")
+        quality.margins(y=0.16)  # room for the label above the best point
         _mark_best(quality, epochs, aucs)
         for axes in (losses, quality):
             axes.set_xlabel("epoch")
@@ -166,7 +167,7 @@ def _mark_best(axes: Axes, epochs: Sequence[float], aucs: Sequence[float]) -> No
         axes.annotate(
             f"best {best:.4f}",
             (epoch, best),
-            (0, -14),
+            (0, 8),
             textcoords="offset points",
             ha="center",
             color=INK,
