@@ -30,7 +30,8 @@ help:  ## this list
 demo: $(READY)  ## ends by saying where the report and the bundle are
 	@started=$$SECONDS
 	$(BIN)/python -m pipelines.run experiment=demo $(ARGS)
-	$(BIN)/python -m pipelines.predict experiment=demo
+	echo "demo: scoring raw rows with the exported file, in a process that cannot import this project"
+	$(BIN)/python -I tools/serve_example/score.py runs/demo/export
 	echo "demo: done in $$((SECONDS - started)) s; everything it made is in runs/demo/"
 
 test: $(READY)

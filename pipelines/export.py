@@ -11,6 +11,7 @@ from pipelines.entry import stage_main
 from pipelines.model import PlannedModel, build_model
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from recsys.core.manifest import Manifest
+from recsys.core.schema import Schema
 from recsys.data.encoder import load_encoder
 from recsys.data.ingest import RAW_SAMPLE_NAME
 from recsys.data.loader import LoaderOptions, ParquetLoader
@@ -21,6 +22,9 @@ from recsys.export.parity import Metrics
 from recsys.metrics import auc, log_loss
 from recsys.train import checkpoint
 from recsys.train.tables import table_of
+
+
+EXAMPLE_ROWS = 100
 
 
 def work(run: Run) -> None:
@@ -50,9 +54,17 @@ def work(run: Run) -> None:
             metrics=Metrics(auc=lambda y, x: auc(y, x).value, log_loss=lambda y, x: log_loss(y, x).value),
             lineage=lineage,
         )
-        count = min(run.config.export.num_golden_rows, golden.labels.numel())
-        scores = pl.DataFrame({"logit": golden.logits[:count].numpy(), "label": golden.labels[:count].numpy()})
-        raw.head(count).hstack(scores.rename({"label": "golden_label"})).write_parquet(folder / "golden.parquet")
+        _write_golden(folder, raw, golden, manifest.schema, count=run.config.export.num_golden_rows)
+
+
+def _write_golden(folder: Path, raw: pl.DataFrame, golden: Golden, schema: Schema, *, count: int) -> None:
+    """Raw rows with their expected scores, as Parquet; the first of them as CSV, as a client might send them."""
+    scores = pl.DataFrame({"logit": golden.logits.numpy(), "golden_label": golden.labels.numpy()})
+    raw.hstack(scores).head(count).write_parquet(folder / "golden.parquet")
+    columns = [feature.name for feature in (*schema.numeric, *schema.categorical)]
+    separators = {feature.name: feature.separator for feature in schema.categorical if feature.multi_valued}
+    joined = [pl.col(name).cast(pl.List(pl.String)).list.join(separators[name]) for name in separators]
+    raw.head(EXAMPLE_ROWS).select(columns).with_columns(joined).write_csv(folder / "example.csv")
 
 
 def _load_best(built: PlannedModel, best: Path) -> dict[str, Tensor]:
