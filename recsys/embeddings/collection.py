@@ -32,13 +32,15 @@ def lookup_key(feature: str, lookup: int) -> str:
 class _Lookups(nn.Module):
     """Remaps and combiners of some features, and the rewriting of logical ids into physical look-ups."""
 
-    def __init__(self, entries: tuple[FeaturePlan, ...]) -> None:
+    def __init__(self, entries: tuple[FeaturePlan, ...], device: torch.device | None) -> None:
         super().__init__()
         self.entries = entries
         # Lists, not dicts: a ModuleDict cannot hold a feature called "type" or "keys".
         self.remaps = nn.ModuleList(entry.remap.build() for entry in entries)
         self.combiners = nn.ModuleList(entry.combiner.build() for entry in entries)
         assert all(isinstance(remap, Remap) for remap in self.remaps)
+        if device is not None and device.type != "meta":  # what remaps own is part of the plan, and needs its values
+            self.to(device)
         self.keys = [lookup_key(e.feature.name, t) for e in entries for t in range(len(e.tables))]
 
     def feature_names(self, table: str) -> list[str]:
@@ -56,7 +58,11 @@ class _Lookups(nn.Module):
         for remap, jagged, entry in zip(self.remaps, inputs, self.entries, strict=True):
             values.append(remap(jagged.values()).reshape(-1))
             lengths += [jagged.lengths()] * len(entry.tables)
-        return KeyedJaggedTensor(keys=self.keys, values=torch.cat(values), lengths=torch.cat(lengths))
+        # Said here, because TorchRec would ask the device for it, and wait.
+        counts = [j.values().numel() for j, entry in zip(inputs, self.entries, strict=True) for _ in entry.tables]
+        return KeyedJaggedTensor(
+            keys=self.keys, values=torch.cat(values), lengths=torch.cat(lengths), length_per_key=counts
+        )
 
     def combine(self, number: int, ids: Tensor, looked_up: dict[str, Tensor], tables: dict[str, TableSpec]) -> Tensor:
         """Embedding of feature `number` from its rows, without the columns that pad them."""
@@ -76,7 +82,7 @@ class PlannedEmbeddingCollection(EmbeddingCollectionInterface):
         super().__init__()
         self.plan = plan
         self._tables = {table.name: table for table in plan.tables}
-        self.lookups = _Lookups(plan.features)
+        self.lookups = _Lookups(plan.features, device)
         widths = sorted({table.storage_dim for table in plan.tables})
         self.collections = nn.ModuleList(
             EmbeddingCollection(
@@ -147,7 +153,7 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
         self._tables = {table.name: table for table in plan.tables}
         per_id = _per_id_features(plan)
         pooled = tuple(entry for entry in plan.features if entry.feature.name not in per_id)
-        self.lookups = _Lookups(pooled)
+        self.lookups = _Lookups(pooled, device)
         self.pooled = _bags(plan, self.lookups, device) if pooled else None
         unpooled = tuple(entry for entry in plan.features if entry.feature.name in per_id)
         self.unpooled = PlannedEmbeddingCollection(_subplan(plan, unpooled), device) if unpooled else None
@@ -265,7 +271,8 @@ def _one_id_per_row(jagged: JaggedTensor) -> Tensor:
 
 
 def _sum_pool(values: Tensor, lengths: Tensor) -> Tensor:
-    rows = torch.repeat_interleave(torch.arange(lengths.numel(), device=lengths.device), lengths)
+    places = torch.arange(lengths.numel(), device=lengths.device)
+    rows = torch.repeat_interleave(places, lengths, output_size=values.shape[0])  # else it waits for the device to say
     return values.new_zeros(lengths.numel(), values.shape[1]).index_add(0, rows, values)
 
 
