@@ -59,7 +59,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.=,+/-]+", self.name) or ".." in self.name:
-            raise ConfigError(f"name={self.name!r}: must be a folder name of letters, digits, '-', '_', '.', '=', ',' and '/'.")
+            raise ConfigError(
+                f"name={self.name!r}: must be a folder name of letters, digits, '-', '_', '.', '=', ',' and '/'."
+            )
 
 
 @dataclass(frozen=True)

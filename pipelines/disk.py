@@ -27,7 +27,7 @@ def no_space_told(work: str, result: Path) -> Iterator[None]:
         if not is_full(error):
             raise
         raise StageError(
-            f"no space left on the disk while {work} wrote for {result} ({str(error).strip()[-200:]}). What was there before "
+            f"no space left on the disk while {work} wrote for {result} ({' '.join(str(error).split())[-200:]}). What was there before "
             "is as it was. Free some space, or choose a folder on another disk (runs=…), and start again."
         ) from error
 

@@ -93,7 +93,9 @@ def relaunch(module: str, num_processes: int) -> None:
     overrides = list(HydraConfig.get().overrides.task)
     result = subprocess.run([*torchrun, "-m", module, *overrides], check=False)
     if result.returncode:
-        raise RecsysError(f"{module} failed on one of {num_processes} ranks (exit status {result.returncode}); its message is above.")
+        raise RecsysError(
+            f"{module} failed on one of {num_processes} ranks (exit status {result.returncode}); its message is above."
+        )
 
 
 def _plain(text: str) -> str:

@@ -34,7 +34,9 @@ class StageKey:
 
     def values(self) -> dict[str, Any]:
         """As JSON values, comparable with those read back from a file."""
-        plain: dict[str, Any] = json.loads(json.dumps({"stage": self.stage, "config": self.config, "inputs": self.inputs}))
+        plain: dict[str, Any] = json.loads(
+            json.dumps({"stage": self.stage, "config": self.config, "inputs": self.inputs})
+        )
         return plain
 
 
@@ -57,7 +59,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     record = _read(folder)
     if record is None or not record.get("finished"):
         state = "is unfinished" if folder.exists() or _aside(folder).exists() else "does not exist"
-        raise StageError(f"{folder} {state}. Run the stage that writes it first (`python -m pipelines.run` runs all of them).")
+        raise StageError(
+            f"{folder} {state}. Run the stage that writes it first (`python -m pipelines.run` runs all of them)."
+        )
     return record
 
 
@@ -117,7 +121,9 @@ def _locked(folder: Path) -> Iterator[None]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         opened = path.open("w")
     except OSError as error:
-        raise StageError(f"{path}: cannot be written ({error.strerror}). Set runs=<a folder you may write to>.") from error
+        raise StageError(
+            f"{path}: cannot be written ({error.strerror}). Set runs=<a folder you may write to>."
+        ) from error
     with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -219,7 +225,9 @@ def _difference(found: Any, wanted: Any, where: str = "") -> str:
     if isinstance(found, dict) and isinstance(wanted, dict):
         for name in sorted({*found, *wanted} & {*wanted, "stage", "config", "inputs"}):
             if found.get(name) != wanted.get(name):
-                return _difference(found.get(name), wanted.get(name), f"{where}.{name}".removeprefix(".config").lstrip("."))
+                return _difference(
+                    found.get(name), wanted.get(name), f"{where}.{name}".removeprefix(".config").lstrip(".")
+                )
     return f"{where or 'key'} is {found!r} there, {wanted!r} here"
 
 

@@ -93,9 +93,16 @@ def load(folder: Path, tensors: dict[str, Any], *, alone: bool = False) -> None:
             dcp.load(tensors, checkpoint_id=folder, no_dist=alone)
     except (Exception, CheckpointException) as error:  # DCP's wrapper hides the cause's type, and is no Exception
         raise CheckpointError(
-            f"{folder}: cannot be loaded into this model ({type(error).__name__}: {str(error).strip()[-500:]}). "
+            f"{folder}: cannot be loaded into this model ({_reason(error)}). "
             "It was written for another model, or its files are damaged; train again or restore it."
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """In one line, what went wrong on the first rank that failed; DCP's own text holds the tracebacks of all."""
+    failures = list(getattr(error, "failures", {}).values())
+    cause = failures[0][0] if failures else error
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
 
 
 @contextmanager

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from pipelines import evaluate, export, ingest, predict, train
+from pipelines import entry, evaluate, export, ingest, predict, train
 from pipelines import run as everything
 from pipelines.config import Run, load
 from pipelines.entry import CONFIG_FOLDER
@@ -64,6 +65,20 @@ def do(stage: str, runs: Path, *overrides: str) -> Run:
     run = make_run(runs, *overrides)
     COMMANDS[stage].work(run)
     return run
+
+
+def command_line(stage: str, runs: Path, *overrides: str) -> int:
+    """Exit status of the command, called in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        # The command's own logging would outlive it here.
+        patch.setattr(entry, "set_up_logging", lambda: None)
+        patch.setattr(sys, "argv", [f"pipelines.{stage}", *overrides, f"runs={runs}"])
+        patch.setenv("HYDRA_FULL_ERROR", "1")
+        try:
+            COMMANDS[stage].main()
+        except SystemExit as ended:
+            return int(ended.code or 0)
+    return 0
 
 
 def command(stage: str, runs: Path, *overrides: str) -> list[str]:
