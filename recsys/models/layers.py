@@ -15,6 +15,28 @@ def linear(input_dim: int, output_dim: int, *, bias: bool = True) -> nn.Linear:
     return layer
 
 
+class Dropout(nn.Module):
+    """Zero each value with probability `rate` while training, and scale the rest up to keep the mean.
+
+    `torch.nn.Dropout` draws one random number a value, which on a CPU takes longer than the layer's matrix product.
+    This draws 16 random bits a value, four values a draw: a quarter of the time. The rate is rounded to 1 / 65,536.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.threshold = round(rate * 65536)
+        self.scale = 65536 / (65536 - self.threshold)
+        self.lowest = -(2**63)  # an attribute: TorchScript takes the expression for a float
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the shape and type of `inputs`."""
+        if not self.training:
+            return inputs
+        draws = torch.empty((inputs.numel() + 3) // 4, dtype=torch.int64, device=inputs.device)
+        bits = draws.random_(self.lowest, None).view(torch.int16)[: inputs.numel()].view(inputs.shape)
+        return inputs * ((bits >= self.threshold - 32768).to(inputs.dtype) * self.scale)
+
+
 class MLP(nn.Module):
     """Hidden layers, each Linear, BatchNorm (if asked for), ReLU, Dropout in this order.
 
@@ -30,7 +52,7 @@ class MLP(nn.Module):
                 layers.append(nn.BatchNorm1d(width_out))
             layers.append(nn.ReLU())
             if dropout > 0:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -53,8 +75,9 @@ class CrossNetV2(nn.Module):
         """Map x_0 of shape (B, width) to x_L of the same shape and type."""
         crossed = inputs
         for layer in self.layers:
-            # One pass over memory instead of two; under autocast it keeps the running sum in the type of `inputs`.
-            crossed = torch.addcmul(crossed, inputs, layer(crossed))
+            # Under autocast the layer answers in bfloat16. Converted once, product and sum stay in the type of `inputs`;
+            # operators of two types at once are slow on a CPU.
+            crossed = crossed + inputs * layer(crossed).to(inputs.dtype)
         return crossed
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from recsys.models.dcnv2 import DCNv2Config, Structure
 from recsys.models.deepfm import DeepFMConfig
 from recsys.models.dlrm import DLRMConfig, Interaction
-from recsys.models.layers import MLP, CrossNetV2, PairwiseDots, pairwise_sum
+from recsys.models.layers import MLP, CrossNetV2, Dropout, PairwiseDots, pairwise_sum
 from recsys.models.lr import LRConfig
 from tests.models.world import build, columns, inputs
 
@@ -148,7 +148,7 @@ def test_lr_by_hand(num_dense: int) -> None:
 
 def test_mlp_layers_stand_in_the_order_of_bars() -> None:
     mlp = MLP(3, [5, 4], batch_norm=True, dropout=0.5)
-    assert [type(layer) for layer in mlp.layers] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout] * 2
+    assert [type(layer) for layer in mlp.layers] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, Dropout] * 2
 
 
 def test_mlp_without_batch_norm_and_dropout() -> None:

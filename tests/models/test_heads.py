@@ -129,7 +129,7 @@ def test_gradient_reaches_every_parameter_and_every_embedding(name: str, num_den
 def test_logits_of_a_row_do_not_depend_on_its_neighbours(name: str) -> None:
     head = build(SMALL[name], 3).eval()
     dense, embeddings = inputs(SMALL[name], 3)
-    torch.testing.assert_close(head(dense, embeddings)[2:3], head(dense[2:3], embeddings[2:3]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(head(dense, embeddings)[2:3], head(dense[2:3], embeddings[2:3]), rtol=1e-6, atol=1e-6)
 
 
 @EVERY_FORM
