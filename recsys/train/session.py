@@ -11,6 +11,7 @@ import torch.distributed as dist
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBatchedEmbeddingBagsCodegen
 from torch import nn
+from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
@@ -110,6 +111,11 @@ def process_group(config: DeviceConfig) -> Iterator[torch.device]:
 
 def shard(model: nn.Module, optimizer: OptimizerConfig, run_on: DeviceConfig, device: torch.device) -> Session:
     """Lay the model's tables over the ranks and give everything its optimizer."""
+    if run_on.table_memory is TableMemory.UVM_CACHING and device.type == "cpu":
+        raise ConfigError(
+            "run_on.table_memory=uvm_caching keeps tables in host memory behind a GPU's cache, and run_on.device=cpu "
+            "has no GPU. Set run_on.table_memory=device."
+        )
     fused = optimizer.table is not TableOptimizer.ADAM or device.type == "cuda"
     sharders = _sharders(optimizer, run_on, fused=fused)
     plan = _sharding_plan(model, sharders, device)
@@ -223,7 +229,8 @@ def _with_optimizers(
     )
 
 
-def _dense_optimizer(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+def _dense_optimizer(parameters: list[torch.Tensor | ShardedTensor], config: OptimizerConfig) -> torch.optim.Optimizer:
+    dense: list[torch.Tensor] = list(parameters)  # TorchRec types them wider than what is not fused can be
     if config.dense is DenseOptimizer.ADAMW:
-        return torch.optim.AdamW(parameters, lr=config.dense_learning_rate, weight_decay=config.dense_weight_decay)
-    return torch.optim.Adam(parameters, lr=config.dense_learning_rate, weight_decay=config.dense_weight_decay)
+        return torch.optim.AdamW(dense, lr=config.dense_learning_rate, weight_decay=config.dense_weight_decay)
+    return torch.optim.Adam(dense, lr=config.dense_learning_rate, weight_decay=config.dense_weight_decay)
