@@ -20,6 +20,7 @@ from recsys.core.modules import Combiner, Remap
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import Pooling, TableSpec
 from recsys.embeddings.combiners import Concat, Only
+from recsys.embeddings.pooling import one_id_per_row, sum_pool
 
 ConfigT = TypeVar("ConfigT", EmbeddingBagConfig, EmbeddingConfig)
 
@@ -177,7 +178,7 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
             embeddings = self._pooled_embeddings(by_source, looked_up.to_dict())
         if self.unpooled is not None:
             for name, jagged in self.unpooled(features).items():
-                embeddings[name] = _sum_pool(jagged.values(), jagged.lengths())
+                embeddings[name] = sum_pool(jagged.values(), jagged.lengths())
         outputs = []
         for entry in self.plan.features:
             embedding = embeddings[entry.feature.name]
@@ -198,7 +199,7 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
         for number, entry in enumerate(self.lookups.entries):
             jagged = by_source[entry.feature.source]
             linear = _is_linear(self.lookups.combiners[number])
-            ids = jagged.values() if linear else _one_id_per_row(jagged)
+            ids = jagged.values() if linear else one_id_per_row(jagged)
             embedding = self.lookups.combine(number, ids, rows, self._tables)
             if not linear:  # a combiner with weights may map "no row" to something else than zeros
                 embedding = embedding * (jagged.lengths() > 0).unsqueeze(1)
@@ -260,20 +261,6 @@ def _per_id_features(plan: TablePlan) -> set[str]:
 def _subplan(plan: TablePlan, entries: tuple[FeaturePlan, ...]) -> TablePlan:
     used = {name for entry in entries for name in entry.tables}
     return TablePlan(tables=tuple(t for t in plan.tables if t.name in used), features=entries)
-
-
-def _one_id_per_row(jagged: JaggedTensor) -> Tensor:
-    """The id of each row of a single-valued feature, (B,); any id where the row has none."""
-    torch._assert_async((jagged.lengths() <= 1).all(), "a feature planned as single-valued has a row of several ids")
-    if jagged.values().numel() == 0:
-        return torch.zeros_like(jagged.lengths(), dtype=torch.int64)
-    return jagged.values()[jagged.offsets()[:-1].clamp(max=jagged.values().numel() - 1)]
-
-
-def _sum_pool(values: Tensor, lengths: Tensor) -> Tensor:
-    places = torch.arange(lengths.numel(), device=lengths.device)
-    rows = torch.repeat_interleave(places, lengths, output_size=values.shape[0])  # else it waits for the device to say
-    return values.new_zeros(lengths.numel(), values.shape[1]).index_add(0, rows, values)
 
 
 class _TableInit:
