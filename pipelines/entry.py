@@ -4,8 +4,9 @@ import difflib
 import functools
 import logging
 import os
-import subprocess
 import sys
+import uuid
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -16,6 +17,8 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipelines.config import Run, load
 from recsys.core.errors import RecsysError
@@ -50,7 +53,8 @@ def stage_main(work: Callable[[Run], None]) -> Callable[[], None]:
 
 def refuse(message: str) -> NoReturn:
     """Tell the user what is wrong and end with status 1."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_plain(message)}")
+    rank = f" on rank {os.environ['RANK']}" if launched_by_torchrun() else ""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error{rank}:[/] {_plain(message)}")
     sys.exit(1)
 
 
@@ -75,6 +79,7 @@ def set_up_logging() -> None:
         logging.getLogger(name).setLevel(logging.INFO if main else logging.WARNING)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torchrec|torch\.distributed")  # their own calls
     logging.getLogger().addFilter(lambda record: record.name != "root" or record.levelno >= logging.ERROR)
 
 
@@ -84,18 +89,29 @@ def launched_by_torchrun() -> bool:
 
 
 def relaunch(module: str, num_processes: int) -> None:
-    """Run this command's stage as `num_processes` ranks on this machine.
+    """Run this command's stage as `num_processes` ranks on this machine, as torchrun would.
 
     Raises:
         RecsysError: a rank failed; it has told why.
     """
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-    overrides = list(HydraConfig.get().overrides.task)
-    result = subprocess.run([*torchrun, "-m", module, *overrides], check=False)
-    if result.returncode:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // num_processes, 1)))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the ranks speak for themselves
+    # What `torchrun --standalone` does, without another start of Python and without its traceback.
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num_processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", module, *HydraConfig.get().overrides.task)
+    except ChildFailedError as error:
         raise RecsysError(
-            f"{module} failed on one of {num_processes} ranks (exit status {result.returncode}); its message is above."
-        )
+            f"{module} failed on rank {error.get_first_failure()[0]} of {num_processes}; its message is above."
+        ) from error
 
 
 def _plain(text: str) -> str:

@@ -86,11 +86,15 @@ def command(stage: str, runs: Path, *overrides: str) -> list[str]:
     return [sys.executable, "-m", f"pipelines.{stage}", *overrides, f"runs={runs}"]
 
 
+def environment() -> dict[str, str]:
+    """Of a process that shares the machine with others."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
 def call(stage: str, runs: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """Run a stage as a user would, in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        command(stage, runs, *overrides), capture_output=True, text=True, env=environment, check=False, timeout=300
+        command(stage, runs, *overrides), capture_output=True, text=True, env=environment(), check=False, timeout=300
     )
 
 
