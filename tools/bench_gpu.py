@@ -41,7 +41,7 @@ from recsys.train.config import DeviceConfig, Sharding
 from recsys.train.session import process_group
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, it would not find its other half
-from tools.gpu_contestants import NUM_FEATURES, Contestant, bytes_moved, contestants  # noqa: E402
+from tools.gpu_contestants import NUM_FEATURES, Contestant, bytes_moved, contestants
 
 NUM_BATCHES = 4
 """Batches that turns go through in a circle."""
