@@ -31,6 +31,7 @@ class PredictConfig:
     bundle: str = ""  # folder; empty: this run's own
     input: str = ""  # raw rows, CSV/TSV/Parquet; empty: the run's raw test rows
     columns: list[str] = field(default_factory=list)  # names of the input's columns, where its text has no header line
+    quoted: bool = True  # its text values may stand between double quotes, as in the dataset config
     output: str = ""  # Parquet file; empty: predict/scores.parquet of the run
     row_type: RowType = RowType.FLOAT32  # which model of the bundle
     batch_size: int = 65_536

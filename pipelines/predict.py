@@ -49,7 +49,8 @@ def predict(bundle: Path, source: Path, target: Path, config: PredictConfig) -> 
     """
     manifest = BundleManifest.read(bundle)
     schema, served = manifest.schema, load_scripted(manifest.model_path(bundle, config.row_type))
-    frames = read_raw(source, schema, columns=tuple(config.columns), chunk_rows=config.batch_size)
+    columns = tuple(config.columns)
+    frames = read_raw(source, schema, columns=columns, quoted=config.quoted, chunk_rows=config.batch_size)
     with torch.inference_mode(), ProgressBar("predict", total=0) as bar, _written(target) as write:
         rows = 0
         for frame in frames:

@@ -169,17 +169,18 @@ def tensors_of(frame: pl.DataFrame, schema: Schema) -> dict[str, Tensor]:
 
 
 def read_raw(
-    path: Path, schema: Schema, *, columns: tuple[str, ...] = (), chunk_rows: int = 65_536
+    path: Path, schema: Schema, *, columns: tuple[str, ...] = (), quoted: bool = True, chunk_rows: int = 65_536
 ) -> Iterator[pl.DataFrame]:
     """Rows to be scored, from a .csv, .tsv or .parquet file, normalised, with `__row__` (Int64, from 0).
 
     Args:
         columns: names of a text file's columns when it has no header.
+        quoted: values of a text file may stand between double quotes.
     Raises:
         DataError: the file is unreadable, lacks a feature of the schema, or holds a bad value.
     """
     row = 0
-    for frame in reader_for(path, columns=columns).frames(path, chunk_rows):
+    for frame in reader_for(path, columns=columns, quoted=quoted).frames(path, chunk_rows):
         frame = normalise(frame, schema, Origin(path=str(path), first_row=row), label=False)
         yield frame.with_columns(pl.int_range(row, row + frame.height, dtype=pl.Int64, eager=True).alias(ROW))
         row += frame.height

@@ -212,11 +212,12 @@ def unreadable_parquet(path: Path, error: Exception) -> DataError:
     )
 
 
-def reader_for(path: Path, *, columns: tuple[str, ...] = ()) -> TextReader | ParquetReader:
+def reader_for(path: Path, *, columns: tuple[str, ...] = (), quoted: bool = True) -> TextReader | ParquetReader:
     """The reader that a file's name asks for: `.parquet`; `.tsv` or `.csv`, plain or with `.gz` or `.zst` behind.
 
     Args:
         columns: names of a text file's columns when it has no header.
+        quoted: text values may stand between double quotes, as `TableDataset` has it too.
     Raises:
         ConfigError: the ending is none of these.
     """
@@ -225,9 +226,9 @@ def reader_for(path: Path, *, columns: tuple[str, ...] = ()) -> TextReader | Par
     if kind == ".parquet":
         return ParquetReader()
     if kind == ".csv":
-        return TextReader(separator=",", columns=columns)
+        return TextReader(separator=",", columns=columns, quoted=quoted)
     if kind in (".tsv", ".txt"):
-        return TextReader(separator="\t", columns=columns, quoted=False)
+        return TextReader(separator="\t", columns=columns, quoted=quoted)
     raise ConfigError(
         f"{path}: unknown kind of file. Name it .csv, .tsv or .parquet (text also with .gz or .zst behind)."
     )

@@ -62,7 +62,9 @@ class TableDataset:
     def _reader(self) -> Reader:
         if self.kind is FileKind.PARQUET:
             return ParquetReader()
-        return TextReader(separator=self.separator, columns=self.columns, quoted=self.quoted)
+        # A command line gives the two characters `\t`; in a yaml's double quotes they are a tab.
+        separator = self.separator.replace("\\t", "\t")
+        return TextReader(separator=separator, columns=self.columns, quoted=self.quoted)
 
     def _files(self) -> tuple[RawFile, ...]:
         given = {"train": self.train, "validation": self.validation, "test": self.test}

@@ -20,9 +20,13 @@ from tests.pipelines.world import composed
 CONF = Path(__file__).resolve().parents[2] / "conf"
 GROUPS = ("dataset", "model", "embedding", "train", "evaluate", "export")
 OPTIONS = sorted(
-    (group, str(path.relative_to(CONF / group).with_suffix(""))) for group in GROUPS for path in (CONF / group).rglob("*.yaml")
+    (group, str(path.relative_to(CONF / group).with_suffix("")))
+    for group in GROUPS
+    for path in (CONF / group).rglob("*.yaml")
 )
-EXPERIMENTS = sorted(str(path.relative_to(CONF / "experiment").with_suffix("")) for path in (CONF / "experiment").rglob("*.yaml"))
+EXPERIMENTS = sorted(
+    str(path.relative_to(CONF / "experiment").with_suffix("")) for path in (CONF / "experiment").rglob("*.yaml")
+)
 LEFT_OUT = {
     ("dataset", "parquet"): {"separator", "columns", "quoted"},  # of text files
 }
@@ -80,7 +84,9 @@ def test_option_lists_every_key(group: str, option: str) -> None:
     values = option_values(group, option)
     lacking = set(absent(load_class(values["_target_"]), values, group))
     lacking -= {f"{group}.{name}" for name in LEFT_OUT.get((group, option), set())}
-    assert not lacking, f"conf/{group}/{option}.yaml does not list {sorted(lacking)}: they could not be given as key=value"
+    assert not lacking, (
+        f"conf/{group}/{option}.yaml does not list {sorted(lacking)}: they could not be given as key=value"
+    )
 
 
 @pytest.mark.parametrize("group", ["train", "evaluate", "export"])

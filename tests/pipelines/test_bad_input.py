@@ -44,16 +44,28 @@ def parquet(frame: pl.DataFrame, folder: Path) -> bytes:
 
 CSV: dict[str, tuple[Callable[[], bytes], str]] = {
     "missing column": (lambda: csv(good().drop("item")), r"raw.csv: column\(s\) \['item'\] of the schema are missing"),
-    "wrong type": (lambda: csv(late("price", "cheap")), r"raw.csv, row 151 .*column 'price': 'cheap' is not a number. Correct it"),
+    "wrong type": (
+        lambda: csv(late("price", "cheap")),
+        r"raw.csv, row 151 .*column 'price': 'cheap' is not a number. Correct it",
+    ),
     "infinity": (lambda: csv(late("price", float("inf"))), r"row 151 .*column 'price': 'inf' is infinite .* Clip it"),
-    "id of the wrong type": (lambda: csv(late("user", "bob")), r"row 151 .*column 'user': 'bob' is no signed 64-bit integer"),
-    "label outside {0, 1}": (lambda: csv(late("y", 2)), r"row 151 .*column 'y': '2' is not a label. Labels must be 0 or 1"),
+    "id of the wrong type": (
+        lambda: csv(late("user", "bob")),
+        r"row 151 .*column 'user': 'bob' is no signed 64-bit integer",
+    ),
+    "label outside {0, 1}": (
+        lambda: csv(late("y", 2)),
+        r"row 151 .*column 'y': '2' is not a label. Labels must be 0 or 1",
+    ),
     "no label": (lambda: csv(late("y", None)), r"row 151 .*column 'y': None is not a label"),
     "empty file": (lambda: b"", r"raw.csv: the file holds no rows. Remove it"),
     "cut off": (lambda: csv(good())[:-12], r"raw.csv, line 201: \d value\(s\), expected 4"),
 }
 PARQUET: dict[str, tuple[Callable[[Path], bytes], str]] = {
-    "truncated": (lambda folder: parquet(good(), folder)[:-100], r"raw.parquet: not a readable Parquet file .*truncated"),
+    "truncated": (
+        lambda folder: parquet(good(), folder)[:-100],
+        r"raw.parquet: not a readable Parquet file .*truncated",
+    ),
     "empty file": (lambda folder: b"", r"raw.parquet: not a readable Parquet file|holds no rows"),
     "no rows": (lambda folder: parquet(good().head(0), folder), r"raw.parquet: the file holds no rows"),
     "infinity": (lambda folder: parquet(late("price", float("-inf")), folder), r"row 151 .*'price': -inf is infinite"),
@@ -73,7 +85,9 @@ class World:
     overrides: tuple[str, ...] = SMALL
 
 
-def refused(stage: str, world: World, error: type[RecsysError], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def refused(
+    stage: str, world: World, error: type[RecsysError], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The stage raises this error; as a command it tells it and ends with status 1; what was finished stays as it was."""
     before, ready = contents(world.runs), finished(world.runs)
     with pytest.raises(error, match=message):
@@ -166,10 +180,30 @@ STAGE_CASES: dict[str, tuple[str, Callable[[World], None], type[RecsysError], st
         ConfigError,
         r"FullConfig needs [\d,]+ bytes, above the budget of 1,048 \(budget_mib=0.001.*Raise the budget to [\d.]+ MiB or more",
     ),
-    "evaluate another plan": ("evaluate", other_plan, CheckpointError, r"best holds a checkpoint of embedding plan \w+, but this"),
-    "export another plan": ("export", other_plan, CheckpointError, r"best holds a checkpoint of embedding plan \w+, but this"),
-    "damaged checkpoint": ("evaluate", damaged_checkpoint, CheckpointError, r"best: cannot be loaded.*train again or restore it"),
-    "damaged, exported": ("export", damaged_checkpoint, CheckpointError, r"best: cannot be loaded.*train again or restore it"),
+    "evaluate another plan": (
+        "evaluate",
+        other_plan,
+        CheckpointError,
+        r"best holds a checkpoint of embedding plan \w+, but this",
+    ),
+    "export another plan": (
+        "export",
+        other_plan,
+        CheckpointError,
+        r"best holds a checkpoint of embedding plan \w+, but this",
+    ),
+    "damaged checkpoint": (
+        "evaluate",
+        damaged_checkpoint,
+        CheckpointError,
+        r"best: cannot be loaded.*train again or restore it",
+    ),
+    "damaged, exported": (
+        "export",
+        damaged_checkpoint,
+        CheckpointError,
+        r"best: cannot be loaded.*train again or restore it",
+    ),
     "no checkpoint": ("evaluate", no_checkpoint, CheckpointError, r"state.json: cannot be read"),
 }
 
@@ -217,7 +251,10 @@ def infinite_rows(world: World) -> None:
 
 PREDICT_CASES: dict[str, tuple[Callable[[World], None], str]] = {
     "rows of another schema": (rows_of_another_schema, r"rows.csv: column\(s\) \['I1', .*\] of the schema are missing"),
-    "bundle of another schema": (bundle_of_another_schema, r"the bundle was exported with schema \w+, the data has schema \w+"),
+    "bundle of another schema": (
+        bundle_of_another_schema,
+        r"the bundle was exported with schema \w+, the data has schema \w+",
+    ),
     "no bundle": (no_bundle, r"small/export/.*: no such file, so this is no bundle. Run the export stage"),
     "damaged bundle": (damaged_bundle, r"model.pt: damaged, .* Copy the bundle again, or export again"),
     "no rows": (empty_rows, r"rows.parquet: (no rows to score|the file holds no rows)"),
@@ -246,7 +283,15 @@ def small_disk(limit_bytes: int) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("stage", "limit_bytes"),
-    [("ingest", 0), ("ingest", 20_000), ("train", 2_000), ("train", 20_000), ("evaluate", 20_000), ("export", 20_000), ("predict", 2_000)],
+    [
+        ("ingest", 0),
+        ("ingest", 20_000),
+        ("train", 2_000),
+        ("train", 20_000),
+        ("evaluate", 20_000),
+        ("export", 20_000),
+        ("predict", 2_000),
+    ],
 )
 def test_full_disk(stage: str, limit_bytes: int, world: World) -> None:
     """The disk fills up beside finished results, which stay; once there is space the stage goes on to its end."""
@@ -268,4 +313,10 @@ def test_full_disk(stage: str, limit_bytes: int, world: World) -> None:
 
 def test_second_run_in_the_same_folder(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.overrides = (*SMALL, "seed=2")
-    refused("train", world, StageError, r"small/train holds another result \(seed is 1 there, 2 here\). Choose another name=", capsys)
+    refused(
+        "train",
+        world,
+        StageError,
+        r"small/train holds another result \(seed is 1 there, 2 here\). Choose another name=",
+        capsys,
+    )

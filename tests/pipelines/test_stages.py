@@ -12,7 +12,9 @@ from tests.pipelines.world import MODEL, SMALL, contents, do, finished, make_run
 
 
 def times(folder: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    return {
+        str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"
+    }
 
 
 def test_a_second_run_does_nothing(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,14 +38,18 @@ def test_only_later_stages_follow_a_changed_option(runs: Path) -> None:
 
 def test_a_changed_option_needs_permission_to_replace(runs: Path) -> None:
     before = contents(runs)
-    with pytest.raises(StageError, match=r"small/train holds another result \(train.epochs is 1 there, 2 here\). .*overwrite=true"):
+    with pytest.raises(
+        StageError, match=r"small/train holds another result \(train.epochs is 1 there, 2 here\). .*overwrite=true"
+    ):
         do("run", runs, *SMALL, "train.epochs=2")
     assert contents(runs) == before
 
 
 @pytest.mark.parametrize("option", ["embedding=hash", "model.num_cross_layers=2"])
 @pytest.mark.parametrize("name", ["evaluate", "export"])
-def test_options_of_another_training_are_refused_even_when_the_stage_is_done(name: str, option: str, runs: Path) -> None:
+def test_options_of_another_training_are_refused_even_when_the_stage_is_done(
+    name: str, option: str, runs: Path
+) -> None:
     before = contents(runs)
     key = option.split("=")[0]
     with pytest.raises(StageError, match=rf"small/train was made with other options \({key}.* is .* there, .* here\)"):
@@ -80,7 +86,9 @@ def test_an_interrupted_ingest_gives_the_same_bytes(runs: Path) -> None:
     before = contents(folder)
     record = json.loads((folder / STAGE_NAME).read_text())
     aside = folder.rename(folder.with_name(folder.name + ".partial"))
-    (aside / STAGE_NAME).write_text(json.dumps({key: record[key] for key in ("stage", "config", "inputs")} | {"finished": False}))
+    (aside / STAGE_NAME).write_text(
+        json.dumps({key: record[key] for key in ("stage", "config", "inputs")} | {"finished": False})
+    )
     (aside / "manifest.json").unlink()
     (aside / "train" / "part-00000.parquet").write_bytes(b"half")
     (aside / "vocabulary" / "C1.parquet").write_bytes(b"")
@@ -138,7 +146,10 @@ def test_two_processes_do_not_write_the_same_folder(tmp_path: Path) -> None:
     other.start()
     assert held.wait(60)
     with (
-        pytest.raises(StageError, match=r"result is being written by another process \(lock .*result.lock\). Wait for it, or choose"),
+        pytest.raises(
+            StageError,
+            match=r"result is being written by another process \(lock .*result.lock\). Wait for it, or choose",
+        ),
         stage(tmp_path / "result", StageKey(stage="s", config={})),
     ):
         pass

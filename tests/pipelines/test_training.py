@@ -68,7 +68,14 @@ def test_kill_9_and_a_restart_give_the_weights_of_an_uninterrupted_run(runs: Pat
     assert history(runs, "long") == history(runs, "uninterrupted")
 
 
-RANKS = (*SMALL, "train.epochs=2", "train.batch_size=100", "train.eval_batch_size=78", "model.batch_norm=false", "model.dropout=0")
+RANKS = (
+    *SMALL,
+    "train.epochs=2",
+    "train.batch_size=100",
+    "train.eval_batch_size=78",
+    "model.batch_norm=false",
+    "model.dropout=0",
+)
 
 
 def with_scores(runs: Path, name: str, rows: Path) -> pl.DataFrame:

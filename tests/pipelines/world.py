@@ -16,7 +16,14 @@ from pipelines import run as everything
 from pipelines.config import Run, load
 from pipelines.entry import CONFIG_FOLDER
 
-COMMANDS = {"ingest": ingest, "train": train, "evaluate": evaluate, "export": export, "predict": predict, "run": everything}
+COMMANDS = {
+    "ingest": ingest,
+    "train": train,
+    "evaluate": evaluate,
+    "export": export,
+    "predict": predict,
+    "run": everything,
+}
 STAGES = ("ingest", "train", "evaluate", "export")
 MODEL = (
     "model=dcnv2",
@@ -106,6 +113,6 @@ def contents(folder: Path) -> dict[str, str]:
 
 def finished(runs: Path) -> set[Path]:
     """Folders that look finished to a reader: those with a stage's record that are not aside."""
-    return {path.parent.relative_to(runs) for path in runs.rglob("stage.json") if not path.parent.name.endswith(".partial")}
-
-
+    return {
+        path.parent.relative_to(runs) for path in runs.rglob("stage.json") if not path.parent.name.endswith(".partial")
+    }
