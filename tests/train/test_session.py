@@ -1,0 +1,121 @@
+"""What a session optimises: dense Adam as plain torch does it, whole-table regularisation, learning-rate schedule, refusals."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from recsys.core.errors import CheckpointError, ConfigError
+from recsys.core.plan import TablePlan
+from recsys.embeddings.collection import PlannedEmbeddingBagCollection
+from recsys.embeddings.full import FullConfig
+from recsys.models.ctr import CtrModel
+from recsys.models.dcnv2 import DCNv2Config
+from recsys.train import checkpoint
+from recsys.train.config import DeviceConfig, OptimizerConfig, Plateau, Sharding, TableOptimizer, TrainConfig
+from recsys.train.session import Session, process_group, shard
+from recsys.train.tables import initialize_tables
+from recsys.train.trainer import Trainer
+from tests.train.worker import BATCH, FEATURES, NUM_DENSE, Ordered, Rows, build
+
+STEPS = 4
+REGULARIZER = 0.05
+
+
+@pytest.fixture
+def device() -> Iterator[torch.device]:
+    with process_group(DeviceConfig()) as found:
+        yield found
+
+
+def dense_adam(device: torch.device) -> tuple[Session, TablePlan, OptimizerConfig]:
+    config = OptimizerConfig(table=TableOptimizer.ADAM, table_learning_rate=0.02, table_regularizer=REGULARIZER)
+    model, plan = build()
+    session = shard(model, config, DeviceConfig(), device)
+    initialize_tables(session.model.state_dict(), plan, seed=5)
+    return session, plan, config
+
+
+def test_dense_adam_with_whole_table_regulariser_equals_plain_torch(device: torch.device, tmp_path: Path) -> None:
+    session, plan, config = dense_adam(device)
+    plain, _ = build()
+    plain = CtrModel(PlannedEmbeddingBagCollection(plan), plain.head)  # tables with memory
+    plain.load_state_dict({key: value.clone() for key, value in session.model.state_dict().items()})
+    tables = [p for name, p in plain.named_parameters() if name.startswith("embeddings.")]
+    rest = [p for name, p in plain.named_parameters() if name.startswith("head.")]
+    optimizer = torch.optim.Adam([{"params": tables, "lr": 0.02}, {"params": rest, "lr": 1e-3}])
+    trainer = Trainer(session, plan, TrainConfig(batch_size=BATCH, optimizer=config), tmp_path)
+    for number, batch in enumerate(Rows(0, 1).epoch(0)):
+        if number == STEPS:
+            break
+        trainer._step(batch, batch.labels.numel())
+        optimizer.zero_grad()
+        loss = nn.functional.binary_cross_entropy_with_logits(plain(batch.dense, batch.sparse), batch.labels)
+        loss = loss + REGULARIZER / 2 * sum(table.square().sum() for table in tables)
+        loss.backward()
+        nn.utils.clip_grad_norm_(plain.parameters(), 10.0)
+        optimizer.step()
+    sharded = session.model.state_dict()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(sharded[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_plateau_lowers_every_learning_rate_and_stops(device: torch.device, tmp_path: Path) -> None:
+    session, plan, optimizer = dense_adam(device)
+    plateau = Plateau(factor=0.1, min_learning_rate=1e-4, stop_after=2)
+    # Nothing improves at learning rates this low: the first epoch is the best, the next two are stale.
+    frozen = [1e-12, 1e-12]
+    session.scale_learning_rates(frozen, 1.0, 0.0)
+    config = TrainConfig(epochs=9, batch_size=BATCH, eval_batch_size=BATCH, optimizer=optimizer, plateau=plateau)
+    progress = Trainer(session, plan, config, tmp_path).run(Rows(0, 1), Ordered(0, 1), seed=1)
+    assert [record["epoch"] for record in progress.history] == [1, 2, 3]
+    assert progress.best_epoch == 1
+    assert progress.learning_rate_factor == pytest.approx(0.01)
+
+
+def test_learning_rates_fall_to_the_floor_and_no_lower(device: torch.device) -> None:
+    session, _, _ = dense_adam(device)
+    session.scale_learning_rates([0.02, 1e-3], 1e-2, 1e-4)
+    assert session.learning_rates() == pytest.approx([2e-4, 1e-4])
+
+
+def test_checkpoint_of_another_plan_is_refused(device: torch.device, tmp_path: Path) -> None:
+    session, plan, config = dense_adam(device)
+    training = TrainConfig(epochs=1, batch_size=BATCH, eval_batch_size=BATCH, optimizer=config)
+    Trainer(session, plan, training, tmp_path).run(Rows(0, 1), Ordered(0, 1), seed=1)
+    other = FullConfig().plan(FEATURES)
+    with pytest.raises(CheckpointError, match=other.fingerprint):
+        checkpoint.read_state(tmp_path / "last", other)
+    head = DCNv2Config(embedding_dim=6).build(FEATURES, NUM_DENSE)
+    model = CtrModel(PlannedEmbeddingBagCollection(other), head)
+    with pytest.raises(CheckpointError, match="written for another model"):
+        checkpoint.load(tmp_path / "last", {"model": model.state_dict()})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"table_regularizer": 0.1}, "table_regularizer=0.1 needs gradients of whole tables"),
+        ({"dense_learning_rate": 0.0}, "dense_learning_rate=0.0: must be above 0"),
+        ({"table_learning_rate": -1.0}, "table_learning_rate=-1.0: must be above 0"),
+    ],
+)
+def test_impossible_optimizers_are_refused(values: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        OptimizerConfig(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "run_on", "message"),
+    [
+        (OptimizerConfig(table=TableOptimizer.ADAM), DeviceConfig(sharding=Sharding.ROW_WISE), "Adam on a CPU"),
+        (OptimizerConfig(), DeviceConfig(sharding=Sharding.DATA_PARALLEL), "needs optimizer.table=adam"),
+    ],
+)
+def test_impossible_layouts_are_refused(
+    optimizer: OptimizerConfig, run_on: DeviceConfig, message: str, device: torch.device
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        shard(build()[0], optimizer, run_on, device)
