@@ -11,7 +11,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The disk, the user's share of it, or the largest file that is allowed, is used up."""
 
 SAID_AS = (*(f"os error {number}" for number in NO_SPACE), "unexpected pos")
-"""In messages of libraries that hide the error's number: Polars; torch's zip writer, which notices a short write only."""
+"""In messages of libraries that hide the number: Polars; torch's zip writer, which notices a short write only."""
 
 
 @contextmanager
@@ -26,9 +26,10 @@ def no_space_told(work: str, result: Path) -> Iterator[None]:
     except BaseException as error:  # torch.distributed.checkpoint's own exception is no Exception
         if not is_full(error):
             raise
+        said = " ".join(str(error).split())[-200:]
         raise StageError(
-            f"no space left on the disk while {work} wrote for {result} ({' '.join(str(error).split())[-200:]}). What was there before "
-            "is as it was. Free some space, or choose a folder on another disk (runs=…), and start again."
+            f"no space left on the disk while {work} wrote for {result} ({said}). What was there before is as it was. "
+            "Free some space, or choose a folder on another disk (runs=…), and start again."
         ) from error
 
 

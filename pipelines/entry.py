@@ -1,4 +1,4 @@
-"""How every stage starts: Hydra composes, the configuration is checked, errors of the user are told without a traceback."""
+"""How every stage starts: Hydra composes, the configuration is checked, user's errors are told without a traceback."""
 
 import difflib
 import functools
@@ -41,7 +41,7 @@ def stage_main(work: Callable[[Run], None]) -> Callable[[], None]:
 
     @functools.wraps(work)
     def start() -> None:
-        # Hydra then raises what it finds wrong, so that it is told here; what is left is a bug and shows all of its traceback.
+        # Hydra then raises what it finds wrong, so that it is told here; what is left is a bug and shows its traceback.
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
         try:
             command()
@@ -65,7 +65,7 @@ def told(error: Exception, overrides: Sequence[str]) -> str:
         given = f"{error.override}: " if isinstance(error, OverrideParseException) else ""
         return given + " ".join(str(error).partition("Config search path")[0].split())
     known = [str(key) for key in cause.parent_node if key not in ("_target_", "hydra")]
-    given = next((text for text in overrides if text.lstrip("+~").split("=")[0] == cause.full_key), cause.full_key)
+    given = next((text for text in overrides if text.lstrip("+~").split("=")[0] == cause.full_key), str(cause.full_key))
     near = difflib.get_close_matches(str(cause.key), known, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     return f"{given}: no such key. {hint}There are {sorted(known)}."

@@ -62,13 +62,13 @@ def facts(run: Run, built: PlannedModel) -> dict[str, str]:
     """What a reader of the report must know about the run."""
     record = read_record(run.stage("train"))
     manifest = Manifest.read(run.stage("ingest"))
-    plan = built.plan
+    plan, mib = built.plan, built.plan.num_bytes / 2**20
     method = run.values["embedding"]["_target_"].rpartition(".")[2].removesuffix("Config")
     return {
         "run": run.config.name,
         "data set": f"{manifest.dataset}, {manifest.splits[SPLIT].num_rows:,} {SPLIT} rows",
         "model": run.values["model"]["_target_"].rpartition(".")[2].removesuffix("Config"),
-        "embedding": f"{method}, {len(plan.tables)} tables, {plan.num_bytes:,} bytes ({plan.num_bytes / 2**20:.2f} MiB)",
+        "embedding": f"{method}, {len(plan.tables)} tables, {plan.num_bytes:,} bytes ({mib:.2f} MiB)",
         "dense parameters": f"{built.num_dense_parameters:,}",
         "seed": str(run.config.seed),
         "commit": str(record.get("commit", "")),

@@ -23,7 +23,6 @@ from recsys.metrics import auc, log_loss
 from recsys.train import checkpoint
 from recsys.train.tables import table_of
 
-
 EXAMPLE_ROWS = 100
 
 
@@ -61,7 +60,7 @@ def _write_golden(folder: Path, raw: pl.DataFrame, golden: Golden, schema: Schem
     """Raw rows with their expected scores, as Parquet; the first of them as CSV, as a client might send them."""
     scores = pl.DataFrame({"logit": golden.logits.numpy(), "golden_label": golden.labels.numpy()})
     raw.hstack(scores).head(count).write_parquet(folder / "golden.parquet")
-    columns = [feature.name for feature in (*schema.numeric, *schema.categorical)]
+    columns = [*(feature.name for feature in schema.numeric), *(feature.name for feature in schema.categorical)]
     separators = {feature.name: feature.separator for feature in schema.categorical if feature.multi_valued}
     joined = [pl.col(name).cast(pl.List(pl.String)).list.join(separators[name]) for name in separators]
     raw.head(EXAMPLE_ROWS).select(columns).with_columns(joined).write_csv(folder / "example.csv")

@@ -77,8 +77,9 @@ def check_made_with(folder: Path, *, config: Mapping[str, Any], inputs: Mapping[
         plain = json.loads(json.dumps(wanted))
         if found != plain:
             raise StageError(
-                f"{folder} was made with other options ({_difference({name: found}, {name: plain})}). Give those it was "
-                f"made with, or choose another name=…, or make it anew: `python -m pipelines.{folder.name}` with overwrite=true."
+                f"{folder} was made with other options ({_difference({name: found}, {name: plain})}). Give those it "
+                "was made with, or choose another name=…, or make it anew: "
+                f"`python -m pipelines.{folder.name}` with overwrite=true."
             )
 
 
@@ -87,7 +88,7 @@ def stage(folder: Path, key: StageKey, *, overwrite: bool = False) -> Iterator[P
     """Do a stage's work once, on all ranks.
 
     Yields:
-        The folder to write into, which may hold an interrupted attempt of the same key; None if `folder` is done already.
+        The folder to write into, which may hold an interrupted attempt of the same key; None if `folder` is done.
 
     Raises:
         StageError: another process works on it, it holds something else, or the disk is full.
@@ -190,7 +191,7 @@ def _same(found: dict[str, Any], key: StageKey) -> bool:
 
 def _finish(folder: Path, key: StageKey, seconds: float) -> None:
     aside = _aside(folder)
-    # Of the key and the result's own content where the stage states it (a manifest), so that equal work gives equal inputs.
+    # Its fingerprint is of the key and of what the stage says about its result, so that equal work gives equal inputs.
     record = {
         **key.values(),
         "finished": True,

@@ -70,7 +70,7 @@ def read_state(folder: Path, plan: TablePlan) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read ({error}). Delete {folder} and train again.") from error
     if state["plan"] != plan.fingerprint:
         raise CheckpointError(
-            f"{folder} holds a checkpoint of embedding plan {state['plan']}, but this run's plan is {plan.fingerprint}. "
+            f"{folder} holds a checkpoint of embedding plan {state['plan']}, but this run has {plan.fingerprint}. "
             "Use the embedding and model options it was trained with, or another run folder."
         )
     return state
@@ -107,7 +107,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _without_notes() -> Iterator[None]:
-    """Silence what DCP notes each time: that one process works alone, and that TorchRec's tensors are of an older kind."""
+    """Silence what DCP notes each time: that a process works alone, that TorchRec's tensors are of an older kind."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         warnings.filterwarnings("ignore", message="Please use DTensor", category=FutureWarning)

@@ -1,4 +1,4 @@
-"""Every yaml below `conf/` composes, builds what it names, and lists every key, so that each can be given on the command line."""
+"""Every yaml below `conf/` composes, builds what it names, and lists every key, so that key=value reaches each."""
 
 import dataclasses
 import typing

@@ -66,7 +66,7 @@ PARQUET: dict[str, tuple[Callable[[Path], bytes], str]] = {
         lambda folder: parquet(good(), folder)[:-100],
         r"raw.parquet: not a readable Parquet file .*truncated",
     ),
-    "empty file": (lambda folder: b"", r"raw.parquet: not a readable Parquet file|holds no rows"),
+    "empty file": (lambda _: b"", r"raw.parquet: not a readable Parquet file|holds no rows"),
     "no rows": (lambda folder: parquet(good().head(0), folder), r"raw.parquet: the file holds no rows"),
     "infinity": (lambda folder: parquet(late("price", float("-inf")), folder), r"row 151 .*'price': -inf is infinite"),
     "label NaN": (
@@ -88,7 +88,7 @@ class World:
 def refused(
     stage: str, world: World, error: type[RecsysError], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The stage raises this error; as a command it tells it and ends with status 1; what was finished stays as it was."""
+    """The stage raises this error, the command tells it and ends with status 1, what was finished stays as it was."""
     before, ready = contents(world.runs), finished(world.runs)
     with pytest.raises(error, match=message):
         do(stage, world.runs, *world.overrides)
@@ -178,7 +178,7 @@ STAGE_CASES: dict[str, tuple[str, Callable[[World], None], type[RecsysError], st
         "train",
         over_budget,
         ConfigError,
-        r"FullConfig needs [\d,]+ bytes, above the budget of 1,048 \(budget_mib=0.001.*Raise the budget to [\d.]+ MiB or more",
+        r"FullConfig needs [\d,]+ bytes, above the budget of 1,048 .*Raise the budget to [\d.]+ MiB or more",
     ),
     "evaluate another plan": (
         "evaluate",
