@@ -28,7 +28,7 @@ from recsys.data.writer import SplitWriter, encoded_frame
 logger = logging.getLogger(__name__)
 
 RAW_SAMPLE_NAME = "raw_sample.parquet"
-RAW_SAMPLE_ROWS = 1_000
+RAW_SAMPLE_ROWS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)

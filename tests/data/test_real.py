@@ -11,7 +11,7 @@ from recsys.core.schema import CategoricalFeature
 from recsys.data.criteo import CriteoDataset
 from recsys.data.dataset import SPLIT_NAMES, SplitConfig, SplitMethod
 from recsys.data.encoder import load_encoder
-from recsys.data.ingest import IngestOptions, ingest
+from recsys.data.ingest import RAW_SAMPLE_ROWS, IngestOptions, ingest
 from recsys.data.libfm import LibfmDataset
 from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.data.raw import border_tensors, read_raw
@@ -70,8 +70,8 @@ def test_criteo_counts(criteo: Path) -> None:
 def test_scripted_encoder_agrees_with_ingest(name: str, request: pytest.FixtureRequest) -> None:
     folder: Path = request.getfixturevalue(name)
     schema, sample = Manifest.read(folder).schema, pl.read_parquet(folder / "raw_sample.parquet")
-    test = pl.read_parquet(folder / "test" / "*.parquet").head(1_000)
-    assert sample["__row__"].equals(test["__row__"]) and sample.height == 1_000
+    test = pl.read_parquet(folder / "test" / "*.parquet").head(RAW_SAMPLE_ROWS)
+    assert sample["__row__"].equals(test["__row__"]) and sample.height == test.height
     dense, ids, _ = torch.jit.script(load_encoder(folder))(border_tensors(sample, schema))
     for i, numeric in enumerate(schema.numeric):
         assert torch.equal(dense[:, i], test[numeric.name].to_torch())
