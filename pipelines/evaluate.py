@@ -66,7 +66,7 @@ def facts(run: Run, built: PlannedModel) -> dict[str, str]:
     method = run.values["embedding"]["_target_"].rpartition(".")[2].removesuffix("Config")
     return {
         "run": run.config.name,
-        "data set": f"{manifest.dataset}, {manifest.splits[SPLIT].num_rows:,} {SPLIT} rows",
+        "dataset": f"{manifest.dataset}, {manifest.splits[SPLIT].num_rows:,} {SPLIT} rows",
         "model": run.values["model"]["_target_"].rpartition(".")[2].removesuffix("Config"),
         "embedding": f"{method}, {len(plan.tables)} tables, {plan.num_bytes:,} bytes ({mib:.2f} MiB)",
         "dense parameters": f"{built.num_dense_parameters:,}",
