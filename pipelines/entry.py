@@ -47,8 +47,22 @@ def stage_main(work: Callable[[Run], None]) -> Callable[[], None]:
             command()
         except (HydraException, OmegaConfBaseException) as error:
             refuse(told(error, sys.argv[1:]))
+        if launched_by_torchrun():
+            _leave()
 
     return start
+
+
+def _leave() -> None:
+    """End a rank whose work is done and written.
+
+    Not through the interpreter's own end: torch's communication threads may still let go of Python objects then, which
+    now and then aborts the process ("terminate called without an active exception") and fails the whole run.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def refuse(message: str) -> NoReturn:

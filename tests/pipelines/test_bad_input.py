@@ -1,9 +1,7 @@
 """Bad input, by table, through the commands: one named error (what, where, why, how to fix), status 1, nothing lost."""
 
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -268,47 +266,6 @@ def test_bad_prediction(case: str, world: World, capsys: pytest.CaptureFixture[s
     prepare(world)
     refused("predict", world, DataError, message, capsys)
     assert not list((world.runs / "small").glob("predict/*")), "neither scores nor half of them"
-
-
-@contextmanager
-def small_disk(limit_bytes: int) -> Iterator[None]:
-    """No file may grow beyond the limit: writes fail in the kernel, in whatever library and thread they happen."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@pytest.mark.parametrize(
-    ("stage", "limit_bytes"),
-    [
-        ("ingest", 0),
-        ("ingest", 20_000),
-        ("train", 2_000),
-        ("train", 20_000),
-        ("evaluate", 20_000),
-        ("export", 20_000),
-        ("predict", 2_000),
-    ],
-)
-def test_full_disk(stage: str, limit_bytes: int, world: World) -> None:
-    """The disk fills up beside finished results, which stay; once there is space the stage goes on to its end."""
-    again = make_run(world.runs, *SMALL).stage(stage)
-    for folder in (again, *((world.runs / "small" / "export",) if stage == "evaluate" else ())):
-        shutil.rmtree(folder, ignore_errors=True)
-    before, ready = contents(world.runs), finished(world.runs)
-    with (
-        small_disk(limit_bytes),
-        pytest.raises(StageError, match=rf"no space left on the disk while {stage} wrote .*Free some space"),
-    ):
-        do(stage, world.runs, *SMALL)
-    assert finished(world.runs) == ready and not list(again.glob("*"))
-    after = contents(world.runs)
-    assert {path: after.get(path) for path in before} == before
-    do(stage, world.runs, *SMALL)
-    assert any(again.iterdir())
 
 
 def test_second_run_in_the_same_folder(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Training as a command: killed and taken up again, on two ranks, in bfloat16."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from recsys.train import checkpoint
-from tests.pipelines.world import SMALL, call, command, do, environment
+from tests.pipelines.world import SMALL, STAGES, call, command, do, environment, make_run
 
 LONG = (*SMALL, "name=long", "train.epochs=3", "train.batch_size=64", "train.checkpoint_every=5", "model.dropout=0.1")
 
@@ -84,24 +85,28 @@ def with_scores(runs: Path, name: str, rows: Path) -> pl.DataFrame:
     return pl.read_parquet(run.stage("predict") / "scores.parquet")
 
 
-@pytest.mark.parametrize("sharding", ["table_wise", "row_wise"])
-def test_two_ranks_equal_one_process(sharding: str, small_runs: Path, tmp_path: Path) -> None:
-    runs = tmp_path / "runs"
-    for stage in ("ingest", "train", "export"):
-        run = do(stage, runs, *RANKS, "name=one")
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of `RANKS` on one process."""
+    runs = tmp_path_factory.mktemp("ranks") / "runs"
+    for stage in STAGES:
+        do(stage, runs, *RANKS, "name=one")
+    return runs
+
+
+@pytest.mark.parametrize(("sharding", "stage"), [("table_wise", "train"), ("row_wise", "run")])
+def test_two_ranks_equal_one_process(sharding: str, stage: str, one_process: Path, tmp_path: Path) -> None:
+    runs = Path(shutil.copytree(one_process, tmp_path / "runs"))
     two = (*RANKS, "name=two", "train.run_on.num_processes=2", f"train.run_on.sharding={sharding}")
-    result = call("train", runs, *two)
+    result = call(stage, runs, *two)
     assert result.returncode == 0, result.stderr[-3000:]
     for one_row, two_row in zip(history(runs, "one"), history(runs, "two"), strict=True):
         assert two_row == pytest.approx(one_row, abs=1e-5)
     do("export", runs, *two)
-    rows = run.stage("ingest") / "raw_sample.parquet"
+    rows = make_run(runs, *RANKS).stage("ingest") / "raw_sample.parquet"
     one_scores, two_scores = with_scores(runs, "one", rows), with_scores(runs, "two", rows)
     assert float((one_scores["logit"] - two_scores["logit"]).abs().max()) < 1e-4  # type: ignore[arg-type]
-    if sharding == "row_wise":
-        result = call("evaluate", runs, *two)
-        assert result.returncode == 0, result.stderr[-3000:]
-        do("evaluate", runs, *RANKS, "name=one")
+    if stage == "run":  # evaluated by two ranks too
         one, both = (pl.read_parquet(runs / name / "evaluate" / "predictions.parquet") for name in ("one", "two"))
         assert both["__row__"].equals(one["__row__"]) and both["label"].equals(one["label"])
         assert float((both["logit"] - one["logit"]).abs().max()) < 1e-4  # type: ignore[arg-type]
