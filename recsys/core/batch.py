@@ -25,10 +25,10 @@ class Batch(Pipelineable):
             self.labels.to(device, non_blocking=non_blocking),
         )
 
-    def record_stream(self, stream: torch.cuda.Stream) -> None:
+    def record_stream(self, stream: torch.Stream) -> None:
         """Keep the memory until `stream` has used it."""
         self.dense.record_stream(stream)
-        self.sparse.record_stream(stream)
+        self.sparse.record_stream(stream)  # type: ignore[arg-type]  # TorchRec names the CUDA class
         self.labels.record_stream(stream)
 
     def pin_memory(self) -> "Batch":
