@@ -47,5 +47,8 @@ class BatchSource(Protocol):
     def num_rows(self) -> int:
         """Rows of one epoch over all ranks."""
 
+    def rows_of(self, batch: int) -> int:
+        """Rows of global batch number `batch` (in [0, num_batches)), over all ranks."""
+
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         """Batches `start_batch`, … of that epoch; the same arguments always give the same batches."""

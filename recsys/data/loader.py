@@ -31,7 +31,7 @@ class LoaderOptions:
     shuffle: bool = True
     seed: int = 0
     shuffle_rows: int = 1 << 20  # rows in memory at a time, while the files are not larger
-    drop_last: bool = True
+    drop_last: bool = True  # else a last short batch is kept, or joins the one before where a rank would get too little
     prefetch_batches: int = 4  # made ahead by a thread; 0 makes them when asked
     pin_memory: bool = False  # for transfer to CUDA
 
@@ -71,6 +71,11 @@ class ParquetLoader:
                 f"batch_size={options.batch_size} with {world_size} processes: each must get the same number of rows. "
                 "Make it a multiple of the number of processes."
             )
+        if self.num_rows < world_size:
+            raise ConfigError(
+                f"{world_size} processes: the {split} split of {folder} has only {self.num_rows} rows, and each "
+                "process needs one. Run fewer processes."
+            )
         if not self.num_batches:
             raise ConfigError(
                 f"batch_size={options.batch_size}: the {split} split of {folder} has only {self.num_rows} rows and "
@@ -80,13 +85,22 @@ class ParquetLoader:
     @property
     def num_batches(self) -> int:
         """Batches of one epoch; equal on every rank."""
-        size = self._options.batch_size
-        return self.num_rows // size if self._options.drop_last else -(-self.num_rows // size)
+        whole, tail = divmod(self.num_rows, self._options.batch_size)
+        if self._options.drop_last or not tail:
+            return whole
+        # A rank cannot run a model on no rows, nor train batch norm on one: a tail that short joins the batch before.
+        shortest = self._world_size * (2 if self._options.shuffle else 1)
+        return max(whole, 1) if tail < shortest else whole + 1
 
     @property
     def num_rows(self) -> int:
         """Rows of the split, over all ranks."""
         return self._split.num_rows
+
+    def rows_of(self, batch: int) -> int:
+        """Rows of global batch number `batch` (in [0, num_batches)), over all ranks."""
+        start, stop = self._range(batch)
+        return stop - start
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         """Batches `start_batch`, … of that epoch; the same arguments always give the same batches.
@@ -104,26 +118,31 @@ class ParquetLoader:
 
     def _shares(self, epoch: int, start_batch: int) -> Iterator[list[Columns]]:
         """For each batch its rows of this rank, in pieces: one, or several where the batch spans windows."""
-        size, end = self._options.batch_size, min(self.num_batches * self._options.batch_size, self.num_rows)
-        start, position = start_batch * size, 0
+        batch, position = start_batch, 0
         pieces: list[Columns] = []
         for window in self._windows(epoch):
             first, position = position, position + window.num_rows
-            if position <= start or start >= end:
+            if batch >= self.num_batches or position <= self._range(batch)[0]:
                 continue
             columns, order = self._read(window.files), self._order(window)
-            while start < min(position, end):
-                stop = min(start - start % size + size, end)
-                low, high = self._share(start - start % size, stop)
-                piece = order[max(low, start) - first : max(min(high, position) - first, 0)]
-                pieces.append(columns.select(piece))
-                start = min(stop, position)
-                if start == stop:
-                    yield pieces
-                    pieces = []
+            while batch < self.num_batches and self._range(batch)[0] < position:
+                low, high = self._share(batch)
+                pieces.append(columns.select(order[max(low - first, 0) : max(min(high, position) - first, 0)]))
+                if self._range(batch)[1] > position:
+                    break  # the rest of this batch lies in the next window
+                yield pieces
+                batch, pieces = batch + 1, []
 
-    def _share(self, start: int, stop: int) -> tuple[int, int]:
-        """This rank's rows of the global batch [start, stop)."""
+    def _range(self, batch: int) -> tuple[int, int]:
+        """First row of a global batch in the order of the epoch, and the row after its last."""
+        size = self._options.batch_size
+        if batch < self.num_batches - 1 or self._options.drop_last:
+            return batch * size, (batch + 1) * size
+        return batch * size, self.num_rows
+
+    def _share(self, batch: int) -> tuple[int, int]:
+        """This rank's rows of a global batch."""
+        start, stop = self._range(batch)
         rows = stop - start
         return start + self._rank * rows // self._world_size, start + (self._rank + 1) * rows // self._world_size
 

@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -59,9 +60,6 @@ def encoded(tmp_path: Path) -> Path:
 def rows_of(batch: Batch) -> list[int]:
     """Rows of a batch, after checking that all its columns tell the same."""
     rows = batch.dense[:, 0].long()
-    if not len(rows):  # of a rank, where a short batch has fewer rows than there are ranks; `to_dict` cannot do that
-        assert batch.sparse.values().numel() == 0 and batch.labels.numel() == 0
-        return []
     sparse = batch.sparse.to_dict()
     assert batch.sparse.keys() == ["a", "tags", "b"] and batch.sparse.stride() == len(rows)
     assert (
@@ -90,8 +88,9 @@ def test_an_epoch_holds_every_row_once(encoded: Path, shuffle: bool, shuffle_row
     )
     batches = epoch_of(loader, 3)
     rows = [row for batch in batches for row in batch]
-    assert len(batches) == loader.num_batches == 14 and loader.num_rows == NUM_ROWS
-    assert [len(batch) for batch in batches] == [12] * 13 + [1]
+    assert len(batches) == loader.num_batches == (13 if shuffle else 14) and loader.num_rows == NUM_ROWS
+    assert [len(batch) for batch in batches] == ([12] * 12 + [13] if shuffle else [12] * 13 + [1])
+    assert [loader.rows_of(batch) for batch in range(len(batches))] == [len(batch) for batch in batches]
     assert sorted(rows) == list(range(NUM_ROWS)) and (rows == sorted(rows)) == (not shuffle)
 
 
@@ -101,14 +100,55 @@ def test_drop_last_drops_the_short_batch(encoded: Path) -> None:
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
+@pytest.mark.parametrize("batch_size", [12, 24])  # 157 rows leave a tail of 1, which joins, and of 13, which does not
 @pytest.mark.parametrize("drop_last", [True, False])
-def test_ranks_together_see_what_one_process_sees(encoded: Path, world_size: int, drop_last: bool) -> None:
-    single = epoch_of(ParquetLoader(encoded, "train", options(drop_last=drop_last)), 1)
+def test_ranks_together_see_what_one_process_sees(
+    encoded: Path, world_size: int, batch_size: int, drop_last: bool
+) -> None:
+    chosen = options(drop_last=drop_last, batch_size=batch_size)
+    single = epoch_of(ParquetLoader(encoded, "train", chosen), 1)
     ranks = [
-        epoch_of(ParquetLoader(encoded, "train", options(drop_last=drop_last), rank=rank, world_size=world_size), 1)
+        epoch_of(ParquetLoader(encoded, "train", chosen, rank=rank, world_size=world_size), 1)
         for rank in range(world_size)
     ]
     assert [list(itertools.chain(*parts)) for parts in zip(*ranks, strict=True)] == single
+
+
+def with_rows(folder: Path, num_rows: int) -> None:
+    """Keep only the first rows of the first file."""
+    path = folder / "train" / "part-00000.parquet"
+    pl.read_parquet(path).head(num_rows).write_parquet(path)
+    manifest = Manifest.read(folder)
+    split = Split(files=manifest.splits["train"].files[:1], file_rows=(num_rows,), num_positive=num_rows // 2)
+    replace(manifest, splits={"train": split}).write(folder)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("num_rows", [23, 18, 17, 13, 12, 8, 7, 5, 3, 2, 1])
+def test_no_share_is_too_short_for_a_model(encoded: Path, shuffle: bool, num_rows: int) -> None:
+    """Two rows of each rank where it trains (batch norm), one where it evaluates, unless the split has less."""
+    with_rows(encoded, num_rows)
+    for world_size, per_rank in itertools.product([w for w in (1, 2, 3) if w <= num_rows], (2, 3, 5)):
+        chosen = options(shuffle=shuffle, batch_size=per_rank * world_size, prefetch_batches=0)
+        loaders = [
+            ParquetLoader(encoded, "train", chosen, rank=rank, world_size=world_size) for rank in range(world_size)
+        ]
+        shares = list(zip(*(epoch_of(loader) for loader in loaders), strict=True))
+        totals = [sum(map(len, parts)) for parts in shares]
+        assert sorted(row for parts in shares for part in parts for row in part) == list(range(num_rows))
+        assert totals == [loaders[0].rows_of(batch) for batch in range(loaders[0].num_batches)]
+        assert all(total == chosen.batch_size for total in totals[:-1])
+        shortest = min(len(part) for parts in shares for part in parts)
+        assert shortest >= min(2 if shuffle else 1, num_rows // world_size)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_tail_joins_or_not_at_the_border(encoded: Path, shuffle: bool) -> None:
+    """Batches of 12 on two ranks: a tail of 3 is too short to train on (4 is not), a tail of 1 to evaluate."""
+    for tail, joins in {4: False, 3: shuffle, 2: shuffle, 1: True}.items():
+        with_rows(encoded, 12 + tail)
+        loader = ParquetLoader(encoded, "train", options(shuffle=shuffle), world_size=2)
+        assert [loader.rows_of(i) for i in range(loader.num_batches)] == ([12 + tail] if joins else [12, tail])
 
 
 @pytest.mark.parametrize("start", range(15))
@@ -189,6 +229,8 @@ def test_impossible_options_are_refused(encoded: Path) -> None:
         ParquetLoader(encoded, "train", options(), rank=0, world_size=5)
     with pytest.raises(ConfigError, match=r"batch_size=1000.*only 157 rows"):
         ParquetLoader(encoded, "train", options(batch_size=1000, drop_last=True))
+    with pytest.raises(ConfigError, match=r"158 processes.*only 157 rows"):
+        ParquetLoader(encoded, "train", options(batch_size=158), rank=0, world_size=158)
     with pytest.raises(DataError, match=r"no rows in split 'test'"):
         ParquetLoader(encoded, "test", options())
     with pytest.raises(DataError, match=r"cannot read \['nothing'\]"):
