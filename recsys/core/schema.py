@@ -9,6 +9,12 @@ from recsys.core.specs import Pooling
 MISSING_KEY = -(2**63)
 """Key that stands for a null or empty categorical value; it is a category like any other."""
 
+LENGTHS_SUFFIX = "__lengths"
+"""After a multi-valued feature's name: the border tensor of how many values each row has."""
+
+PREDICTION_COLUMNS = ("label", "logit", "probability")
+"""What predictions hold of every row, beside its passthrough columns."""
+
 
 class KeyType(Enum):
     """How a raw categorical value becomes a 64-bit key."""
@@ -80,3 +86,16 @@ class Schema:
         illegal = [name for name in names if "." in name or "@" in name or "__" in name]
         if illegal:
             raise ConfigError(f"column name(s) {illegal} hold '.', '@' or '__', which table names use. Rename them.")
+        self._check_passthrough()
+
+    def _check_passthrough(self) -> None:
+        names = self.passthrough
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ConfigError(f"passthrough names column(s) {repeated} more than once. Name each once.")
+        reserved = [name for name in names if name in PREDICTION_COLUMNS or name.startswith("__")]
+        if reserved:
+            raise ConfigError(
+                f"passthrough column(s) {reserved}: {list(PREDICTION_COLUMNS)} and names that begin with '__' are those "
+                "of columns that ingest and evaluate write. Rename the column in the raw rows."
+            )

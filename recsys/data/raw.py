@@ -13,12 +13,11 @@ import polars_hash
 from torch import Tensor
 
 from recsys.core.errors import DataError
-from recsys.core.schema import MISSING_KEY, CategoricalFeature, KeyType, Schema
+from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, CategoricalFeature, KeyType, Schema
 from recsys.data.readers import reader_for
 
 ROW = "__row__"
 LABEL = "__label__"
-LENGTHS_SUFFIX = "__lengths"
 TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum)
 NOT_AN_INTEGER = (
     "is no signed 64-bit integer. Correct it, leave it empty if it is missing, or give the feature key_type STRING."

@@ -7,9 +7,8 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
-from recsys.core.schema import MISSING_KEY, KeyType, Schema
+from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, KeyType, Schema
 
-LENGTHS_SUFFIX = "__lengths"
 MODEL_OUTPUTS = ("logits", "probabilities")
 
 

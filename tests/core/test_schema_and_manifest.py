@@ -43,6 +43,10 @@ MANIFEST = Manifest(
 )
 
 
+def passing(*names: str) -> Schema:
+    return Schema(label="y", numeric=(NumericFeature(name="x"),), passthrough=names)
+
+
 @pytest.mark.parametrize(
     ("make", "parts"),
     [
@@ -60,12 +64,20 @@ MANIFEST = Manifest(
         (lambda: Schema(label="y", numeric=(NumericFeature(name="a.b"),)), ("['a.b']", "'.'", "Rename")),
         (lambda: Schema(label="y", categorical=(CategoricalFeature(name="a@b"),)), ("['a@b']", "'@'", "Rename")),
         (lambda: Schema(label="y", categorical=(CategoricalFeature(name="a__b"),)), ("['a__b']", "'__'", "Rename")),
+        (lambda: passing("u", "v", "u"), ("passthrough", "['u']", "more than once")),
+        (lambda: passing("u", "label"), ("passthrough", "['label']", "Rename")),
+        (lambda: passing("logit", "probability"), ("passthrough", "['logit', 'probability']", "Rename")),
+        (lambda: passing("__row__", "__x"), ("passthrough", "['__row__', '__x']", "begin with '__'")),
     ],
 )
 def test_impossible_schema_is_refused(make: Callable[[], object], parts: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as error:
         make()
     assert all(part in str(error.value) for part in parts), error.value
+
+
+def test_passthrough_may_name_a_feature_and_the_true_probability() -> None:
+    assert passing("x", "bayes_probability", "session__id").passthrough == ("x", "bayes_probability", "session__id")
 
 
 def test_missing_key_is_the_smallest_int64() -> None:
