@@ -1,4 +1,4 @@
-"""Fingerprints: of input files, so that a changed input is noticed, and of a schema, so that a wrong one is refused."""
+"""Fingerprints of input files and of how they are read, so that a change of either is noticed."""
 
 import json
 from collections.abc import Iterable
@@ -8,7 +8,6 @@ import xxhash
 
 from recsys.core.errors import DataError
 from recsys.core.jsonable import to_json
-from recsys.core.schema import Schema
 
 READ_BYTES = 1 << 20
 
@@ -33,8 +32,3 @@ def fingerprint_of(parts: Iterable[object]) -> str:
     """xxh64 of the canonical JSON of `parts` (dataclasses, lists, numbers, strings), 16 hex digits."""
     text = json.dumps([to_json(part) for part in parts], sort_keys=True, separators=(",", ":"))
     return xxhash.xxh64(text.encode()).hexdigest()
-
-
-def schema_fingerprint(schema: Schema) -> str:
-    """Fingerprint of a schema: equal schemas, and only those, share it."""
-    return fingerprint_of([schema])

@@ -16,11 +16,11 @@ from torch import Tensor
 from recsys.core.errors import ConfigError
 from recsys.core.manifest import CategoricalStatistics, Manifest, NumericStatistics, Split
 from recsys.core.progress import ProgressBar
-from recsys.core.schema import IdEncoding, Schema
+from recsys.core.schema import LENGTHS_SUFFIX, IdEncoding, Schema
 from recsys.data.dataset import SPLIT_NAMES, Dataset, RawChunk, RawTable
 from recsys.data.encoder import FeatureEncoder, vocabulary_path
 from recsys.data.fingerprint import file_fingerprint, fingerprint_of
-from recsys.data.raw import LENGTHS_SUFFIX, ROW, tensors_of
+from recsys.data.raw import ROW, tensors_of
 from recsys.data.splits import Assign, check_splits, split_assigner
 from recsys.data.statistics import KeyCounter, NumericMoments
 from recsys.data.writer import SplitWriter, encoded_frame
@@ -38,7 +38,6 @@ class IngestOptions:
     seed: int = 2021  # of the split and of generated rows
     rows_per_file: int = 131_072
     chunk_rows: int = 65_536  # raw rows in memory at a time
-    progress: bool = True
 
     def __post_init__(self) -> None:
         for name in ("rows_per_file", "chunk_rows"):
@@ -86,7 +85,7 @@ class _Run:
 
     def _chunks(self, description: str) -> Iterator[tuple[RawChunk, Tensor]]:
         """Every chunk with the split of its rows."""
-        with ProgressBar(description, total=self._num_rows, enabled=self._options.progress) as progress:
+        with ProgressBar(description, total=self._num_rows) as progress:
             for chunk in self._table.chunks(self._options.chunk_rows):
                 yield chunk, self._assign(chunk)
                 progress.advance(chunk.frame.height)

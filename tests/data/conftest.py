@@ -11,7 +11,7 @@ from recsys.data.dataset import SplitConfig
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.table import FileKind, TableDataset
 
-OPTIONS = IngestOptions(seed=3, rows_per_file=70, chunk_rows=64, progress=False)
+OPTIONS = IngestOptions(seed=3, rows_per_file=70, chunk_rows=64)
 CATEGORICAL = (
     CategoricalFeature(name="text", min_count=2),
     CategoricalFeature(name="number", key_type=KeyType.INTEGER),

@@ -17,7 +17,7 @@ from recsys.data.libfm import LibfmDataset
 from recsys.data.readers import TextReader, reader_for
 from recsys.data.table import FileKind, TableDataset
 
-OPTIONS = IngestOptions(progress=False, chunk_rows=8)
+OPTIONS = IngestOptions(chunk_rows=8)
 HEADER = "y,price,user,item,tags\n"
 GOOD = [f"{i % 2},{i}.5,{i},item{i % 3},a|{i % 4}\n" for i in range(40)]
 

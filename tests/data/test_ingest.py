@@ -150,7 +150,7 @@ def test_threads_change_no_byte(tmp_path: Path) -> None:
     source, before = SyntheticDataset(num_rows=40_000, num_categorical=4), torch.get_num_threads()
     for threads in (1, 4):
         torch.set_num_threads(threads)
-        ingest(source, tmp_path / str(threads), options=IngestOptions(progress=False))
+        ingest(source, tmp_path / str(threads), options=IngestOptions())
     torch.set_num_threads(before)
     assert files_of(tmp_path / "1") == files_of(tmp_path / "4")
 
@@ -159,7 +159,7 @@ def test_chunk_size_changes_no_row(tmp_path: Path, dataset: Build) -> None:
     source = dataset(small_frame())
     folders = [tmp_path / str(size) for size in (7, 1000)]
     for folder, size in zip(folders, (7, 1000), strict=True):
-        ingest(source, folder, options=IngestOptions(seed=3, chunk_rows=size, progress=False))
+        ingest(source, folder, options=IngestOptions(seed=3, chunk_rows=size))
     for split in SPLIT_NAMES:
         exact = ["__row__", "text", "number", "hashed", "tags", "identity", "log1p"]
         first, second = (pl.read_parquet(folder / split / "*.parquet").select(exact) for folder in folders)
@@ -168,7 +168,7 @@ def test_chunk_size_changes_no_row(tmp_path: Path, dataset: Build) -> None:
 
 def test_fingerprint_sees_content_seed_and_rule(tmp_path: Path, dataset: Build) -> None:
     def fingerprint(frame: pl.DataFrame, seed: int = 3, rule: SplitConfig | None = None) -> str:
-        options = IngestOptions(seed=seed, progress=False)
+        options = IngestOptions(seed=seed)
         return ingest(dataset(frame, rule or SplitConfig()), tmp_path / "out", options=options).fingerprint
 
     frame = small_frame()
@@ -188,7 +188,7 @@ def split_rows(folder: Path) -> list[list[int]]:
 def test_shuffle_is_exact_seeded_and_pinned(tmp_path: Path, dataset: Build) -> None:
     source = dataset(small_frame(503))
     ingest(source, tmp_path / "a", options=OPTIONS)
-    ingest(source, tmp_path / "b", options=IngestOptions(seed=4, progress=False))
+    ingest(source, tmp_path / "b", options=IngestOptions(seed=4))
     first, other = split_rows(tmp_path / "a"), split_rows(tmp_path / "b")
     assert [len(rows) for rows in first] == [403, 50, 50] and first != other
     assert all(rows == sorted(rows) for rows in first)

@@ -17,7 +17,7 @@ from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.data.raw import border_tensors, read_raw
 from recsys.data.table import TableDataset
 
-OPTIONS = IngestOptions(progress=False)
+OPTIONS = IngestOptions()
 FRAPPE_FIELDS = ("user", "item", "daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city")
 
 

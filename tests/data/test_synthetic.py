@@ -14,7 +14,7 @@ from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.loader import read_split
 from recsys.data.synthetic import SyntheticDataset
 
-OPTIONS = IngestOptions(progress=False)
+OPTIONS = IngestOptions()
 
 
 @pytest.fixture(scope="module")

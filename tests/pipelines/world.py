@@ -37,7 +37,6 @@ MODEL = (
     "train.run_on.num_threads=1",
     "export.num_parity_rows=300",
     "export.num_golden_rows=50",
-    "ingest.progress=false",
     "name=small",
 )
 SMALL = (
