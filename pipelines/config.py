@@ -23,6 +23,9 @@ from recsys.export.config import ExportConfig
 from recsys.models.ctr import ModelConfig
 from recsys.train.config import TrainConfig
 
+ONLY_HOW = ("checkpoint_every", "num_processes", "num_threads", "sharding", "table_memory", "cache_load_factor")
+"""Keys of `train` and `train.run_on` that say how to train, not what: a run may go on with others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
@@ -87,7 +90,12 @@ class Run:
 
     def part(self, *keys: str) -> dict[str, Any]:
         """Some of the plain values: what a stage's result depends on."""
-        return {key: self.values[key] for key in keys}
+        found = {key: self.values[key] for key in keys}
+        if "train" in found:
+            train = {key: value for key, value in found["train"].items() if key not in ONLY_HOW}
+            train["run_on"] = {key: value for key, value in train["run_on"].items() if key not in ONLY_HOW}
+            found["train"] = train
+        return found
 
 
 def load(composed: DictConfig) -> Run:

@@ -14,6 +14,7 @@ from typing import NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -37,6 +38,9 @@ def stage_main(work: Callable[[Run], None]) -> Callable[[], None]:
         try:
             work(load(composed))
         except RecsysError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                tell(str(error))
+                raise  # Hydra runs the other jobs of the sweep, then raises it again
             refuse(str(error))
 
     @functools.wraps(work)
@@ -47,6 +51,8 @@ def stage_main(work: Callable[[Run], None]) -> Callable[[], None]:
             command()
         except (HydraException, OmegaConfBaseException) as error:
             refuse(told(error, sys.argv[1:]))
+        except RecsysError:
+            refuse("at least one job of the sweep failed; its message is above. The others are done.")
         if launched_by_torchrun():
             _leave()
 
@@ -65,10 +71,15 @@ def _leave() -> None:
     os._exit(0)
 
 
-def refuse(message: str) -> NoReturn:
-    """Tell the user what is wrong and end with status 1."""
+def tell(message: str) -> None:
+    """Tell the user what is wrong."""
     rank = f" on rank {os.environ['RANK']}" if launched_by_torchrun() else ""
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error{rank}:[/] {_plain(message)}")
+
+
+def refuse(message: str) -> NoReturn:
+    """Tell the user what is wrong and end with status 1."""
+    tell(message)
     sys.exit(1)
 
 
@@ -102,12 +113,15 @@ def launched_by_torchrun() -> bool:
     return "WORLD_SIZE" in os.environ
 
 
-def relaunch(module: str, num_processes: int) -> None:
-    """Run this command's stage as `num_processes` ranks on this machine, as torchrun would.
+def relaunch(module: str, run: Run) -> None:
+    """Run this command's stage on the number of ranks that `run` asks for, on this machine, as torchrun would.
 
     Raises:
         RecsysError: a rank failed; it has told why.
     """
+    num_processes = run.config.train.run_on.num_processes
+    # The ranks are no jobs of a sweep: they get the name that the sweep gave this one.
+    overrides = [text for text in HydraConfig.get().overrides.task if not text.startswith("name=")]
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // num_processes, 1)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the ranks speak for themselves
     # What `torchrun --standalone` does, without another start of Python and without its traceback.
@@ -121,7 +135,7 @@ def relaunch(module: str, num_processes: int) -> None:
         max_restarts=0,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", module, *HydraConfig.get().overrides.task)
+        elastic_launch(config, sys.executable)("-m", module, *overrides, f"name='{run.config.name}'")
     except ChildFailedError as error:
         raise RecsysError(
             f"{module} failed on rank {error.get_first_failure()[0]} of {num_processes}; its message is above."

@@ -11,9 +11,11 @@ from pipelines.entry import launched_by_torchrun, relaunch, stage_main
 from pipelines.model import PlannedModel, build_model
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from pipelines.train import loaders
+from recsys.core.errors import ConfigError
 from recsys.core.manifest import Manifest
+from recsys.core.schema import Schema
 from recsys.data.loader import read_split
-from recsys.evaluate import evaluate, write
+from recsys.evaluate import EvaluateConfig, evaluate, write
 from recsys.train import checkpoint
 from recsys.train.score import score
 from recsys.train.session import process_group, shard
@@ -25,13 +27,14 @@ def work(run: Run) -> None:
     """Score the test split on the ranks that trained, and report."""
     run_on = run.config.train.run_on
     if run_on.num_processes > 1 and not launched_by_torchrun():
-        relaunch("pipelines.evaluate", run_on.num_processes)
+        relaunch("pipelines.evaluate", run)
         return
     with process_group(run_on) as device:
         data, trained = run.stage("ingest"), run.stage("train")
+        check_columns(Manifest.read(data).schema, run.config.evaluate)
         inputs = {"ingest": fingerprint(data), "train": fingerprint(trained)}
         check_made_with(trained, config=run.part("model", "embedding"), inputs={"ingest": inputs["ingest"]})
-        key = StageKey(stage="evaluate", config=run.part("evaluate"), inputs=inputs)
+        key = StageKey(stage="evaluate", config=run.part("evaluate"), inputs=inputs, resolved=run.values)
         with stage(run.stage("evaluate"), key, overwrite=run.config.overwrite) as folder:
             if folder is None:
                 return
@@ -45,11 +48,26 @@ def work(run: Run) -> None:
                 _report(run, built, logits, folder)
 
 
+def check_columns(schema: Schema, config: EvaluateConfig) -> None:
+    """Refuse to group or slice by a column of which only encoded ids are kept: all unseen values would be one.
+
+    Raises:
+        ConfigError: naming the column.
+    """
+    for key, columns in (("group_key", [config.group_key] if config.group_key else []), ("slices", config.slices)):
+        for column in columns:
+            if column not in schema.passthrough:
+                raise ConfigError(
+                    f"evaluate.{key}={column!r}: this column is not kept as it was beside the predictions, and encoded "
+                    "ids would put all unseen values into one group. Name it in dataset.passthrough; "
+                    f"there are {sorted(schema.passthrough)}."
+                )
+
+
 def _report(run: Run, built: PlannedModel, logits: torch.Tensor, folder: Path) -> None:
     data, config = run.stage("ingest"), run.config.evaluate
     schema = Manifest.read(data).schema
-    wanted = [*schema.passthrough, *config.slices, *([config.group_key] if config.group_key else [])]
-    frame = read_split(data, SPLIT, ["__row__", "__label__", *dict.fromkeys(wanted)])
+    frame = read_split(data, SPLIT, ["__row__", "__label__", *schema.passthrough])
     predictions = frame.rename({"__label__": "label"}).with_columns(
         pl.Series("logit", logits.numpy()), pl.Series("probability", torch.sigmoid(logits).numpy())
     )

@@ -31,7 +31,7 @@ def work(run: Run) -> None:
     data, trained = run.stage("ingest"), run.stage("train")
     inputs = {"ingest": fingerprint(data), "train": fingerprint(trained)}
     check_made_with(trained, config=run.part("model", "embedding"), inputs={"ingest": inputs["ingest"]})
-    key = StageKey(stage="export", config=run.part("export"), inputs=inputs)
+    key = StageKey(stage="export", config=run.part("export"), inputs=inputs, resolved=run.values)
     with stage(run.stage("export"), key, overwrite=run.config.overwrite) as folder:
         if folder is None:
             return

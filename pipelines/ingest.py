@@ -10,7 +10,8 @@ from recsys.data.ingest import ingest
 def work(run: Run) -> None:
     """Ingest the data set, once for all runs that use it as it is."""
     folder, config = run.stage("ingest"), run.config
-    key = StageKey(stage="ingest", config=run.part("dataset", "ingest"), inputs=_raw_inputs(run))
+    part = run.part("dataset", "ingest")
+    key = StageKey(stage="ingest", config=part, inputs=_raw_inputs(run), resolved=run.values, shared=True)
     # The folder's name is a digest of the configuration, so what differs can only be the raw files: take the new ones.
     with stage(folder, key, overwrite=True) as aside:
         if aside is not None:

@@ -3,8 +3,8 @@
 from pipelines import evaluate, export, ingest, train
 from pipelines.config import Run
 from pipelines.entry import stage_main
+from recsys.core.manifest import Manifest
 
-STAGES = {"ingest": ingest.work, "train": train.work, "evaluate": evaluate.work, "export": export.work}
 MADE = {
     "ingest": "encoded rows, vocabularies, manifest.json",
     "train": "checkpoints, plan.json, metrics.json, TensorBoard",
@@ -15,8 +15,10 @@ MADE = {
 
 def work(run: Run) -> None:
     """Run every stage in order, then say what was made and where."""
-    for stage in STAGES.values():
-        stage(run)
+    ingest.work(run)
+    evaluate.check_columns(Manifest.read(run.stage("ingest")).schema, run.config.evaluate)  # before hours of training
+    for stage in (train, evaluate, export):
+        stage.work(run)
     print(f"run {run.config.name}:")
     for name, made in MADE.items():
         print(f"  {name:<9} {run.stage(name)}: {made}")

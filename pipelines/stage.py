@@ -31,6 +31,9 @@ class StageKey:
     stage: str
     config: Mapping[str, Any]  # plain values
     inputs: Mapping[str, str] = field(default_factory=dict)  # fingerprint by name
+    resolved: Mapping[str, Any] = field(default_factory=dict)  # the whole configuration, for the record; not compared
+    resumes: bool = False  # an interrupted attempt holds work worth keeping; not compared
+    shared: bool = False  # other runs want the same result: wait for whoever is making it; not compared
 
     def values(self) -> dict[str, Any]:
         """As JSON values, comparable with those read back from a file."""
@@ -94,7 +97,7 @@ def stage(folder: Path, key: StageKey, *, overwrite: bool = False) -> Iterator[P
         StageError: another process works on it, it holds something else, or the disk is full.
     """
     main = not dist.is_initialized() or dist.get_rank() == 0
-    with no_space_told(key.stage, folder), _locked(folder) if main else _nothing():
+    with no_space_told(key.stage, folder), _locked(folder, wait=key.shared) if main else _nothing():
         todo = _agreed(lambda: _prepare(folder, key, overwrite=overwrite), main=main)
         if not todo:
             if main:
@@ -116,7 +119,7 @@ def _nothing() -> Iterator[None]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
     path = folder.with_name(folder.name + ".lock")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +132,11 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if wait:
+                logger.info("waiting for the process that is making %s", folder)
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+                return
             raise StageError(
                 f"{folder} is being written by another process (lock {path}). Wait for it, or choose another name=…"
             ) from error
@@ -168,12 +176,17 @@ def _prepare(folder: Path, key: StageKey, *, overwrite: bool) -> bool:
         )
     aside = _aside(folder)
     started = _read(aside)
-    if started is None or not _same(started, key):
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        (aside / STAGE_NAME).write_text(json.dumps({**key.values(), "finished": False}, indent=1))
-    else:
+    if started is not None and _same(started, key):
         logger.info("%s: going on with the interrupted run in %s", key.stage, aside)
+        return True
+    if started is not None and key.resumes and not overwrite:
+        raise StageError(
+            f"{aside} holds an interrupted run of other options ({_difference(started, key.values())}). Finish it with "
+            "those, choose another name=…, or set overwrite=true to throw it away."
+        )
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    (aside / STAGE_NAME).write_text(json.dumps({**key.values(), "finished": False}, indent=1))
     return True
 
 
@@ -194,6 +207,7 @@ def _finish(folder: Path, key: StageKey, seconds: float) -> None:
     # Its fingerprint is of the key and of what the stage says about its result, so that equal work gives equal inputs.
     record = {
         **key.values(),
+        "resolved": key.resolved,
         "finished": True,
         "fingerprint": _digest(aside, key),
         "commit": _commit(),

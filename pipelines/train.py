@@ -1,6 +1,7 @@
 """`python -m pipelines.train`, or `torchrun -m pipelines.train`: an ingested data set to a checkpoint."""
 
 import csv
+import fcntl
 import json
 import logging
 import resource
@@ -29,11 +30,12 @@ def work(run: Run) -> None:
     """Train on the ranks that the configuration asks for."""
     run_on = run.config.train.run_on
     if run_on.num_processes > 1 and not launched_by_torchrun():
-        relaunch("pipelines.train", run_on.num_processes)
+        relaunch("pipelines.train", run)
         return
     with process_group(run_on) as device:
         data = run.stage("ingest")
-        key = StageKey(stage="train", config=run.part(*TRAIN_KEYS), inputs={"ingest": fingerprint(data)})
+        inputs = {"ingest": fingerprint(data)}
+        key = StageKey(stage="train", config=run.part(*TRAIN_KEYS), inputs=inputs, resolved=run.values, resumes=True)
         with stage(run.stage("train"), key, overwrite=run.config.overwrite) as folder:
             if folder is not None:
                 manifest = Manifest.read(data)
@@ -66,7 +68,7 @@ def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: 
         logger.info("embedding plan:\n%s", built.plan)
         (folder / "plan.json").write_text(built.plan.to_json())
     initialize_tables(session.model.state_dict(), built.plan, seed=run.config.seed)
-    callbacks = [TensorBoardCallback(folder / "tensorboard")] if session.is_main else []
+    callbacks = [TensorBoardCallback(folder / "tensorboard"), *run.config.embedding.callbacks(built.plan)]
     trainer = Trainer(session, built.plan, run.config.train, folder / "checkpoints", callbacks)
     loader = loaders(run, session, data)
     progress = trainer.run(loader("train", True), loader("validation", False), seed=run.config.seed)
@@ -106,10 +108,13 @@ def _append_leaderboard(run: Run, metrics: dict[str, float]) -> None:
         **metrics,
     }
     path = Path(run.config.runs) / "leaderboard.csv"
-    new = not path.exists()
-    with path.open("a", newline="") as file:
+    with path.open("a+", newline="") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # jobs of a sweep may end together
+        file.seek(0)
+        lines = file.read().splitlines()
+        header = next((line for line in reversed(lines) if line.startswith("finished,")), "")
         writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
+        if header != ",".join(row):  # none yet, or one of another version: a new header speaks for the rows below it
             writer.writeheader()
         writer.writerow(row)
 

@@ -1,4 +1,4 @@
-"""Every embedding method at several budgets on one data set: bytes, quality, speed, as one table.
+"""Every embedding method at several budgets on one data set: bytes and quality as one table.
 
     python -m tools.bench_methods --dataset criteo --seeds 1,2,3 --out docs/methods_criteo
 
@@ -32,7 +32,6 @@ class Result:
     test_auc: float
     test_log_loss: float
     int8_auc_delta: float
-    rows_per_second: float
 
 
 def run(dataset: str, method: str, ratio: int, seed: int, runs: Path) -> Result | str:
@@ -60,15 +59,14 @@ def run(dataset: str, method: str, ratio: int, seed: int, runs: Path) -> Result 
         test_auc=test["auc"],
         test_log_loss=test["log_loss"],
         int8_auc_delta=next(model["auc_delta"] for model in parity if model["row_type"] == "int8"),
-        rows_per_second=train["train.rows_per_second"],
     )
 
 
 def table(results: Sequence[Result], refusals: Sequence[str]) -> str:
     """Markdown: one row per method and budget, mean and spread over seeds."""
     lines = [
-        "| embedding | budget | bytes float32 | bytes int8 | test AUC (mean ± sd) | log loss | int8 ΔAUC (largest) | rows/s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| embedding | budget | bytes float32 | bytes int8 | test AUC (mean ± sd) | log loss | int8 ΔAUC (largest) |",
+        "|---|---|---|---|---|---|---|",
     ]
     for method, ratio in dict.fromkeys((result.method, result.ratio) for result in results):
         group = [result for result in results if (result.method, result.ratio) == (method, ratio)]
@@ -78,7 +76,7 @@ def table(results: Sequence[Result], refusals: Sequence[str]) -> str:
         lines.append(
             f"| {method} | {ratio}× | {group[0].float_bytes:,} | {group[0].int8_bytes:,} | "
             f"{statistics.mean(aucs):.4f}{spread} | {statistics.mean(r.test_log_loss for r in group):.4f} | "
-            f"{delta:+.5f} | {statistics.median(r.rows_per_second for r in group):,.0f} |"
+            f"{delta:+.5f} |"
         )
     return "\n".join([*lines, "", *(f"- {refusal}" for refusal in refusals)]) + "\n"
 

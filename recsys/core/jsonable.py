@@ -1,4 +1,4 @@
-"""Frozen dataclasses from and to plain values, by their type hints: one reader for configs, schema, manifest and plan."""
+"""Frozen dataclasses from and to plain values, by their type hints: for configs, schema, manifest, plan."""
 
 import dataclasses
 import difflib
@@ -51,7 +51,7 @@ def build_config(cls: type[T], data: Any, *, key: str) -> T:
         key: where `data` stands in the whole config, for messages.
 
     Raises:
-        ConfigError: unknown key, wrong type, missing or impossible value; the message names the key, the value and the choices.
+        ConfigError: unknown key, wrong type, missing or impossible value; the message names key, value and choices.
     """
     return typing.cast(T, _Reader(all_fields=False).read(cls, data, key))
 

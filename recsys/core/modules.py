@@ -1,4 +1,4 @@
-"""The two module contracts of a plan. Both must script with ATen operators only, because export freezes them as they are."""
+"""The two module contracts of a plan. Both script with ATen operators only: export freezes them as they are."""
 
 import torch
 from torch import nn
@@ -15,6 +15,10 @@ class Remap(nn.Module):
         """Return rows, int64, shape (T, N)."""
         raise NotImplementedError
 
+    def rows_needed(self) -> list[int] | None:
+        """Rows that the table of each look-up must have, where this remap knows without asking for an id; else None."""
+        return None
+
 
 class Combiner(nn.Module):
     """The T looked-up rows of a feature to its embedding.
@@ -28,3 +32,9 @@ class Combiner(nn.Module):
     def forward(self, ids: torch.Tensor, rows: list[torch.Tensor]) -> torch.Tensor:
         """Return embeddings, float32, shape (N, embedding_dim)."""
         raise NotImplementedError
+
+
+def is_linear(combiner: nn.Module) -> bool:
+    """True if the combiner may be applied after pooling."""
+    assert isinstance(combiner, Combiner), f"{type(combiner).__name__} is not a Combiner"
+    return combiner.linear

@@ -1,4 +1,4 @@
-"""`TablePlan`: logical features -> remap, physical tables, combiner. What search writes, train builds, export freezes."""
+"""`TablePlan`: logical features -> remap, tables, combiner. What search writes, train builds, export freezes."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from recsys.core.specs import FeatureSpec, TableSpec
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturePlan:
-    """One logical feature: `remap(ids)` gives one row per look-up, `tables[t]` holds look-up t, `combiner` joins them."""
+    """One logical feature: `remap(ids)` gives a row per look-up, `tables[t]` holds look-up t, `combiner` joins them."""
 
     feature: FeatureSpec
     tables: tuple[str, ...]

@@ -63,5 +63,6 @@ class ProgressBar:
         self._logged, self._logged_at = time.monotonic(), self._done
         rate = self._done / max(self._logged - self._started, 1e-9)
         left = max(self._total - self._done, 0) / max(rate, 1e-9)
-        text = f"{self._description}: {self._done:,}/{self._total:,} {self._unit}, {rate:,.0f}/s, {left:.0f} s left {self._note}"
+        done = f"{self._description}: {self._done:,}/{self._total:,} {self._unit}"
+        text = f"{done}, {rate:,.0f}/s, {left:.0f} s left {self._note}"
         print(text.rstrip(), file=sys.stderr, flush=True)

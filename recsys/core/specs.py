@@ -99,7 +99,8 @@ class TableSpec:
     def __post_init__(self) -> None:
         if self.num_embeddings < 1 or self.embedding_dim < 1:
             raise ConfigError(
-                f"table {self.name!r} has {self.num_embeddings} rows of width {self.embedding_dim}: both must be 1 or more."
+                f"table {self.name!r} has {self.num_embeddings} rows of width {self.embedding_dim}: "
+                "both must be 1 or more."
             )
         if "." in self.name or "@" in self.name:
             raise ConfigError(f"table name {self.name!r} holds '.' or '@', which TorchRec reserves. Rename it.")

@@ -75,7 +75,7 @@ class CrossNetV2(nn.Module):
         """Map x_0 of shape (B, width) to x_L of the same shape and type."""
         crossed = inputs
         for layer in self.layers:
-            # Under autocast the layer answers in bfloat16. Converted once, product and sum stay in the type of `inputs`;
+            # Under autocast the layer answers in bfloat16. Converted once, product and sum keep the type of `inputs`;
             # operators of two types at once are slow on a CPU.
             crossed = crossed + inputs * layer(crossed).to(inputs.dtype)
         return crossed

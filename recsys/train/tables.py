@@ -1,4 +1,4 @@
-"""Values of physical tables: initial weights that do not depend on how tables are sharded, and reading them back whole."""
+"""Values of physical tables: initial weights that do not depend on how they are sharded."""
 
 import hashlib
 

@@ -13,15 +13,14 @@ import torch.distributed as dist
 from torch import nn
 
 from recsys.core.batch import Batch, BatchSource
+from recsys.core.callback import Callback
 from recsys.core.errors import ConfigError
 from recsys.core.plan import TablePlan
 from recsys.core.progress import ProgressBar
-from recsys.metrics import auc, log_loss
 from recsys.train import checkpoint
-from recsys.train.callbacks import Callback
 from recsys.train.config import Precision, TrainConfig
-from recsys.train.score import score
 from recsys.train.session import Session
+from recsys.train.task import ClickTask, Task
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class Progress:
     epoch: int = 0
     batch: int = 0  # batches done in this epoch
     step: int = 0
-    best_auc: float = -1.0
+    best_value: float = float("-inf")  # of the task's monitor
     best_epoch: int = -1
     stale_epochs: int = 0  # in a row without improvement
     learning_rate_factor: float = 1.0
@@ -50,13 +49,17 @@ class Progress:
 
 
 class Trainer:
-    """Trains one session. `run` picks up at the last checkpoint in `folder` if there is one."""
+    """Trains one session. `run` picks up at the last checkpoint in `folder` if there is one.
+
+    `callbacks` must be the same on every rank; they are hooked in their order.
+    """
 
     def __init__(
         self, session: Session, plan: TablePlan, config: TrainConfig, folder: Path, callbacks: Sequence[Callback] = ()
     ) -> None:
         self.session, self.plan, self.config, self.folder = session, plan, config, folder
         self.callbacks = list(callbacks)
+        self.task: Task = ClickTask()
         self.progress = Progress()
         self._base_rates = session.learning_rates()
         self._seed = 0
@@ -69,7 +72,7 @@ class Trainer:
         Args:
             train: shuffled batches.
             validation: batches in file order.
-            seed: of dropout; step k of rank r draws from a stream of (seed, k, r), so that a restart needs no stored state.
+            seed: of dropout; step k of rank r draws from a stream of (seed, k, r), so a restart needs no stored state.
 
         Returns:
             Where the run ended, with one history row an epoch.
@@ -94,12 +97,11 @@ class Trainer:
     def _train_epoch(self, source: BatchSource) -> None:
         progress, session = self.progress, self.session
         title = f"epoch {progress.epoch + 1}/{self.config.epochs}"
-        left = max(source.num_rows - progress.batch * self.config.batch_size, 0)
+        left = source.num_rows - sum(source.rows_of(batch) for batch in range(progress.batch))
         with ProgressBar(title, total=left, enabled=session.is_main) as bar:
             started = time.monotonic()
             for batch in source.epoch(progress.epoch, progress.batch):
-                # Known without asking the other ranks: only an epoch's last batch is shorter.
-                rows = min(self.config.batch_size, source.num_rows - progress.batch * self.config.batch_size)
+                rows = source.rows_of(progress.batch)
                 self._step(batch, rows)
                 now = time.monotonic()
                 progress.seconds, started = progress.seconds + now - started, now
@@ -116,11 +118,12 @@ class Trainer:
         session, progress = self.session, self.progress
         torch.manual_seed(_step_seed(self._seed, progress.step, session.rank))
         batch = batch.to(session.device, non_blocking=True)
+        for callback in self.callbacks:
+            callback.on_step_start(session, progress.step + 1, batch)
         session.optimizer.zero_grad()
         bfloat16 = self.config.run_on.precision is Precision.BFLOAT16
         with torch.autocast(session.device.type, dtype=torch.bfloat16, enabled=bfloat16):
-            logits = session.model(batch.dense, batch.sparse)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), batch.labels, reduction="sum") / rows
+            loss = self.task.loss_sum(session.model, batch) / rows
         # Ranks average gradients, so each scales its share of the mean loss up: unequal shares stay exact.
         (loss * session.world_size).backward()
         self._shape_gradients()
@@ -137,8 +140,8 @@ class Trainer:
             dist.all_reduce(total)
         if not bool(total.isfinite()):
             raise ConfigError(
-                f"the loss became {float(total)} before step {self.progress.step}. Lower optimizer.dense_learning_rate and "
-                "optimizer.table_learning_rate, or set optimizer.clip_norm; run_on.precision=float32 rules out overflow."
+                f"the loss became {float(total)} before step {self.progress.step}. Lower optimizer.dense_learning_rate "
+                "and optimizer.table_learning_rate, or set optimizer.clip_norm; precision=float32 rules out overflow."
             )
         return float(total)
 
@@ -158,36 +161,28 @@ class Trainer:
         _average_statistics(session)
         record = self._record(validation)
         progress.history.append(record)
-        for callback in self.callbacks:
-            callback.on_epoch_end(session, record)
-        improved = record["validation_auc"] > progress.best_auc + IMPROVEMENT
+        value = record[self.task.monitor]
+        improved = value > progress.best_value + IMPROVEMENT
         if improved:
-            progress.best_auc, progress.best_epoch = record["validation_auc"], progress.epoch + 1
+            progress.best_value, progress.best_epoch = value, progress.epoch + 1
         progress.epoch, progress.batch = progress.epoch + 1, 0
         self._loss.zero_()
         self._follow_plateau(improved=improved)
-        if improved:
+        if improved:  # before callbacks, which may change weights: "best" is what was validated
             self._save("best")
+        for callback in self.callbacks:
+            callback.on_epoch_end(session, record)
         self._save("last")
-        shown = (record["train_loss"], record["validation_auc"], record["validation_log_loss"])
-        logger.info("epoch %d: loss %.4f, validation AUC %.5f, log loss %.5f", progress.epoch, *shown)
+        shown = ", ".join(f"{name} {figure:.5g}" for name, figure in record.items() if name != "epoch")
+        logger.info("epoch %d: %s", progress.epoch, shown)
 
     def _record(self, validation: BatchSource) -> dict[str, float]:
         """The epoch's row of the history."""
         progress = self.progress
-        mean_loss = self._global_loss_sum() / max(progress.batch, 1)
-        logits, labels = score(self.session, validation, "validation")
-        area, loss = auc(labels, logits), log_loss(labels, logits)
-        if area.value is None or loss.value is None:
-            reason = area.undefined_reason or loss.undefined_reason
-            raise ConfigError(
-                f"validation has no AUC, because {reason}. Give the validation split rows of both labels."
-            )
         return {
             "epoch": progress.epoch + 1,
-            "train_loss": mean_loss,
-            "validation_auc": area.value,
-            "validation_log_loss": loss.value,
+            "train_loss": self._global_loss_sum() / max(progress.batch, 1),
+            **self.task.evaluate(self.session, validation),
             "learning_rate": self.session.learning_rates()[-1],
             "rows_per_second": progress.rows / max(progress.seconds, 1e-9),
         }
@@ -212,7 +207,7 @@ class Trainer:
         state = {
             "plan": self.plan.fingerprint,
             "progress": vars(self.progress),
-            "callbacks": [callback.state_dict() for callback in self.callbacks],
+            "callbacks": {type(callback).__name__: callback.state_dict() for callback in self.callbacks},
         }
         checkpoint.save(self.folder / name, tensors, state)
 
@@ -229,8 +224,8 @@ class Trainer:
         self.session.optimizer_loaded(self.progress.step)
         if self.session.is_main:
             self._loss.fill_(self.progress.loss_sum)
-        for callback, saved in zip(self.callbacks, state["callbacks"], strict=True):
-            callback.load_state_dict(saved)
+        for callback in self.callbacks:
+            callback.load_state_dict(state["callbacks"].get(type(callback).__name__, {}))
         self._set_rates()
         logger.info("resumed at epoch %d, batch %d", self.progress.epoch + 1, self.progress.batch)
 

@@ -77,6 +77,9 @@ class Batches:
     num_rows = ROWS
     num_batches = ROWS // BATCH
 
+    def rows_of(self, batch: int) -> int:
+        return BATCH
+
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         yield from (batch(number) for number in range(start_batch, self.num_batches))
 

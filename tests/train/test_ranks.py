@@ -29,7 +29,8 @@ def train(
 ) -> tuple[list[float], dict[str, torch.Tensor]]:
     """Train, or go on training, in `folder`; returns the losses of the steps done now, and the final weights."""
     folder.mkdir(exist_ok=True)
-    result = subprocess.run(command(folder, sharding, epochs, ranks), capture_output=True, text=True, env=environment())
+    started = command(folder, sharding, epochs, ranks)
+    result = subprocess.run(started, capture_output=True, text=True, env=environment(), check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     losses: list[float] = json.loads((folder / "losses.json").read_text())["losses"]
     weights: dict[str, torch.Tensor] = torch.load(folder / "weights.pt", weights_only=True)

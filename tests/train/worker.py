@@ -1,6 +1,7 @@
 """A small training run as a script, for tests that need several ranks or a process to kill.
 
-`python worker.py FOLDER {table_wise|row_wise|data_parallel} EPOCHS`, alone or under torchrun. Rank 0 writes FOLDER/losses.json and FOLDER/weights.pt.
+`python worker.py FOLDER {table_wise|row_wise|data_parallel} EPOCHS`, alone or under torchrun. Rank 0 writes
+FOLDER/losses.json and FOLDER/weights.pt.
 """
 
 import json
@@ -14,6 +15,7 @@ from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys.core.batch import Batch
+from recsys.core.callback import Callback, TrainingSession
 from recsys.core.plan import TablePlan
 from recsys.core.specs import Distribution, FeatureSpec, Init, Pooling
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
@@ -24,9 +26,8 @@ from recsys.embeddings.unified import UnifiedConfig
 from recsys.models.ctr import CtrModel
 from recsys.models.dcnv2 import DCNv2Config
 from recsys.train import checkpoint
-from recsys.train.callbacks import Callback
 from recsys.train.config import DeviceConfig, OptimizerConfig, Sharding, TableOptimizer, TrainConfig
-from recsys.train.session import Session, process_group, shard
+from recsys.train.session import process_group, shard
 from recsys.train.tables import initialize_tables
 from recsys.train.trainer import Trainer
 
@@ -59,6 +60,9 @@ class Rows:
     @property
     def num_rows(self) -> int:
         return ROWS
+
+    def rows_of(self, batch: int) -> int:
+        return min(BATCH, ROWS - batch * BATCH)
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(epoch))
@@ -93,7 +97,7 @@ class Losses(Callback):
     def __init__(self) -> None:
         self.values: list[float] = []
 
-    def on_step_end(self, session: Session, step: int, loss: torch.Tensor) -> None:
+    def on_step_end(self, session: TrainingSession, step: int, loss: torch.Tensor) -> None:
         mean = loss.double().clone()
         dist.all_reduce(mean)
         self.values.append(float(mean) / session.world_size)

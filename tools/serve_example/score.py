@@ -1,4 +1,6 @@
-"""Score raw rows of a CSV file with an exported bundle, where this project is not installed: torch and xxhash are enough.
+"""Score raw rows of a CSV file with an exported bundle, where this project is not installed.
+
+Needs torch and xxhash, nothing else:
 
     python -I score.py BUNDLE [ROWS.csv]
 
@@ -7,6 +9,7 @@ it, the bundle's own `example.csv` is scored and compared with the scores that e
 """
 
 import csv
+import importlib.abc
 import json
 import sys
 from pathlib import Path
@@ -16,6 +19,18 @@ import torch
 import xxhash
 
 MISSING_KEY = -(2**63)
+
+
+class OnlyWhatServingNeeds(importlib.abc.MetaPathFinder):
+    """Refuses to import the project and what it is built on, also where they happen to be installed."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        """Raise for those names; leave the rest to the finders behind."""
+        if fullname.partition(".")[0] in ("recsys", "pipelines", "torchrec", "fbgemm_gpu", "polars"):
+            raise ModuleNotFoundError(f"{fullname} may not be imported where a bundle is served")
+
+
+sys.meta_path.insert(0, OnlyWhatServingNeeds())
 
 
 def key_of(text: str, key_type: str) -> int:
@@ -56,7 +71,7 @@ def main(bundle: Path, source: Path | None) -> None:
     for number, (logit, probability) in enumerate(zip(logits.tolist(), probabilities.tolist(), strict=True)):
         if number < 5:
             print(f"row {number}: logit {logit:+.4f}, probability {probability:.4f}")
-    print(f"{len(rows)} raw rows scored by {bundle / 'model.pt'} (recsys imported: {'recsys' in sys.modules})")
+    print(f"{len(rows)} raw rows scored by {bundle / 'model.pt'} in a process that cannot import recsys")
     if source is None:
         expected = torch.load(bundle / "golden.pt", weights_only=True)["logits"][: len(rows)]
         error = (logits - expected).abs().max().item()
