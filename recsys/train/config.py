@@ -1,9 +1,19 @@
 """Configuration of training."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
 from recsys.core.errors import ConfigError
+
+
+def _require(config: object, names: list[str], fits: Callable[[float], bool], must: str) -> None:
+    """Refuse fields of `config` that are not finite or do not fit."""
+    for name in names:
+        value = getattr(config, name)
+        if not (math.isfinite(value) and fits(value)):
+            raise ConfigError(f"{name}={value}: must be {must}.")
 
 
 class DenseOptimizer(Enum):
@@ -14,12 +24,14 @@ class DenseOptimizer(Enum):
 
 
 class TableOptimizer(Enum):
-    """Optimizer of the tables. All but Adam on a CPU are fused into FBGEMM's backward pass."""
+    """Optimizer of the tables, fused into FBGEMM's backward pass, except for Adam on a CPU or with a regularizer."""
 
+    # One sum of squares a row, averaged over the table's exact width; with sharding=column_wise over a shard's columns.
     ROWWISE_ADAGRAD = "rowwise_adagrad"
     ADAGRAD = "adagrad"
     SGD = "sgd"
-    ADAM = "adam"  # on a CPU through TorchRec's dense kernel: gradients of whole tables, replicated on every rank
+    # Not fused, it goes through TorchRec's dense kernel: gradients of whole tables, replicated on every rank.
+    ADAM = "adam"
 
 
 class Sharding(Enum):
@@ -54,6 +66,11 @@ class Plateau:
     min_learning_rate: float = 1e-6
     stop_after: int = 2  # epochs in a row without improvement
 
+    def __post_init__(self) -> None:
+        _require(self, ["factor"], lambda value: 0 < value <= 1, "above 0 and at most 1")
+        _require(self, ["min_learning_rate"], lambda value: value >= 0, "0 or more, and finite")
+        _require(self, ["stop_after"], lambda value: value >= 1, "1 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -70,13 +87,14 @@ class OptimizerConfig:
     clip_norm: float = 10.0  # of all gradients that are not fused; 0 turns it off
 
     def __post_init__(self) -> None:
-        for name in ("dense_learning_rate", "table_learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name}={getattr(self, name)}: must be above 0.")
+        _require(self, ["dense_learning_rate", "table_learning_rate"], lambda value: value > 0, "above 0, and finite")
+        not_negative = ["dense_weight_decay", "table_regularizer", "clip_norm"]
+        _require(self, not_negative, lambda value: value >= 0, "0 or more, and finite")
         if self.table_regularizer and self.table is not TableOptimizer.ADAM:
             raise ConfigError(
-                f"table_regularizer={self.table_regularizer} needs gradients of whole tables, and table={self.table.value} "
-                "is fused, which sees only the rows of a batch. Set table: adam, or table_regularizer: 0."
+                f"table_regularizer={self.table_regularizer} needs gradients of whole tables, and "
+                f"table={self.table.value} is fused, which sees only the rows of a batch. "
+                "Set table: adam, or table_regularizer: 0."
             )
 
 
@@ -95,8 +113,9 @@ class DeviceConfig:
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):
             raise ConfigError(f"device={self.device!r}: must be 'cpu' or 'cuda'.")
-        if self.num_processes < 1:
-            raise ConfigError(f"num_processes={self.num_processes}: must be 1 or more.")
+        _require(self, ["num_processes"], lambda value: value >= 1, "1 or more")
+        _require(self, ["cache_load_factor"], lambda value: 0 < value <= 1, "above 0 and at most 1")
+        _require(self, ["num_threads"], lambda value: value >= 0, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +132,6 @@ class TrainConfig:
     run_on: DeviceConfig = field(default_factory=DeviceConfig)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: must be 1 or more.")
+        at_least_one = ["epochs", "batch_size", "eval_batch_size", "shuffle_rows"]
+        _require(self, at_least_one, lambda value: value >= 1, "1 or more")
+        _require(self, ["checkpoint_every"], lambda value: value >= 0, "0 or more")

@@ -1,5 +1,6 @@
-"""What a session optimises: dense Adam as plain torch does it, whole-table regularisation, learning-rate schedule, refusals."""
+"""What a session optimises: dense Adam as plain torch does it, regularisation, learning-rate schedule, refusals."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,15 @@ from recsys.embeddings.full import FullConfig
 from recsys.models.ctr import CtrModel
 from recsys.models.dcnv2 import DCNv2Config
 from recsys.train import checkpoint
-from recsys.train.config import DeviceConfig, OptimizerConfig, Plateau, Sharding, TableOptimizer, TrainConfig
+from recsys.train.config import (
+    DeviceConfig,
+    OptimizerConfig,
+    Plateau,
+    Sharding,
+    TableMemory,
+    TableOptimizer,
+    TrainConfig,
+)
 from recsys.train.session import Session, process_group, shard
 from recsys.train.tables import initialize_tables
 from recsys.train.trainer import Trainer
@@ -94,17 +103,43 @@ def test_checkpoint_of_another_plan_is_refused(device: torch.device, tmp_path: P
         checkpoint.load(tmp_path / "last", {"model": model.state_dict()})
 
 
+Config = type[OptimizerConfig] | type[Plateau] | type[DeviceConfig] | type[TrainConfig]
+
+
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("config", "values", "message"),
     [
-        ({"table_regularizer": 0.1}, "table_regularizer=0.1 needs gradients of whole tables"),
-        ({"dense_learning_rate": 0.0}, "dense_learning_rate=0.0: must be above 0"),
-        ({"table_learning_rate": -1.0}, "table_learning_rate=-1.0: must be above 0"),
+        (OptimizerConfig, {"table_regularizer": 0.1}, "table_regularizer=0.1 needs gradients of whole tables"),
+        (OptimizerConfig, {"dense_learning_rate": 0.0}, "dense_learning_rate=0.0: must be above 0"),
+        (OptimizerConfig, {"dense_learning_rate": math.inf}, "dense_learning_rate=inf: must be above 0, and finite"),
+        (OptimizerConfig, {"table_learning_rate": -1.0}, "table_learning_rate=-1.0: must be above 0"),
+        (OptimizerConfig, {"table_learning_rate": math.nan}, "table_learning_rate=nan: must be above 0, and finite"),
+        (OptimizerConfig, {"table_regularizer": -0.1}, "table_regularizer=-0.1: must be 0 or more"),
+        (OptimizerConfig, {"clip_norm": -1.0}, "clip_norm=-1.0: must be 0 or more"),
+        (OptimizerConfig, {"dense_weight_decay": -0.1}, "dense_weight_decay=-0.1: must be 0 or more"),
+        (Plateau, {"factor": 0.0}, "factor=0.0: must be above 0 and at most 1"),
+        (Plateau, {"factor": 1.1}, "factor=1.1: must be above 0 and at most 1"),
+        (Plateau, {"min_learning_rate": -1e-6}, "min_learning_rate=-1e-06: must be 0 or more"),
+        (Plateau, {"stop_after": 0}, "stop_after=0: must be 1 or more"),
+        (DeviceConfig, {"num_processes": 0}, "num_processes=0: must be 1 or more"),
+        (DeviceConfig, {"num_threads": -1}, "num_threads=-1: must be 0 or more"),
+        (DeviceConfig, {"cache_load_factor": 0.0}, "cache_load_factor=0.0: must be above 0 and at most 1"),
+        (DeviceConfig, {"cache_load_factor": 1.5}, "cache_load_factor=1.5: must be above 0 and at most 1"),
+        (TrainConfig, {"epochs": 0}, "epochs=0: must be 1 or more"),
+        (TrainConfig, {"shuffle_rows": 0}, "shuffle_rows=0: must be 1 or more"),
+        (TrainConfig, {"checkpoint_every": -1}, "checkpoint_every=-1: must be 0 or more"),
     ],
 )
-def test_impossible_optimizers_are_refused(values: dict[str, float], message: str) -> None:
+def test_impossible_values_are_refused(config: Config, values: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        OptimizerConfig(**values)  # type: ignore[arg-type]
+        config(**values)  # type: ignore[arg-type]
+
+
+def test_values_at_their_bounds_are_taken() -> None:
+    OptimizerConfig(dense_weight_decay=0.0, clip_norm=0.0, table_regularizer=0.0)
+    Plateau(factor=1.0, min_learning_rate=0.0, stop_after=1)
+    DeviceConfig(cache_load_factor=1.0, num_threads=0)
+    TrainConfig(shuffle_rows=1, checkpoint_every=0)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +147,7 @@ def test_impossible_optimizers_are_refused(values: dict[str, float], message: st
     [
         (OptimizerConfig(table=TableOptimizer.ADAM), DeviceConfig(sharding=Sharding.ROW_WISE), "Adam on a CPU"),
         (OptimizerConfig(), DeviceConfig(sharding=Sharding.DATA_PARALLEL), "needs optimizer.table=adam"),
+        (OptimizerConfig(), DeviceConfig(table_memory=TableMemory.UVM_CACHING), "behind a GPU's cache"),
     ],
 )
 def test_impossible_layouts_are_refused(
