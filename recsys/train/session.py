@@ -8,29 +8,21 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBatchedEmbeddingBagsCodegen
 from torch import nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
-from torchrec.distributed.embedding import EmbeddingCollectionSharder
-from torchrec.distributed.embedding_types import EmbeddingComputeKernel
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
-from torchrec.distributed.types import ModuleSharder, ShardingEnv, ShardingPlan
+from torchrec.distributed.types import ShardingEnv
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from recsys.core.errors import ConfigError
 from recsys.core.modules import Combiner, Remap
-from recsys.train.config import DenseOptimizer, DeviceConfig, OptimizerConfig, Sharding, TableMemory, TableOptimizer
-
-FUSED_OPTIMIZERS = {
-    TableOptimizer.ROWWISE_ADAGRAD: EmbOptimType.EXACT_ROWWISE_ADAGRAD,
-    TableOptimizer.ADAGRAD: EmbOptimType.EXACT_ADAGRAD,
-    TableOptimizer.SGD: EmbOptimType.EXACT_SGD,
-    TableOptimizer.ADAM: EmbOptimType.ADAM,
-}
+from recsys.core.plan import TablePlan
+from recsys.core.specs import TableSpec
+from recsys.train.config import DenseOptimizer, DeviceConfig, OptimizerConfig, TableOptimizer
+from recsys.train.layout import check_layout, is_fused, sharders_for, sharding_plan, undo_padding
+from recsys.train.tables import table_of
 
 
 @dataclass
@@ -55,7 +47,7 @@ class Session:
             group["lr"] = max(learning_rate * factor, min(floor, learning_rate))
 
     def learning_rates(self) -> list[float]:
-        """Learning rate of each group: tables, then the dense part."""
+        """Learning rate of each group: tables, one a kernel, then the dense part."""
         return [group["lr"] for group in self._groups]
 
     @property
@@ -110,15 +102,18 @@ def process_group(config: DeviceConfig) -> Iterator[torch.device]:
 
 
 def shard(model: nn.Module, optimizer: OptimizerConfig, run_on: DeviceConfig, device: torch.device) -> Session:
-    """Lay the model's tables over the ranks and give everything its optimizer."""
-    if run_on.table_memory is TableMemory.UVM_CACHING and device.type == "cpu":
-        raise ConfigError(
-            "run_on.table_memory=uvm_caching keeps tables in host memory behind a GPU's cache, and run_on.device=cpu "
-            "has no GPU. Set run_on.table_memory=device."
-        )
-    fused = optimizer.table is not TableOptimizer.ADAM or device.type == "cuda"
-    sharders = _sharders(optimizer, run_on, fused=fused)
-    plan = _sharding_plan(model, sharders, device)
+    """Lay the tables of the model's planned collections over the ranks and give everything its optimizer.
+
+    Raises:
+        ConfigError: the options exclude each other, or the tables do not fit.
+    """
+    fused = is_fused(optimizer, device)
+    check_layout(run_on, device, fused=fused)
+    tables = _tables(model)
+    if optimizer.table is TableOptimizer.ROWWISE_ADAGRAD:
+        undo_padding(model, tables, optimizer)
+    sharders = sharders_for(optimizer, run_on, fused=fused)
+    plan = sharding_plan(model, sharders, device)
     group = dist.group.WORLD
     assert group is not None
     for part in model.modules():
@@ -127,96 +122,36 @@ def shard(model: nn.Module, optimizer: OptimizerConfig, run_on: DeviceConfig, de
     sharded = DistributedModelParallel(
         model, env=ShardingEnv.from_process_group(group), device=device, plan=plan, sharders=sharders
     )
-    return _with_optimizers(sharded, optimizer, device, fused=fused)
+    return _with_optimizers(sharded, optimizer, device, set() if fused else set(tables))
 
 
-def _sharders(optimizer: OptimizerConfig, run_on: DeviceConfig, *, fused: bool) -> list[ModuleSharder[Any]]:
-    every = [s.value for s in Sharding if s is not Sharding.AUTO]
-    if not fused:
-        if run_on.sharding not in (Sharding.AUTO, Sharding.DATA_PARALLEL):
-            raise ConfigError(
-                f"run_on.sharding={run_on.sharding.value}: Adam on a CPU runs through TorchRec's dense kernel, which replicates "
-                "tables on every rank. Set run_on.sharding=data_parallel, or optimizer.table=rowwise_adagrad to shard."
-            )
-        return _of(None, [Sharding.DATA_PARALLEL.value], [EmbeddingComputeKernel.DENSE.value])
-    if run_on.sharding is Sharding.DATA_PARALLEL:
-        raise ConfigError(
-            "run_on.sharding=data_parallel keeps whole tables on every rank, so it needs optimizer.table=adam."
-        )
-    types = every[:-1] if run_on.sharding is Sharding.AUTO else [run_on.sharding.value]
-    parameters: dict[str, Any] = {
-        "optimizer": FUSED_OPTIMIZERS[optimizer.table],
-        "learning_rate": optimizer.table_learning_rate,
-        "eps": 1e-8,
-    }
-    kernel = EmbeddingComputeKernel.FUSED
-    if run_on.table_memory is TableMemory.UVM_CACHING:
-        kernel = EmbeddingComputeKernel.FUSED_UVM_CACHING
-        parameters["cache_load_factor"] = run_on.cache_load_factor
-    return _of(parameters, types, [kernel.value])
-
-
-def _of(fused: dict[str, Any] | None, types: list[str], kernels: list[str]) -> list[ModuleSharder[Any]]:
-    """Sharders that allow exactly these layouts; TorchRec's own leave row-wise out on a CPU."""
-
-    class Bags(EmbeddingBagCollectionSharder):
-        def sharding_types(self, compute_device_type: str) -> list[str]:
-            return types
-
-        def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
-            return kernels
-
-    class Sequences(EmbeddingCollectionSharder):
-        def sharding_types(self, compute_device_type: str) -> list[str]:
-            return types
-
-        def compute_kernels(self, sharding_type: str, compute_device_type: str) -> list[str]:
-            return kernels
-
-    if fused is None:
-        # TorchRec's dense kernel mixes up the features of an unpooled collection on a CPU (1.8.0: values come out row by
-        # row, keys feature by feature). Left unsharded, such a collection is an ordinary data-parallel module.
-        return [Bags()]
-    return [Bags(fused_params=dict(fused)), Sequences(fused_params=dict(fused))]
-
-
-def _sharding_plan(model: nn.Module, sharders: list[ModuleSharder[Any]], device: torch.device) -> ShardingPlan:
-    planner = EmbeddingShardingPlanner(topology=_topology(device))
-    if dist.get_world_size() == 1:
-        return planner.plan(model, sharders)
-    return planner.collective_plan(model, sharders, dist.group.WORLD)
-
-
-def _topology(device: torch.device) -> Topology:
-    """This machine's memory: TorchRec would take every GPU for one of 32 GiB, in a host of 128 GiB a rank."""
-    ranks = dist.get_world_size()
-    if device.type == "cpu":
-        return Topology(world_size=ranks, compute_device="cpu")
-    host_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Topology(
-        world_size=ranks,
-        compute_device=device.type,
-        hbm_cap=torch.cuda.get_device_properties(device).total_memory,
-        ddr_cap=host_bytes // int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-    )
+def _tables(model: nn.Module) -> dict[str, TableSpec]:
+    """Tables of the planned collections inside, by parameter name; sharding does not change the names."""
+    found = {}
+    for path, module in model.named_modules():
+        plan = getattr(module, "plan", None)
+        if isinstance(plan, TablePlan):
+            for name, _ in module.named_parameters(prefix=path):
+                table = table_of(name, plan)
+                if table is not None:
+                    found[name] = table
+    return found
 
 
 def _with_optimizers(
-    model: DistributedModelParallel, config: OptimizerConfig, device: torch.device, *, fused: bool
+    model: DistributedModelParallel, config: OptimizerConfig, device: torch.device, dense_tables: set[str]
 ) -> Session:
+    """The session; `dense_tables` are the parameters with gradients of whole tables, or none if tables are fused."""
     free = dict(in_backward_optimizer_filter(model.named_parameters()))
-    tables = (
-        {}
-        if fused
-        else {name: p for name, p in free.items() if ".embedding_bags." in name or ".embeddings.table" in name}
-    )
-    rest = {name: p for name, p in free.items() if name not in tables}
+    assert dense_tables <= free.keys()
+    tables = {name: p for name, p in free.items() if name in dense_tables}
+    rest = {name: p for name, p in free.items() if name not in dense_tables}
     optimizers: list[KeyedOptimizer | tuple[str, KeyedOptimizer]] = []
-    if fused:
-        optimizers.append(("tables", model.fused_optimizer))
     if tables:
         learning_rate = config.table_learning_rate
         optimizers.append(("tables", KeyedOptimizerWrapper(tables, lambda ps: torch.optim.Adam(ps, lr=learning_rate))))
+    else:
+        optimizers.append(("tables", model.fused_optimizer))
     if rest:
         optimizers.append(("dense", KeyedOptimizerWrapper(rest, lambda ps: _dense_optimizer(ps, config))))
     return Session(
