@@ -96,6 +96,6 @@ class Schema:
         reserved = [name for name in names if name in PREDICTION_COLUMNS or name.startswith("__")]
         if reserved:
             raise ConfigError(
-                f"passthrough column(s) {reserved}: {list(PREDICTION_COLUMNS)} and names that begin with '__' are those "
-                "of columns that ingest and evaluate write. Rename the column in the raw rows."
+                f"passthrough column(s) {reserved}: {list(PREDICTION_COLUMNS)} and names that begin with '__' are "
+                "those of columns that ingest and evaluate write. Rename the column in the raw rows."
             )

@@ -16,9 +16,10 @@ from torchrec.modules.embedding_modules import (
 )
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
-from recsys.core.modules import Combiner, Remap
+from recsys.core.modules import Combiner, Remap, is_linear
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import Pooling, TableSpec
+from recsys.embeddings.check import check_feature
 from recsys.embeddings.combiners import Concat, Only
 from recsys.embeddings.pooling import one_id_per_row, sum_pool
 
@@ -33,13 +34,17 @@ def lookup_key(feature: str, lookup: int) -> str:
 class _Lookups(nn.Module):
     """Remaps and combiners of some features, and the rewriting of logical ids into physical look-ups."""
 
-    def __init__(self, entries: tuple[FeaturePlan, ...], device: torch.device | None) -> None:
+    def __init__(
+        self, entries: tuple[FeaturePlan, ...], tables: dict[str, TableSpec], device: torch.device | None
+    ) -> None:
         super().__init__()
-        self.entries = entries
+        self.entries, self.tables = entries, tables
         # Lists, not dicts: a ModuleDict cannot hold a feature called "type" or "keys".
         self.remaps = nn.ModuleList(entry.remap.build() for entry in entries)
         self.combiners = nn.ModuleList(entry.combiner.build() for entry in entries)
-        assert all(isinstance(remap, Remap) for remap in self.remaps)
+        for entry, remap, combiner in zip(entries, self.remaps, self.combiners, strict=True):
+            assert isinstance(remap, Remap) and isinstance(combiner, Combiner)
+            check_feature(entry, remap, combiner, tables)
         if device is not None and device.type != "meta":  # what remaps own is part of the plan, and needs its values
             self.to(device)
         self.keys = [lookup_key(e.feature.name, t) for e in entries for t in range(len(e.tables))]
@@ -65,11 +70,11 @@ class _Lookups(nn.Module):
             keys=self.keys, values=torch.cat(values), lengths=torch.cat(lengths), length_per_key=counts
         )
 
-    def combine(self, number: int, ids: Tensor, looked_up: dict[str, Tensor], tables: dict[str, TableSpec]) -> Tensor:
+    def combine(self, number: int, ids: Tensor, looked_up: dict[str, Tensor]) -> Tensor:
         """Embedding of feature `number` from its rows, without the columns that pad them."""
         entry = self.entries[number]
         rows = [
-            looked_up[lookup_key(entry.feature.name, t)][:, : tables[name].embedding_dim]
+            looked_up[lookup_key(entry.feature.name, t)][:, : self.tables[name].embedding_dim]
             for t, name in enumerate(entry.tables)
         ]
         combined: Tensor = self.combiners[number](ids, rows)
@@ -82,8 +87,7 @@ class PlannedEmbeddingCollection(EmbeddingCollectionInterface):
     def __init__(self, plan: TablePlan, device: torch.device | None = None) -> None:
         super().__init__()
         self.plan = plan
-        self._tables = {table.name: table for table in plan.tables}
-        self.lookups = _Lookups(plan.features, device)
+        self.lookups = _Lookups(plan.features, {table.name: table for table in plan.tables}, device)
         widths = sorted({table.storage_dim for table in plan.tables})
         self.collections = nn.ModuleList(
             EmbeddingCollection(
@@ -110,7 +114,7 @@ class PlannedEmbeddingCollection(EmbeddingCollectionInterface):
             looked_up |= {key: jagged.values() for key, jagged in collection(physical).items()}
         return {
             entry.feature.name: JaggedTensor(
-                values=self.lookups.combine(number, jagged.values(), looked_up, self._tables), lengths=jagged.lengths()
+                values=self.lookups.combine(number, jagged.values(), looked_up), lengths=jagged.lengths()
             )
             for number, (entry, jagged) in enumerate(zip(self.plan.features, inputs, strict=True))
         }
@@ -151,14 +155,14 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
     def __init__(self, plan: TablePlan, device: torch.device | None = None) -> None:
         super().__init__()
         self.plan = plan
-        self._tables = {table.name: table for table in plan.tables}
+        tables = {table.name: table for table in plan.tables}
         per_id = _per_id_features(plan)
         pooled = tuple(entry for entry in plan.features if entry.feature.name not in per_id)
-        self.lookups = _Lookups(pooled, device)
+        self.lookups = _Lookups(pooled, tables, device)
         self.pooled = _bags(plan, self.lookups, device) if pooled else None
         unpooled = tuple(entry for entry in plan.features if entry.feature.name in per_id)
         self.unpooled = PlannedEmbeddingCollection(_subplan(plan, unpooled), device) if unpooled else None
-        self._side_by_side = not unpooled and all(_is_side_by_side(entry, self._tables) for entry in plan.features)
+        self._side_by_side = not unpooled and all(_is_side_by_side(entry, tables) for entry in plan.features)
 
     def forward(self, features: KeyedJaggedTensor) -> KeyedTensor:
         """Look up, combine and pool.
@@ -198,9 +202,9 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
         embeddings = {}
         for number, entry in enumerate(self.lookups.entries):
             jagged = by_source[entry.feature.source]
-            linear = _is_linear(self.lookups.combiners[number])
+            linear = is_linear(self.lookups.combiners[number])
             ids = jagged.values() if linear else one_id_per_row(jagged)
-            embedding = self.lookups.combine(number, ids, rows, self._tables)
+            embedding = self.lookups.combine(number, ids, rows)
             if not linear:  # a combiner with weights may map "no row" to something else than zeros
                 embedding = embedding * (jagged.lengths() > 0).unsqueeze(1)
             embeddings[entry.feature.name] = embedding
@@ -234,11 +238,6 @@ def planned_parts(collection: PlannedEmbeddingBagCollection) -> dict[str, tuple[
     }
 
 
-def _is_linear(combiner: nn.Module) -> bool:
-    assert isinstance(combiner, Combiner)
-    return combiner.linear
-
-
 def _is_side_by_side(entry: FeaturePlan, tables: dict[str, TableSpec]) -> bool:
     """True if the embedding is nothing but the feature's stored rows, summed and laid side by side."""
     unpadded = all(tables[name].storage_dim == tables[name].embedding_dim for name in entry.tables)
@@ -248,7 +247,7 @@ def _is_side_by_side(entry: FeaturePlan, tables: dict[str, TableSpec]) -> bool:
 def _per_id_features(plan: TablePlan) -> set[str]:
     """Features that must combine before pooling, and all that share a table with them: it lives in one collection."""
     per_id = {
-        e.feature.name for e in plan.features if not e.feature.single_valued and not _is_linear(e.combiner.build())
+        e.feature.name for e in plan.features if not e.feature.single_valued and not is_linear(e.combiner.build())
     }
     while True:
         tables = {name for e in plan.features if e.feature.name in per_id for name in e.tables}

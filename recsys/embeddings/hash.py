@@ -30,6 +30,10 @@ class HashRemap(Remap):
         """Return rows, int64, shape (len(salts), N), each in [0, num_rows)."""
         return hash_rows(ids, self.salts, self.num_rows)
 
+    def rows_needed(self) -> list[int] | None:
+        """`num_rows` for every salt."""
+        return [self.num_rows] * self.salts.numel()
+
 
 @dataclass(frozen=True, kw_only=True)
 class HashConfig(MethodConfig):
@@ -38,12 +42,17 @@ class HashConfig(MethodConfig):
     seed: int = 0  # of the hash functions
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
-        """Plan one row for every feature, and the rest of the budget by their share of all ids."""
+        """Plan one row for every feature, and the rest of the budget by their share of all ids.
+
+        A vocabulary gets no more rows than it has ids: hashed, they would not use them.
+        """
         width = features[0].embedding_dim
         total_ids = sum(expected_ids(feature) for feature in features)
         # One row each comes off first: added afterwards, they would take a small budget beyond its bound.
         spare = max(0, budget_bytes // (width * FLOAT_BYTES) - len(features))
-        return TablePlan.merge([self._plan_one(f, 1 + spare * expected_ids(f) // total_ids) for f in features])
+        shares = [1 + spare * expected_ids(feature) // total_ids for feature in features]
+        rows = [min(share, feature.num_embeddings or share) for feature, share in zip(features, shares, strict=True)]
+        return TablePlan.merge([self._plan_one(feature, num) for feature, num in zip(features, rows, strict=True)])
 
     def _plan_one(self, feature: FeatureSpec, num_rows: int) -> TablePlan:
         table = TableSpec(

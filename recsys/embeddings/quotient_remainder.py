@@ -36,6 +36,10 @@ class QuotientRemainderRemap(Remap):
         quotient, remainder = quotient_remainder(ids, self.num_remainders)
         return torch.stack([quotient, remainder])
 
+    def rows_needed(self) -> list[int] | None:
+        """All remainders; how many quotients there are is up to the ids."""
+        return [1, self.num_remainders]
+
 
 @dataclass(frozen=True, kw_only=True)
 class QuotientRemainderConfig(MethodConfig):

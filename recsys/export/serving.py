@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from recsys.core.modules import Combiner
+from recsys.core.modules import is_linear
 from recsys.core.plan import TablePlan
 from recsys.core.specs import Pooling, RowType
 from recsys.export.border import BorderCheck
@@ -178,12 +178,6 @@ class ServingModel(nn.Module):
             embeddings.append(dense.new_zeros((dense.size(0), 0)))
         logits = self.head(dense, torch.cat(embeddings, dim=1))
         return logits, torch.sigmoid(logits)
-
-
-def is_linear(combiner: nn.Module) -> bool:
-    """True if the combiner may be applied after pooling."""
-    assert isinstance(combiner, Combiner), f"{type(combiner).__name__} is not a Combiner"
-    return combiner.linear
 
 
 def _table_module(weight: Tensor, row_type: RowType) -> nn.Module:
