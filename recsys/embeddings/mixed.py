@@ -5,8 +5,16 @@ from dataclasses import dataclass, field
 
 from recsys.core.errors import ConfigError
 from recsys.core.plan import TablePlan
-from recsys.core.specs import FeatureSpec
+from recsys.core.specs import FeatureSpec, Init
 from recsys.embeddings.method import MethodConfig, check_names, names_feature
+
+
+def refuse_unused(config: MethodConfig, why: str) -> None:
+    """Raise ConfigError if `init` or `full_below` is set on a method that plans no table itself."""
+    if config.init != Init():
+        raise ConfigError(f"init={config.init} is not used here: {why}")
+    if config.full_below:
+        raise ConfigError(f"full_below={config.full_below} is not used here: {why}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +31,12 @@ class MixedConfig(MethodConfig):
 
     default: MethodConfig
     assignments: list[Assignment] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_unused(
+            self, "a mixed method plans no table itself. Set it on `default` and on the assignments' methods."
+        )
 
     def plan(self, features: Sequence[FeatureSpec]) -> TablePlan:
         """Plan each group by its method and merge; see `MethodConfig.plan`."""

@@ -37,7 +37,19 @@ class UnifiedConfig(MethodConfig):
         """Plan all features; see `MethodConfig.plan`."""
         check_names("alone", self.alone, features)
         check_names("lookups", list(self.lookups), features)
+        sharing = {feature.name for feature in features if not self._stays_full(feature)}
+        unused = sorted(set(self.lookups) - sharing)
+        if unused:
+            raise ConfigError(
+                f"lookups names {unused}, which would change nothing: such a feature keeps a full table "
+                f"(alone={self.alone}, full_below={self.full_below}), or only another feature reads that column. "
+                f"Remove it, or name one of {sorted(sharing)}."
+            )
         return super().plan(features)
+
+    def _stays_full(self, feature: FeatureSpec) -> bool:
+        kept = feature.num_embeddings is not None and feature.num_embeddings <= self.full_below
+        return kept or names_feature(feature, self.alone)
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Plan one table of as many rows as the budget holds, beside the features that stay alone."""
@@ -52,6 +64,8 @@ class UnifiedConfig(MethodConfig):
         width = features[0].embedding_dim
         row_dim = self._row_dim(width)
         num_rows = max(1, budget_bytes // (row_dim * FLOAT_BYTES))
+        if all(feature.num_embeddings for feature in features):  # more rows than there is to look up would lie idle
+            num_rows = min(num_rows, sum((f.num_embeddings or 0) * self._num_lookups(f, row_dim) for f in features))
         table = TableSpec(
             name=f"table_unified_{features[0].name}", num_embeddings=num_rows, embedding_dim=row_dim, init=self.init
         )
@@ -68,9 +82,11 @@ class UnifiedConfig(MethodConfig):
             )
         return width // self.num_lookups
 
+    def _num_lookups(self, feature: FeatureSpec, row_dim: int) -> int:
+        return self.lookups.get(feature.name, feature.embedding_dim // row_dim)
+
     def _plan_one(self, feature: FeatureSpec, table: TableSpec) -> FeaturePlan:
-        default = feature.embedding_dim // table.embedding_dim
-        count = self.lookups.get(feature.name, default)
+        count = self._num_lookups(feature, table.embedding_dim)
         salts = [salt_for(feature.name, lookup, self.seed) for lookup in range(count)]
         return FeaturePlan(
             feature=replace(feature, embedding_dim=count * table.embedding_dim),

@@ -159,6 +159,28 @@ def test_hashed_features_get_rows_for_the_keys_seen() -> None:
     assert HashConfig(full_below=10**9).plan([spec]).tables[0].num_embeddings == 8
 
 
+@pytest.mark.parametrize("ratio", [0.001, 0.5, 0.99, 1.0, 1.01])
+def test_hash_gives_no_vocabulary_more_rows_than_ids(ratio: float) -> None:
+    plan = HashConfig(compression_ratio=ratio).plan(specs(linear=True))
+    for entry in plan.features:
+        assert plan.table(entry.tables[0]).num_embeddings <= (entry.feature.num_embeddings or 0)
+    if ratio < 1:
+        assert plan.num_bytes == uncompressed(specs(linear=True))
+    one = FeatureSpec(name="a", embedding_dim=4, num_embeddings=1000)
+    assert HashConfig(budget_mib=1).plan([one]).tables[0].num_embeddings == 1000
+    assert HashConfig(budget_mib=1).plan([replace(HASHED, embedding_dim=4)]).tables[0].num_embeddings == 2**16
+
+
+def test_unified_has_no_more_rows_than_there_is_to_look_up() -> None:
+    ids = sum(SIZES.values())
+    assert UnifiedConfig(compression_ratio=0.1).plan(specs()).tables[0].num_embeddings == ids
+    assert UnifiedConfig(compression_ratio=0.1, num_lookups=2).plan(specs()).tables[0].num_embeddings == 2 * ids
+    more = UnifiedConfig(compression_ratio=0.1, num_lookups=2, lookups={"a": 1, "b": 5}).plan(specs())
+    assert more.tables[0].num_embeddings == 2 * ids - 10_000 + 3 * 700
+    with_hashed = UnifiedConfig(budget_mib=64).plan([*specs(), HASHED])
+    assert with_hashed.num_bytes == 64 * 2**20, "keys without a vocabulary may be any number"
+
+
 HASHED = FeatureSpec(name="ip", embedding_dim=8, num_embeddings=None, octave_counts=(1, 2, 4))
 REFUSED: list[tuple[Callable[[], TablePlan], tuple[str, ...]]] = [
     (lambda: FullConfig().plan([HASHED]), ("'ip'", "no vocabulary", "embedding=hash", "embedding=unified")),
@@ -174,6 +196,17 @@ REFUSED: list[tuple[Callable[[], TablePlan], tuple[str, ...]]] = [
     (lambda: UnifiedConfig(num_lookups=0).plan(specs()), ("'num_lookups'=0", "1 or more")),
     (lambda: UnifiedConfig(lookups={"a": 0}).plan(specs()), ("'a'=0", "1 or more")),
     (lambda: UnifiedConfig(lookups={"z": 1}).plan(specs()), ("lookups", "['z']", "'a', 'b'")),
+    (
+        lambda: UnifiedConfig(lookups={"a": 2, "b": 2}, alone=["a"]).plan(specs()),
+        ("lookups names ['a']", "alone=['a']"),
+    ),
+    (lambda: UnifiedConfig(lookups={"a": 2, "b": 2}, full_below=700).plan(specs()), ("['b']", "full_below=700")),
+    (
+        lambda: UnifiedConfig(lookups={"a": 2}).plan([replace(specs(1)[0], name="a__linear", source="a")]),
+        ("lookups names ['a']", "only another feature reads", "['a__linear']"),
+    ),
+    (lambda: MixedConfig(default=FullConfig(), full_below=3).plan(specs()), ("full_below=3", "not used", "`default`")),
+    (lambda: MixedConfig(default=FullConfig(), init=Init(scale=1)).plan(specs()), ("init=", "not used", "`default`")),
     (lambda: UnifiedConfig(alone=["z"]).plan(specs()), ("alone", "['z']", "'a', 'b'")),
     (
         lambda: MixedConfig(default=FullConfig(), assignments=[Assignment(features=["z"], method=HashConfig())]).plan(
