@@ -1,0 +1,132 @@
+"""Plans that come from a file: the same tables as planned, and every part that does not fit named before it is used."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from recsys.core.component import Component
+from recsys.core.errors import ConfigError, DataError
+from recsys.core.plan import FeaturePlan, TablePlan
+from recsys.core.specs import FeatureSpec, Init, Pooling, TableSpec
+from recsys.embeddings.collection import PlannedEmbeddingBagCollection, PlannedEmbeddingCollection
+from recsys.embeddings.combiners import Concat, Only, Product
+from recsys.embeddings.full import FullConfig
+from recsys.embeddings.hash import HashConfig, HashRemap
+from recsys.embeddings.method import Identity
+from recsys.embeddings.planned import PlanFileConfig
+from recsys.embeddings.quotient_remainder import QuotientRemainderConfig, QuotientRemainderRemap
+from recsys.embeddings.unified import UnifiedConfig
+
+FEATURES = [
+    FeatureSpec(name="a", embedding_dim=8, num_embeddings=100, max_length=1, octave_counts=(5, 2)),
+    FeatureSpec(name="tags", embedding_dim=8, num_embeddings=50, pooling=Pooling.MEAN, max_length=4),
+    FeatureSpec(name="ip", embedding_dim=8, num_embeddings=None, octave_counts=(1, 2, 3), max_length=1),
+    FeatureSpec(name="a__linear", embedding_dim=1, num_embeddings=100, source="a", max_length=1),
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.json"
+    path.write_text(UnifiedConfig(num_lookups=2, compression_ratio=3).plan(FEATURES).to_json())
+    return path
+
+
+def test_the_plan_of_a_file_is_used_as_it_is(file: Path) -> None:
+    planned = TablePlan.from_json(file.read_text())
+    assert PlanFileConfig(path=str(file)).plan(FEATURES) == planned
+    turned = PlanFileConfig(path=str(file)).plan(FEATURES[::-1])
+    assert turned == planned.reordered([feature.name for feature in FEATURES[::-1]])
+    PlannedEmbeddingBagCollection(turned)
+
+
+def test_widths_and_counts_are_those_of_the_file(file: Path) -> None:
+    asked = [replace(feature, embedding_dim=3, octave_counts=()) for feature in FEATURES]
+    plan = PlanFileConfig(path=str(file)).plan(asked)
+    assert [entry.feature.embedding_dim for entry in plan.features] == [8, 8, 8, 1]
+
+
+def test_a_budget_checks_the_plan(file: Path) -> None:
+    needed = TablePlan.from_json(file.read_text()).num_bytes
+    PlanFileConfig(path=str(file), budget_mib=needed / 2**20).plan(FEATURES)
+    with pytest.raises(ConfigError, match=rf"PlanFileConfig needs {needed:,} bytes"):
+        PlanFileConfig(path=str(file), budget_mib=(needed - 1) / 2**20).plan(FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("features", "parts"),
+    [
+        (FEATURES[:3], ("lacks feature(s) []", "['a__linear']")),
+        ([*FEATURES, replace(FEATURES[0], name="b")], ("lacks feature(s) ['b']", "has []")),
+        ([*FEATURES[:3], replace(FEATURES[3], source="tags")], ("source='a'", "source='tags'")),
+        ([replace(FEATURES[0], num_embeddings=101), *FEATURES[1:]], ("num_embeddings=100", "num_embeddings=101")),
+        ([replace(FEATURES[0], max_length=2), *FEATURES[1:]], ("max_length=1", "max_length=2")),
+    ],
+)
+def test_other_features_are_refused(file: Path, features: list[FeatureSpec], parts: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as error:
+        PlanFileConfig(path=str(file)).plan(features)
+    assert all(part in str(error.value) for part in (str(file), *parts)), error.value
+
+
+def test_what_is_no_plan_is_refused(tmp_path: Path, file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"path=.*absent.json: cannot be read.*plan.json of a run"):
+        PlanFileConfig(path=str(tmp_path / "absent.json")).plan(FEATURES)
+    file.write_text(file.read_text()[:-9])
+    with pytest.raises(DataError, match=r"path=.*plan.json: this is not the JSON text of a TablePlan"):
+        PlanFileConfig(path=str(file)).plan(FEATURES)
+
+
+def test_what_a_file_decides_cannot_be_set_beside_it() -> None:
+    with pytest.raises(ConfigError, match=r"full_below=1 is not used here: the tables are planned already"):
+        PlanFileConfig(path="plan.json", full_below=1)
+    with pytest.raises(ConfigError, match=r"init=.* is not used here: the tables are planned already"):
+        PlanFileConfig(path="plan.json", init=Init(scale=1))
+
+
+def one(remap: Component, *tables: tuple[int, int], combiner: type = Only, width: int = 8) -> TablePlan:
+    """A plan of one feature with 100 ids, by hand."""
+    specs = tuple(TableSpec(name=f"t{i}", num_embeddings=n, embedding_dim=d) for i, (n, d) in enumerate(tables))
+    entry = FeaturePlan(
+        feature=FeatureSpec(name="user", embedding_dim=width, num_embeddings=100),
+        tables=tuple(spec.name for spec in specs),
+        remap=remap,
+        combiner=Component.of(combiner),
+    )
+    return TablePlan(tables=specs, features=(entry,))
+
+
+HASHED = Component.of(HashRemap, num_rows=40, salts=[1, 2])
+QUOTIENT = Component.of(QuotientRemainderRemap, num_remainders=10)
+MISFITS: dict[str, tuple[Callable[[], TablePlan], tuple[str, ...]]] = {
+    "fewer tables": (lambda: one(HASHED, (40, 8)), ("lists 1 table(s)", "HashRemap gives (2, 2)")),
+    "more tables": (lambda: one(Component.of(Identity), (100, 8), (100, 8)), ("lists 2 table(s)", "(1, 2)")),
+    "rows of a hash": (lambda: one(HASHED, (40, 4), (39, 4), combiner=Concat), ("row 39", "'t1'", "num_embeddings=39")),
+    "ids": (lambda: one(Component.of(Identity), (99, 8)), ("look-up 0", "row 99", "num_embeddings=99")),
+    "quotients": (lambda: one(QUOTIENT, (9, 8), (10, 8), combiner=Product), ("row 9", "'t0'", "num_embeddings=9")),
+    "remainders": (lambda: one(QUOTIENT, (10, 8), (9, 8), combiner=Product), ("row 9", "'t1'", "num_embeddings=9")),
+    "width": (lambda: one(HASHED, (40, 4), (40, 3), combiner=Concat), ("embedding_dim=8", "makes 7", "[4, 3]")),
+    "widths apart": (lambda: one(QUOTIENT, (10, 8), (10, 4), combiner=Product), ("Product cannot join", "[8, 4]")),
+}
+
+
+@pytest.mark.parametrize("kind", [PlannedEmbeddingBagCollection, PlannedEmbeddingCollection])
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_parts_that_do_not_fit_are_named_when_the_collection_is_built(kind: Callable[..., object], misfit: str) -> None:
+    make, parts = MISFITS[misfit]
+    with pytest.raises(ConfigError) as error:
+        kind(make())
+    assert all(part in str(error.value) for part in ("'user'", *parts)), error.value
+
+
+@pytest.mark.parametrize("method", [FullConfig(), HashConfig(compression_ratio=3), QuotientRemainderConfig()])
+def test_fitting_parts_pass_on_the_meta_device(method: FullConfig | HashConfig | QuotientRemainderConfig) -> None:
+    plan = method.plan(FEATURES[:2])
+    PlannedEmbeddingBagCollection(plan, device=torch.device("meta"))
+    with torch.device("meta"):
+        PlannedEmbeddingBagCollection(plan)
+    with pytest.raises(ConfigError, match="num_embeddings=39"), torch.device("meta"):
+        PlannedEmbeddingBagCollection(MISFITS["rows of a hash"][0]())
