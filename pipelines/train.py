@@ -16,6 +16,7 @@ from pipelines.model import PlannedModel, build_model
 from pipelines.stage import StageKey, fingerprint, stage
 from pipelines.tensorboard import TensorBoardCallback
 from recsys.core.manifest import Manifest
+from recsys.data.fingerprint import file_fingerprint
 from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.train.session import Session, process_group, shard
 from recsys.train.tables import initialize_tables
@@ -34,7 +35,8 @@ def work(run: Run) -> None:
         return
     with process_group(run_on) as device:
         data = run.stage("ingest")
-        inputs = {"ingest": fingerprint(data)}
+        files = {f"embedding:{path}": file_fingerprint(path) for path in run.config.embedding.files()}
+        inputs = {"ingest": fingerprint(data), **files}
         key = StageKey(stage="train", config=run.part(*TRAIN_KEYS), inputs=inputs, resolved=run.values, resumes=True)
         with stage(run.stage("train"), key, overwrite=run.config.overwrite) as folder:
             if folder is not None:

@@ -5,9 +5,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 
 from torch import Tensor
 
+from recsys.core.callback import Callback
 from recsys.core.component import Component
 from recsys.core.errors import ConfigError
 from recsys.core.modules import Remap
@@ -110,6 +112,17 @@ class MethodConfig(ABC):
         plan = TablePlan.merge(plans).reordered([feature.name for feature in features])
         self._check(plan, budget)
         return plan
+
+    def callbacks(self, plan: TablePlan) -> list[Callback]:
+        """What must act while a model with this plan trains; most methods need nothing.
+
+        `plan` is the whole model's; a callback finds its own features by their remaps.
+        """
+        return []
+
+    def files(self) -> list[Path]:
+        """Files whose content is part of this configuration."""
+        return []
 
     def budget_bytes(self, features: Sequence[FeatureSpec]) -> int:
         """Bytes that the plan may take; those of uncompressed tables where no budget is set."""

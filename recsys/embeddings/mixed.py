@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from recsys.core.callback import Callback
 from recsys.core.errors import ConfigError
 from recsys.core.plan import TablePlan
 from recsys.core.specs import FeatureSpec, Init
@@ -52,6 +54,17 @@ class MixedConfig(MethodConfig):
         if self.budget_mib is not None or self.compression_ratio is not None:
             self._check(plan, self.budget_bytes(features))
         return plan
+
+    def callbacks(self, plan: TablePlan) -> list[Callback]:
+        """Those of all methods."""
+        return [callback for method in self._methods() for callback in method.callbacks(plan)]
+
+    def files(self) -> list[Path]:
+        """Those of all methods."""
+        return [path for method in self._methods() for path in method.files()]
+
+    def _methods(self) -> list[MethodConfig]:
+        return [self.default, *(assignment.method for assignment in self.assignments)]
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Not used: each assignment plans its own group."""

@@ -21,6 +21,10 @@ class PlanFileConfig(MethodConfig):
         super().__post_init__()
         refuse_unused(self, "the tables are planned already. Change the plan's file, or choose another method.")
 
+    def files(self) -> list[Path]:
+        """The plan's file: a run is of what it held, not of where it lay."""
+        return [Path(self.path)]
+
     def plan(self, features: Sequence[FeatureSpec]) -> TablePlan:
         """Read the plan and put it in the order of `features`.
 

@@ -207,9 +207,12 @@ class Trainer:
         state = {
             "plan": self.plan.fingerprint,
             "progress": vars(self.progress),
-            "callbacks": {type(callback).__name__: callback.state_dict() for callback in self.callbacks},
+            "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks()},
         }
         checkpoint.save(self.folder / name, tensors, state)
+
+    def _named_callbacks(self) -> list[tuple[str, Callback]]:
+        return [(f"{number}.{type(callback).__name__}", callback) for number, callback in enumerate(self.callbacks)]
 
     def _resume(self) -> None:
         last = checkpoint.find(self.folder / "last")
@@ -224,8 +227,8 @@ class Trainer:
         self.session.optimizer_loaded(self.progress.step)
         if self.session.is_main:
             self._loss.fill_(self.progress.loss_sum)
-        for callback in self.callbacks:
-            callback.load_state_dict(state["callbacks"].get(type(callback).__name__, {}))
+        for name, callback in self._named_callbacks():
+            callback.load_state_dict(state["callbacks"][name])
         self._set_rates()
         logger.info("resumed at epoch %d, batch %d", self.progress.epoch + 1, self.progress.batch)
 
