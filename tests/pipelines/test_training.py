@@ -131,3 +131,16 @@ def test_bfloat16_learns_as_much(runs: Path) -> None:
     assert aucs["float32"] > 0.55
     one, other = (weights(runs, precision, "best") for precision in aucs)
     assert any(not torch.equal(one[key], other[key]) for key in one if key.startswith("model.")), "it took effect"
+
+
+def test_an_interrupted_run_goes_on_with_another_number_of_ranks_but_not_with_other_options(runs: Path) -> None:
+    kill_during(runs, "checkpoints/last/state.json", 0.05)
+    before = step_of(runs)
+    refused = call("train", runs, *LONG, "train.optimizer.dense_learning_rate=0.5")
+    assert refused.returncode == 1
+    assert "holds an interrupted run of other options" in refused.stderr and "dense_learning_rate" in refused.stderr
+    assert step_of(runs) == before
+    result = call("train", runs, *LONG, "train.run_on.num_processes=2")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "resumed at epoch" in result.stderr
+    assert len(history(runs, "long")) == 3
