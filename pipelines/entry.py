@@ -54,12 +54,12 @@ def stage_main(work: Callable[[Run], None]) -> Callable[[], None]:
         except RecsysError:
             refuse("at least one job of the sweep failed; its message is above. The others are done.")
         if launched_by_torchrun():
-            _leave()
+            leave()
 
     return start
 
 
-def _leave() -> None:
+def leave() -> None:
     """End a rank whose work is done and written.
 
     Not through the interpreter's own end: torch's communication threads may still let go of Python objects then, which

@@ -33,7 +33,7 @@ def check_in_fresh_process(model_path: Path, features: dict[str, Tensor], logits
         golden = Path(folder) / "golden.pt"
         torch.save({"features": features, "logits": logits}, golden)
         # -I: no PYTHONPATH, no user site, and the script's own folder is not importable.
-        command = [sys.executable, "-I", str(RELOAD_SCRIPT), str(model_path), str(golden), str(MAX_ERROR)]
+        command = [sys.executable, "-I", str(RELOAD_SCRIPT), str(model_path.resolve()), str(golden), str(MAX_ERROR)]
         try:
             done = subprocess.run(
                 command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False

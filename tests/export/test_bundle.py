@@ -176,6 +176,12 @@ def test_the_fresh_process_speaks_when_scores_differ_or_files_are_broken(copied:
         check_in_fresh_process(copied / "model.pt", golden["features"], golden["logits"])
 
 
+def test_the_fresh_process_finds_a_model_by_a_relative_path(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    golden = torch.load(copied / GOLDEN_TENSORS_NAME, weights_only=True)
+    monkeypatch.chdir(copied.parent)
+    check_in_fresh_process(Path(copied.name) / "model.pt", golden["features"], golden["logits"])
+
+
 def test_the_fresh_process_can_import_torch_but_not_this_package() -> None:
     code = (
         f"import runpy, sys; module = runpy.run_path({str(fresh_process.RELOAD_SCRIPT)!r})\n"

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from pipelines.entry import leave
 from recsys.core.batch import Batch
 from recsys.core.callback import Callback, TrainingSession
 from recsys.core.plan import TablePlan
@@ -152,3 +153,5 @@ def main(folder: Path, sharding: str, epochs: int) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    if dist.is_torchelastic_launched():
+        leave()  # as a rank of a pipeline does
