@@ -1,6 +1,8 @@
 """`MODEL_CARD.md`: what a stranger must know to serve the bundle, with code that runs as it stands."""
 
-from recsys.core.schema import MISSING_KEY, KeyType
+import json
+
+from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, KeyType
 from recsys.export.border import BorderTensor, TensorType
 from recsys.export.manifest import BundleManifest
 from recsys.export.parity import Parity, RowTypeParity
@@ -55,7 +57,7 @@ def model_card(manifest: BundleManifest, parity: Parity) -> str:
             _inputs(manifest),
             _SCORING.format(code=example_code(manifest)),
             _parity(parity),
-            _lineage(manifest),
+            _origin(manifest),
         ]
     )
 
@@ -63,20 +65,22 @@ def model_card(manifest: BundleManifest, parity: Parity) -> str:
 def example_code(manifest: BundleManifest) -> str:
     """A Python program that scores two made-up rows, next to `model.pt`."""
     strings = {f.name for f in manifest.schema.categorical if f.key_type is KeyType.STRING}
-    lines = [f'    "{tensor.name}": {_example_value(tensor, tensor.name in strings)},' for tensor in manifest.inputs]
+    lines = []
+    for tensor in manifest.inputs:
+        value, why = _example_value(tensor, tensor.name in strings)
+        # The comment stands behind the comma: in front of it, it would swallow it.
+        lines.append(f"    {json.dumps(tensor.name, ensure_ascii=False)}: {value},{why and f'  # {why}'}")
     return _HELPER.format(missing=MISSING_KEY, features="\n".join(lines))
 
 
-def _example_value(tensor: BorderTensor, is_string: bool) -> str:
+def _example_value(tensor: BorderTensor, is_string: bool) -> tuple[str, str]:
+    """(Python expression of the tensor for two rows, comment or nothing)."""
     if tensor.dtype is TensorType.FLOAT32:
-        return 'torch.tensor([1.0, float("nan")])'
-    if tensor.name.endswith("__lengths"):
-        return "torch.tensor([2, 0])  # two values in the first row, none in the second"
-    if is_string:
-        return (
-            'torch.tensor([key("red"), key("blue")])' if tensor.shape == "N" else 'torch.tensor([key("red"), key("")])'
-        )
-    return "torch.tensor([7, 11])" if tensor.shape == "N" else f"torch.tensor([7, {MISSING_KEY}])"
+        return 'torch.tensor([1.0, float("nan")])', ""
+    if tensor.name.endswith(LENGTHS_SUFFIX):
+        return "torch.tensor([2, 0])", "two values in the first row, none in the second"
+    second = ("blue" if tensor.shape == "N" else "") if is_string else ("11" if tensor.shape == "N" else MISSING_KEY)
+    return (f'torch.tensor([key("red"), key("{second}")])' if is_string else f"torch.tensor([7, {second}])"), ""
 
 
 def _files(manifest: BundleManifest) -> str:
@@ -140,6 +144,18 @@ def _delta(value: float | None) -> str:
     return "undefined" if value is None else f"{value:+.2e}"
 
 
-def _lineage(manifest: BundleManifest) -> str:
-    pairs = {**manifest.versions, "schema": manifest.schema_fingerprint, **manifest.lineage}
-    return "## Origin\n\n" + "".join(f"- {name}: {value}\n" for name, value in pairs.items())
+def _origin(manifest: BundleManifest) -> str:
+    """What made the bundle, in a few lines; `manifest.json` has all of it."""
+    lineage = manifest.lineage
+    trained = lineage.get("train") or {}
+    dataset = (trained.get("resolved") or {}).get("dataset") or {}
+    known = {
+        "run": lineage.get("run"),
+        "commit": trained.get("commit"),
+        "data": " ".join(str(part) for part in (dataset.get("name"), lineage.get("data")) if part),
+        "trained": trained.get("finished_at"),
+        "schema": manifest.schema_fingerprint,
+        **manifest.versions,
+    }
+    lines = [f"| {name} | {value} |\n" for name, value in known.items() if value]
+    return "## Origin\n\n| | |\n|---|---|\n" + "".join(lines) + "\n`manifest.json` has the whole configuration.\n"
