@@ -26,6 +26,26 @@ class TrainingSession(Protocol):
     def is_main(self) -> bool:
         """True on the rank that writes and prints."""
 
+    def read_rows(self, table: str, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of a table, whichever ranks hold them; a collective call.
+
+        Args:
+            table: its name in the plan.
+            rows: int64, shape (R,), equal on all ranks.
+
+        Returns:
+            float32, shape (R, embedding_dim), equal on all ranks, on this rank's device.
+        """
+
+    def write_rows(self, table: str, rows: torch.Tensor, values: torch.Tensor) -> None:
+        """Replace rows of a table, and forget what the optimizer has gathered about them; a collective call.
+
+        Args:
+            table: its name in the plan.
+            rows: int64, shape (R,), distinct, equal on all ranks.
+            values: float32, shape (R, embedding_dim), equal on all ranks.
+        """
+
 
 class Callback:
     """Base of all callbacks; every hook does nothing by default. Hooks run on every rank, in the same order.
@@ -39,6 +59,13 @@ class Callback:
 
     def on_step_start(self, session: TrainingSession, step: int, batch: Batch) -> None:
         """Before the forward pass of step `step`, which counts from 1; `batch` is this rank's share, on its device."""
+
+    def penalty(self, session: TrainingSession) -> torch.Tensor | None:
+        """What the step's loss gets beside the mean over rows: a scalar with gradient, after the forward pass.
+
+        Ranks average gradients, so a penalty is this rank's estimate of one that is the same for all.
+        """
+        return None
 
     def on_step_end(self, session: TrainingSession, step: int, loss: torch.Tensor) -> None:
         """After the optimizers' step; `loss` is this rank's mean, detached."""

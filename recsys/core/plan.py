@@ -65,6 +65,12 @@ class TablePlan:
         by_name = {entry.feature.name: entry for entry in self.features}
         return TablePlan(tables=self.tables, features=tuple(by_name[name] for name in names))
 
+    def of(self, names: Sequence[str]) -> "TablePlan":
+        """The plan of some features alone, in this plan's order."""
+        entries = tuple(entry for entry in self.features if entry.feature.name in names)
+        used = {name for entry in entries for name in entry.tables}
+        return TablePlan(tables=tuple(table for table in self.tables if table.name in used), features=entries)
+
     def table(self, name: str) -> TableSpec:
         """The table of that name."""
         return self._by_name[name]

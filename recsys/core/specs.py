@@ -26,12 +26,18 @@ class RowType(Enum):
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     INT8 = "int8"  # row-wise: one byte a value, then float32 scale and bias
+    INT4 = "int4"  # row-wise: two values a byte, then float16 scale and bias
+    INT2 = "int2"  # row-wise: four values a byte, then float16 scale and bias
+
+    @property
+    def bits(self) -> int:
+        """Bits of one value."""
+        return {"float32": 32, "float16": 16, "int8": 8, "int4": 4, "int2": 2}[self.value]
 
     def row_bytes(self, embedding_dim: int) -> int:
-        """Bytes of one row of `embedding_dim` values."""
-        if self is RowType.INT8:
-            return embedding_dim + 8
-        return embedding_dim * (4 if self is RowType.FLOAT32 else 2)
+        """Bytes of one row of `embedding_dim` values, with the row's scale and bias."""
+        scale_and_bias = {8: 8, 4: 4, 2: 4}.get(self.bits, 0)
+        return math.ceil(embedding_dim * self.bits / 8) + scale_and_bias
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +13,7 @@ from recsys.core.callback import Callback
 from recsys.core.component import Component
 from recsys.core.errors import ConfigError
 from recsys.core.modules import Remap
+from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec, Init, TableSpec
 from recsys.embeddings.combiners import Only
@@ -63,12 +64,31 @@ def full_bytes(features: Sequence[FeatureSpec]) -> int:
     return sum(expected_ids(feature) * feature.embedding_dim * FLOAT_BYTES for feature in features)
 
 
+def fit(make: Callable[[int], TablePlan], low: int, high: int, budget_bytes: int) -> TablePlan:
+    """The plan of the largest size that fits; that of `low` if none does, so that the refusal tells the floor.
+
+    Args:
+        make: a plan from an integer size; its bytes must not shrink as the size grows.
+        low: smallest size.
+        high: largest size that makes sense.
+        budget_bytes: bound of `num_bytes`.
+    """
+    while low < high:
+        middle = (low + high + 1) // 2
+        if make(middle).num_bytes <= budget_bytes:
+            low = middle
+        else:
+            high = middle - 1
+    return make(low)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MethodConfig(ABC):
     """Base of all embedding methods.
 
     The budget (`budget_mib`, or `compression_ratio` = uncompressed bytes / bytes) is what serving all embeddings may
-    take, everything counted. Features with at most `full_below` ids keep full tables, under every method alike.
+    take, everything counted: tables, codes, pointers, projections, hash networks. Features with at most `full_below`
+    ids keep full tables, under every method alike.
     """
 
     init: Init = field(default_factory=Init)
@@ -120,6 +140,21 @@ class MethodConfig(ABC):
         """
         return []
 
+    def serving_plan(self, plan: TablePlan) -> TablePlan:
+        """The plan of what is served once a model with `plan` is trained; `plan` itself for most methods.
+
+        Budgets bound this one. It needs no weights, so that a budget is checked before any training.
+        """
+        return plan
+
+    def freeze(self, parts: EmbeddingParts) -> EmbeddingParts:
+        """What is served of trained parts: codes and codebooks, narrow rows, pruned rows. Nothing changes for most.
+
+        Returns:
+            Parts of `serving_plan(parts.plan)`; the same parts give the same result.
+        """
+        return parts
+
     def files(self) -> list[Path]:
         """Files whose content is part of this configuration."""
         return []
@@ -131,10 +166,11 @@ class MethodConfig(ABC):
         return int(full_bytes(features) / (self.compression_ratio or 1.0))
 
     def _check(self, plan: TablePlan, budget: int) -> None:
-        if plan.num_bytes > budget:
-            enough = math.ceil(plan.num_bytes / 2**20 * 1e4) / 1e4  # rounded up, so that the advised figure is accepted
+        needed = self.serving_plan(plan).num_bytes
+        if needed > budget:
+            enough = math.ceil(needed / 2**20 * 1e4) / 1e4  # rounded up, so that the advised figure is accepted
             raise ConfigError(
-                f"{type(self).__name__} needs {plan.num_bytes:,} bytes, above the budget of {budget:,} "
+                f"{type(self).__name__} needs {needed:,} bytes, above the budget of {budget:,} "
                 f"(budget_mib={self.budget_mib}, compression_ratio={self.compression_ratio}, "
                 f"full_below={self.full_below}). "
                 f"Raise the budget to {enough:.4f} MiB or more, or choose another method."

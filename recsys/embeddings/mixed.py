@@ -6,6 +6,7 @@ from pathlib import Path
 
 from recsys.core.callback import Callback
 from recsys.core.errors import ConfigError
+from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
 from recsys.core.specs import FeatureSpec, Init
 from recsys.embeddings.method import MethodConfig, check_names, names_feature
@@ -44,16 +45,34 @@ class MixedConfig(MethodConfig):
         """Plan each group by its method and merge; see `MethodConfig.plan`."""
         for number, assignment in enumerate(self.assignments):
             check_names(f"assignments[{number}].features", assignment.features, features)
-        left, plans = list(features), []
-        for assignment in self.assignments:
-            taken = [feature for feature in left if names_feature(feature, assignment.features)]
-            left = [feature for feature in left if not names_feature(feature, assignment.features)]
-            plans += [assignment.method.plan(taken)] if taken else []
-        plans += [self.default.plan(left)] if left else []
+        plans = [method.plan(group) for method, group in self._groups(features)]
         plan = TablePlan.merge(plans).reordered([feature.name for feature in features])
         if self.budget_mib is not None or self.compression_ratio is not None:
             self._check(plan, self.budget_bytes(features))
         return plan
+
+    def _groups(self, features: Sequence[FeatureSpec]) -> list[tuple[MethodConfig, list[FeatureSpec]]]:
+        """Methods that have features, with those features."""
+        left, groups = list(features), []
+        for assignment in self.assignments:
+            taken = [feature for feature in left if names_feature(feature, assignment.features)]
+            left = [feature for feature in left if not names_feature(feature, assignment.features)]
+            groups.append((assignment.method, taken))
+        return [(method, group) for method, group in [*groups, (self.default, left)] if group]
+
+    def serving_plan(self, plan: TablePlan) -> TablePlan:
+        """Each group's, by its method."""
+        names = [entry.feature.name for entry in plan.features]
+        groups = self._groups([entry.feature for entry in plan.features])
+        plans = [method.serving_plan(plan.of([feature.name for feature in group])) for method, group in groups]
+        return TablePlan.merge(plans).reordered(names)
+
+    def freeze(self, parts: EmbeddingParts) -> EmbeddingParts:
+        """Each group's, by its method."""
+        names = [entry.feature.name for entry in parts.plan.features]
+        groups = self._groups([entry.feature for entry in parts.plan.features])
+        frozen = [method.freeze(parts.of([feature.name for feature in group])) for method, group in groups]
+        return EmbeddingParts.merge(frozen).reordered(names)
 
     def callbacks(self, plan: TablePlan) -> list[Callback]:
         """Those of all methods."""

@@ -1,12 +1,15 @@
 """A slow, independent account of what a plan computes: one id of one row at a time, with plain tensors.
 
-It uses no code of `recsys.embeddings`: only the plan's JSON is read, and row hashes come from the Python integers of
-`tests.ops.splitmix64`.
+It uses no code of `recsys.embeddings`: only the plan's JSON is read. What a remap or combiner computes is written
+again, one id at a time, in the function of the same name below `tests/embeddings/reference`, one module a method.
 """
 
+import importlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,9 +17,11 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys.core.plan import TablePlan
-from tests.ops import splitmix64
+from tests.embeddings import reference
 
 Bags = Mapping[str, Sequence[Sequence[int]]]
+States = Mapping[str, Mapping[str, Tensor]]
+"""By feature: what its combiner owns, by name; a remap's buffers as "remap.NAME"."""
 
 
 def jagged(bags: Bags) -> KeyedJaggedTensor:
@@ -28,78 +33,77 @@ def jagged(bags: Bags) -> KeyedJaggedTensor:
     )
 
 
-def rows_of(remap: Mapping[str, Any], key: int) -> list[int]:
-    """Rows of one id, one per look-up."""
-    params = remap["params"]
-    match remap["target"].rpartition(".")[2]:
-        case "Identity":
-            return [key]
-        case "HashRemap":
-            return [splitmix64.row(key, salt, params["num_rows"]) for salt in params["salts"]]
-        case "QuotientRemainderRemap":
-            return list(divmod(key, params["num_remainders"]))
-        case other:
-            raise NotImplementedError(other)
+@cache
+def functions() -> dict[str, Callable[..., Any]]:
+    """By class name, the functions that say again what remaps and combiners compute."""
+    modules = [
+        importlib.import_module(f"{reference.__name__}.{m.name}") for m in pkgutil.iter_modules(reference.__path__)
+    ]
+    return {name: value for module in modules for name, value in vars(module).items() if callable(value)}
 
 
-def embed(entry: Mapping[str, Any], tables: Mapping[str, Tensor], key: int) -> Tensor:
+def embed(
+    entry: Mapping[str, Any], tables: Mapping[str, Tensor], key: int, state: Mapping[str, Tensor] | None = None
+) -> Tensor:
     """Embedding of one id."""
-    rows = [tables[name][row] for name, row in zip(entry["tables"], rows_of(entry["remap"], key), strict=True)]
-    match entry["combiner"]["target"].rpartition(".")[2]:
-        case "Only":
-            (only,) = rows
-            return only
-        case "Sum":
-            return torch.stack(rows).sum(0)
-        case "Product":
-            return torch.stack(rows).prod(0)
-        case "Concat":
-            return torch.cat(rows)
-        case other:
-            raise NotImplementedError(other)
+    remap, combiner, state = entry["remap"], entry["combiner"], state or {}
+    of_remap = {name.removeprefix("remap."): value for name, value in state.items() if name.startswith("remap.")}
+    numbers = functions()[remap["target"].rpartition(".")[2]](remap["params"], of_remap, key)
+    rows = [tables[name][row] for name, row in zip(entry["tables"], numbers, strict=True)]
+    combined: Tensor = functions()[combiner["target"].rpartition(".")[2]](combiner["params"], state, key, rows)
+    return combined
 
 
 def anchor(tables: Mapping[str, Tensor]) -> Tensor:
     """Zero, with a gradient of zero to every table: a batch without ids can be differentiated too."""
-    return torch.stack([table.sum() * 0 for table in tables.values()]).sum()
+    return torch.stack([torch.zeros(()), *(table.sum() * 0 for table in tables.values())]).sum()
 
 
-def unpooled(plan: TablePlan, tables: Mapping[str, Tensor], bags: Bags) -> dict[str, Tensor]:
+def unpooled(
+    plan: TablePlan, tables: Mapping[str, Tensor], bags: Bags, states: States | None = None
+) -> dict[str, Tensor]:
     """By feature, the embeddings of all its ids, (N, embedding_dim)."""
     result = {}
     for entry in json.loads(plan.to_json())["features"]:
         spec = entry["feature"]
-        embedded = [embed(entry, tables, key) for ids in bags[spec["source"]] for key in ids]
+        state = (states or {}).get(spec["name"])
+        embedded = [embed(entry, tables, key, state) for ids in bags[spec["source"]] for key in ids]
         result[spec["name"]] = torch.stack(embedded) if embedded else torch.zeros(0, spec["embedding_dim"])
     return result
 
 
-def pooled(plan: TablePlan, tables: Mapping[str, Tensor], bags: Bags) -> Tensor:
+def pooled(plan: TablePlan, tables: Mapping[str, Tensor], bags: Bags, states: States | None = None) -> Tensor:
     """The features side by side, (B, sum of embedding_dim)."""
     blocks = []
     for entry in json.loads(plan.to_json())["features"]:
         spec = entry["feature"]
         block = []
+        state = (states or {}).get(spec["name"])
         for ids in bags[spec["source"]]:
             total = anchor(tables).expand(spec["embedding_dim"])
             for key in ids:
-                total = total + embed(entry, tables, key)
+                total = total + embed(entry, tables, key, state)
             block.append(total / len(ids) if ids and spec["pooling"] == "mean" else total)
         blocks.append(torch.stack(block))
     return torch.cat(blocks, dim=1)
 
 
 def randomise(collection: torch.nn.Module, seed: int) -> None:
-    """Weights of order 1, so that products do not vanish; the padding gets garbage that nobody may read."""
+    """Table weights of order 1, so that products do not vanish; the padding gets garbage that nobody may read."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for weight in collection.parameters():
+        for weight in table_parameters(collection).values():
             weight.copy_(torch.randn(weight.shape, generator=generator))
 
 
 def table_parameters(collection: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Weight of each physical table."""
-    return {name.split(".")[-2]: weight for name, weight in collection.named_parameters()}
+    kinds = ("embedding_bags", "embeddings")
+    return {
+        name.split(".")[-2]: weight
+        for name, weight in collection.named_parameters()
+        if len(name.split(".")) > 2 and name.split(".")[-3] in kinds
+    }
 
 
 def dense_tables(plan: TablePlan, collection: torch.nn.Module) -> dict[str, Tensor]:
@@ -110,6 +114,36 @@ def dense_tables(plan: TablePlan, collection: torch.nn.Module) -> dict[str, Tens
         table.name: weights[table.name].detach()[:, : table.embedding_dim].clone().requires_grad_()
         for table in plan.tables
     }
+
+
+def states_of(collection: torch.nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Leaf copies of what remaps and combiners own, by feature."""
+    states: dict[str, dict[str, Tensor]] = {}
+    for feature, (remap, combiner) in parts_of(collection).items():
+        owned = {name: weight.detach().clone().requires_grad_() for name, weight in combiner.named_parameters()}
+        buffers = {name: value.clone() for name, value in combiner.named_buffers()}
+        states[feature] = owned | buffers | {f"remap.{name}": value.clone() for name, value in remap.named_buffers()}
+    return states
+
+
+def parts_of(collection: torch.nn.Module) -> dict[str, tuple[torch.nn.Module, torch.nn.Module]]:
+    """Remap and combiner of every feature of a pooled or unpooled collection."""
+    found = {}
+    for module in collection.modules():
+        for entry, *parts in zip(
+            *(getattr(module, name, ()) for name in ("entries", "remaps", "combiners")), strict=True
+        ):
+            found[entry.feature.name] = (parts[0], parts[1])
+    return found
+
+
+def assert_same_combiner_gradients(collection: torch.nn.Module, states: States) -> None:
+    """Gradients of combiners' weights equal those of the leaf copies."""
+    for feature, (_, combiner) in parts_of(collection).items():
+        for name, weight in combiner.named_parameters():
+            got, want = weight.grad, states[feature][name].grad
+            zero = torch.zeros_like(weight)
+            torch.testing.assert_close(zero if got is None else got, zero if want is None else want)
 
 
 def assert_same_gradients(plan: TablePlan, collection: torch.nn.Module, tables: Mapping[str, Tensor]) -> None:

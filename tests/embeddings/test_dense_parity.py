@@ -57,10 +57,10 @@ def features(kind: str, *, width: int, linear: bool = False) -> list[FeatureSpec
 
 
 def check_pooled(plan: TablePlan, bags: reference.Bags) -> None:
-    collection = PlannedEmbeddingBagCollection(plan)
+    collection = PlannedEmbeddingBagCollection(plan).eval()
     reference.randomise(collection, seed=1)
-    tables = reference.dense_tables(plan, collection)
-    out, want = collection(reference.jagged(bags)), reference.pooled(plan, tables, bags)
+    tables, states = reference.dense_tables(plan, collection), reference.states_of(collection)
+    out, want = collection(reference.jagged(bags)), reference.pooled(plan, tables, bags, states)
     assert out.keys() == [entry.feature.name for entry in plan.features]
     assert out.length_per_key() == [entry.feature.embedding_dim for entry in plan.features]
     torch.testing.assert_close(out.values(), want)
@@ -68,16 +68,17 @@ def check_pooled(plan: TablePlan, bags: reference.Bags) -> None:
     (out.values() * upstream).sum().backward()
     (want * upstream).sum().backward()
     reference.assert_same_gradients(plan, collection, tables)
+    reference.assert_same_combiner_gradients(collection, states)
 
 
 def check_unpooled(plan: TablePlan, bags: reference.Bags) -> None:
-    collection = PlannedEmbeddingCollection(plan)
+    collection = PlannedEmbeddingCollection(plan).eval()
     reference.randomise(collection, seed=1)
-    tables = reference.dense_tables(plan, collection)
-    out, want = collection(reference.jagged(bags)), reference.unpooled(plan, tables, bags)
+    tables, states = reference.dense_tables(plan, collection), reference.states_of(collection)
+    out, want = collection(reference.jagged(bags)), reference.unpooled(plan, tables, bags, states)
     assert list(out) == list(want)
     generator = torch.Generator().manual_seed(2)
-    loss, want_loss = reference.anchor(dict(collection.named_parameters())), reference.anchor(tables)
+    loss, want_loss = reference.anchor(reference.table_parameters(collection)), reference.anchor(tables)
     for entry in plan.features:
         name = entry.feature.name
         torch.testing.assert_close(out[name].values(), want[name])
@@ -87,6 +88,7 @@ def check_unpooled(plan: TablePlan, bags: reference.Bags) -> None:
     loss.backward()
     want_loss.backward()
     reference.assert_same_gradients(plan, collection, tables)
+    reference.assert_same_combiner_gradients(collection, states)
 
 
 CHECKS: dict[str, Callable[[TablePlan, reference.Bags], None]] = {"pooled": check_pooled, "unpooled": check_unpooled}
