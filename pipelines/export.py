@@ -16,7 +16,7 @@ from recsys.data.encoder import load_encoder
 from recsys.data.ingest import RAW_SAMPLE_NAME
 from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.data.raw import border_tensors
-from recsys.embeddings.collection import planned_parts
+from recsys.embeddings.collection import parts_in
 from recsys.export.bundle import Golden, TrainedModel, write_bundle
 from recsys.export.parity import Metrics
 from recsys.metrics import auc, log_loss
@@ -94,7 +94,7 @@ def _golden(run: Run, built: PlannedModel, data: Path) -> tuple[pl.DataFrame, Go
 
 
 def _trained_model(built: PlannedModel, manifest: Manifest, tables: dict[str, Tensor], data: Path) -> TrainedModel:
-    parts = planned_parts(built.embeddings)
+    parts = parts_in(built.embeddings)
     return TrainedModel(
         schema=manifest.schema,
         plan=built.plan,

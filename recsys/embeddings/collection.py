@@ -19,66 +19,11 @@ from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, Keyed
 from recsys.core.modules import Combiner, Remap, is_linear
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import Pooling, TableSpec
-from recsys.embeddings.check import check_feature
 from recsys.embeddings.combiners import Concat, Only
+from recsys.embeddings.lookups import Lookups
 from recsys.embeddings.pooling import one_id_per_row, sum_pool
 
 ConfigT = TypeVar("ConfigT", EmbeddingBagConfig, EmbeddingConfig)
-
-
-def lookup_key(feature: str, lookup: int) -> str:
-    """Key of one physical look-up in the jagged tensor that the inner collection sees."""
-    return f"{feature}__lookup{lookup}"
-
-
-class _Lookups(nn.Module):
-    """Remaps and combiners of some features, and the rewriting of logical ids into physical look-ups."""
-
-    def __init__(
-        self, entries: tuple[FeaturePlan, ...], tables: dict[str, TableSpec], device: torch.device | None
-    ) -> None:
-        super().__init__()
-        self.entries, self.tables = entries, tables
-        # Lists, not dicts: a ModuleDict cannot hold a feature called "type" or "keys".
-        self.remaps = nn.ModuleList(entry.remap.build() for entry in entries)
-        self.combiners = nn.ModuleList(entry.combiner.build() for entry in entries)
-        for entry, remap, combiner in zip(entries, self.remaps, self.combiners, strict=True):
-            assert isinstance(remap, Remap) and isinstance(combiner, Combiner)
-            check_feature(entry, remap, combiner, tables)
-        if device is not None and device.type != "meta":  # what remaps own is part of the plan, and needs its values
-            self.to(device)
-        self.keys = [lookup_key(e.feature.name, t) for e in entries for t in range(len(e.tables))]
-
-    def feature_names(self, table: str) -> list[str]:
-        """Keys of the look-ups that read this table."""
-        return [lookup_key(e.feature.name, t) for e in self.entries for t, name in enumerate(e.tables) if name == table]
-
-    def inputs(self, by_source: dict[str, JaggedTensor]) -> list[JaggedTensor]:
-        """Ids of each feature."""
-        return [by_source[entry.feature.source] for entry in self.entries]
-
-    def physical(self, inputs: list[JaggedTensor]) -> KeyedJaggedTensor:
-        """Rows of all look-ups, keyed by `keys`; `inputs` holds each feature's ids."""
-        values: list[Tensor] = []
-        lengths: list[Tensor] = []
-        for remap, jagged, entry in zip(self.remaps, inputs, self.entries, strict=True):
-            values.append(remap(jagged.values()).reshape(-1))
-            lengths += [jagged.lengths()] * len(entry.tables)
-        # Said here, because TorchRec would ask the device for it, and wait.
-        counts = [j.values().numel() for j, entry in zip(inputs, self.entries, strict=True) for _ in entry.tables]
-        return KeyedJaggedTensor(
-            keys=self.keys, values=torch.cat(values), lengths=torch.cat(lengths), length_per_key=counts
-        )
-
-    def combine(self, number: int, ids: Tensor, looked_up: dict[str, Tensor]) -> Tensor:
-        """Embedding of feature `number` from its rows, without the columns that pad them."""
-        entry = self.entries[number]
-        rows = [
-            looked_up[lookup_key(entry.feature.name, t)][:, : self.tables[name].embedding_dim]
-            for t, name in enumerate(entry.tables)
-        ]
-        combined: Tensor = self.combiners[number](ids, rows)
-        return combined
 
 
 class PlannedEmbeddingCollection(EmbeddingCollectionInterface):
@@ -87,7 +32,7 @@ class PlannedEmbeddingCollection(EmbeddingCollectionInterface):
     def __init__(self, plan: TablePlan, device: torch.device | None = None) -> None:
         super().__init__()
         self.plan = plan
-        self.lookups = _Lookups(plan.features, {table.name: table for table in plan.tables}, device)
+        self.lookups = Lookups(plan.features, {table.name: table for table in plan.tables}, device)
         widths = sorted({table.storage_dim for table in plan.tables})
         self.collections = nn.ModuleList(
             EmbeddingCollection(
@@ -108,8 +53,8 @@ class PlannedEmbeddingCollection(EmbeddingCollectionInterface):
         """
         by_source = features.to_dict()
         inputs = self.lookups.inputs(by_source)
-        physical = self.lookups.physical(inputs)
         looked_up: dict[str, Tensor] = {}
+        physical = self.lookups.physical(inputs) if self.lookups.keys else None
         for collection in self.collections:
             looked_up |= {key: jagged.values() for key, jagged in collection(physical).items()}
         return {
@@ -158,8 +103,8 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
         tables = {table.name: table for table in plan.tables}
         per_id = _per_id_features(plan)
         pooled = tuple(entry for entry in plan.features if entry.feature.name not in per_id)
-        self.lookups = _Lookups(pooled, tables, device)
-        self.pooled = _bags(plan, self.lookups, device) if pooled else None
+        self.lookups = Lookups(pooled, tables, device)
+        self.pooled = _bags(plan, self.lookups, device) if self.lookups.keys else None
         unpooled = tuple(entry for entry in plan.features if entry.feature.name in per_id)
         self.unpooled = PlannedEmbeddingCollection(_subplan(plan, unpooled), device) if unpooled else None
         self._side_by_side = not unpooled and all(_is_side_by_side(entry, tables) for entry in plan.features)
@@ -174,12 +119,13 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
             KeyedTensor, values (B, sum of embedding_dim) float32, features in the plan's order.
         """
         by_source = features.to_dict()
-        embeddings: dict[str, Tensor] = {}
+        rows: dict[str, Tensor] = {}
         if self.pooled is not None:
             looked_up = self.pooled(self.lookups.physical(self.lookups.inputs(by_source)))
             if self._side_by_side and looked_up.keys() == self.lookups.keys:
                 return self._keyed(looked_up.values())  # spares two copies of the output, forward and backward
-            embeddings = self._pooled_embeddings(by_source, looked_up.to_dict())
+            rows = looked_up.to_dict()
+        embeddings = self._pooled_embeddings(by_source, rows)
         if self.unpooled is not None:
             for name, jagged in self.unpooled(features).items():
                 embeddings[name] = sum_pool(jagged.values(), jagged.lengths())
@@ -228,12 +174,12 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
         return False
 
 
-def planned_parts(collection: PlannedEmbeddingBagCollection) -> dict[str, tuple[Remap, Combiner]]:
-    """Remap and combiner of every feature, by its name: what export freezes."""
-    lookups = [collection.lookups] + ([collection.unpooled.lookups] if collection.unpooled is not None else [])
+def parts_in(model: nn.Module) -> dict[str, tuple[Remap, Combiner]]:
+    """Remap and combiner of every feature of the planned collections inside a model, sharded or not, by feature."""
     return {
         entry.feature.name: (part.remaps[number], part.combiners[number])  # type: ignore[misc]
-        for part in lookups
+        for part in model.modules()
+        if isinstance(part, Lookups)
         for number, entry in enumerate(part.entries)
     }
 
@@ -276,13 +222,13 @@ class _TableInit:
         return weight
 
 
-def _bags(plan: TablePlan, lookups: _Lookups, device: torch.device | None) -> EmbeddingBagCollection:
+def _bags(plan: TablePlan, lookups: Lookups, device: torch.device | None) -> EmbeddingBagCollection:
     used = {name for entry in lookups.entries for name in entry.tables}
     configs = [_config(EmbeddingBagConfig, table, lookups) for table in plan.tables if table.name in used]
     return EmbeddingBagCollection(tables=configs, device=device)
 
 
-def _config(kind: type[ConfigT], table: TableSpec, lookups: _Lookups) -> ConfigT:
+def _config(kind: type[ConfigT], table: TableSpec, lookups: Lookups) -> ConfigT:
     return kind(
         name=table.name,
         num_embeddings=table.num_embeddings,

@@ -22,6 +22,7 @@ from recsys.core.plan import TablePlan
 from recsys.core.specs import TableSpec
 from recsys.train.config import DenseOptimizer, DeviceConfig, OptimizerConfig, TableOptimizer
 from recsys.train.layout import check_layout, is_fused, sharders_for, sharding_plan, undo_padding
+from recsys.train.rows import forget_rows, read_rows, write_rows
 from recsys.train.tables import table_of
 
 
@@ -55,16 +56,47 @@ class Session:
         # The optimizers' own dicts; typed as read-only by TorchRec.
         return list(self.optimizer.param_groups)  # type: ignore[arg-type]
 
+    def read_rows(self, table: str, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of a table, whichever ranks hold them; see `TrainingSession`."""
+        self._flush_caches()
+        weight, spec = self._table(table)
+        return read_rows(weight, spec, rows.to(self.device))
+
+    def write_rows(self, table: str, rows: torch.Tensor, values: torch.Tensor) -> None:
+        """Replace rows of a table and forget their optimizer state; see `TrainingSession`."""
+        self._flush_caches()
+        weight, spec = self._table(table)
+        rows = rows.to(self.device)
+        write_rows(weight, spec, rows, values.to(self.device))
+        for name, states in self.optimizer.state_dict()["state"].items():
+            if name.endswith(f".{table}.weight") and isinstance(states, dict):
+                forget_rows(weight, states, rows)
+        self.weights_loaded()
+
+    def _table(self, name: str) -> tuple[torch.Tensor | ShardedTensor, TableSpec]:
+        state = self.model.state_dict()
+        key = next(key for key in state if key.endswith(f".{name}.weight"))
+        spec = next(spec for spec in _tables(self.model).values() if spec.name == name)
+        return state[key], spec
+
+    def _flush_caches(self) -> None:
+        for part in self._kernels():
+            part.flush()
+
+    def _kernels(self) -> Iterator[SplitTableBatchedEmbeddingBagsCodegen]:
+        for module in self.model.modules():
+            for lookup in getattr(module, "_lookups", ()):  # TorchRec keeps them outside its module tree
+                yield from (
+                    part for part in lookup.modules() if isinstance(part, SplitTableBatchedEmbeddingBagsCodegen)
+                )
+
     def weights_loaded(self) -> None:
         """Forget the rows in device caches (`uvm_caching`), after something wrote weights through `state_dict()`.
 
         Such a write reaches host memory only, and look-ups would go on with the cached rows of before.
         """
-        for module in self.model.modules():
-            for lookup in getattr(module, "_lookups", ()):  # TorchRec keeps them outside its module tree
-                for part in lookup.modules():
-                    if isinstance(part, SplitTableBatchedEmbeddingBagsCodegen):
-                        part.reset_cache_states()
+        for part in self._kernels():
+            part.reset_cache_states()
 
     def optimizer_loaded(self, step: int) -> None:
         """Bring optimizers in line with the state just loaded, of a run that had done `step` steps."""

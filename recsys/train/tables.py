@@ -25,7 +25,7 @@ def initialize_tables(state: dict[str, Tensor | ShardedTensor], plan: TablePlan,
         table = table_of(key, plan)
         if table is None:
             continue
-        for tensor, row, column in _local_parts(value):
+        for tensor, row, column in local_parts(value):
             _fill(tensor, table, row, column, seed)
 
 
@@ -37,10 +37,12 @@ def table_of(key: str, plan: TablePlan) -> TableSpec | None:
     return next((table for table in plan.tables if table.name == parts[-2]), None)
 
 
-def _local_parts(value: Tensor | ShardedTensor) -> list[tuple[Tensor, int, int]]:
+def local_parts(value: Tensor | ShardedTensor) -> list[tuple[Tensor, int, int]]:
+    """(tensor, first row, first column) of what this rank holds of a table, or of one value a row."""
     if not isinstance(value, ShardedTensor):
         return [(value, 0, 0)]
-    return [(s.tensor, s.metadata.shard_offsets[0], s.metadata.shard_offsets[1]) for s in value.local_shards()]
+    shards = [(shard.tensor, [*shard.metadata.shard_offsets, 0]) for shard in value.local_shards()]
+    return [(tensor, offsets[0], offsets[1]) for tensor, offsets in shards]
 
 
 def _fill(part: Tensor, table: TableSpec, first_row: int, first_column: int, seed: int) -> None:

@@ -13,7 +13,7 @@ from recsys.core.specs import FeatureSpec, Pooling
 from recsys.embeddings.collection import (
     PlannedEmbeddingBagCollection,
     PlannedEmbeddingCollection,
-    planned_parts,
+    parts_in,
 )
 from recsys.embeddings.method import MethodConfig
 from tests.embeddings import dense_reference as reference
@@ -115,7 +115,7 @@ def test_pooled_is_the_sum_of_unpooled(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_scripted_remap_and_combiner_equal_eager(method: str) -> None:
     plan = plan_of(method)
-    parts = planned_parts(PlannedEmbeddingBagCollection(plan))
+    parts = parts_in(PlannedEmbeddingBagCollection(plan))
     assert set(parts) == {feature.name for feature in FEATURES}
     for entry in plan.features:
         remap, combiner = parts[entry.feature.name]

@@ -189,7 +189,7 @@ def test_impossible_spec_is_refused(make: Callable[[], object], parts: tuple[str
         (lambda d: d["tables"][0].pop("num_embeddings"), ("tables[0].num_embeddings", "missing")),
         (lambda d: d["tables"][0].update(rows=3), ("tables[0].rows=3", "no such key")),
         (lambda d: d["tables"][0].update(num_embeddings="8"), ("num_embeddings='8'", "type int")),
-        (lambda d: d["tables"][0].update(row_type="int4"), ("row_type='int4'", "float16")),
+        (lambda d: d["tables"][0].update(row_type="int3"), ("row_type='int3'", "float16")),
         (lambda d: d["features"].pop(), ("tables", "features use")),
     ],
 )

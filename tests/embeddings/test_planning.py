@@ -8,7 +8,7 @@ import torch
 from recsys.core.errors import ConfigError
 from recsys.core.plan import TablePlan
 from recsys.core.specs import Distribution, FeatureSpec, Init
-from recsys.embeddings.collection import PlannedEmbeddingBagCollection, planned_parts
+from recsys.embeddings.collection import PlannedEmbeddingBagCollection, parts_in
 from recsys.embeddings.full import FullConfig
 from recsys.embeddings.hash import HashConfig
 from recsys.embeddings.method import MethodConfig
@@ -288,7 +288,7 @@ def test_remainder_factor_is_what_the_published_code_ran() -> None:
 def test_padded_columns_do_not_reach_the_output_or_the_parts_that_export_freezes() -> None:
     plan = QuotientRemainderConfig(compression_ratio=2).plan(specs(width=10))
     collection = PlannedEmbeddingBagCollection(plan)
-    parts = planned_parts(collection)
+    parts = parts_in(collection)
     assert set(parts) == set(SIZES)
     for remap, combiner in parts.values():
         assert type(combiner).__name__ in {"Only", "Product"}

@@ -12,7 +12,7 @@ from recsys.core.plan import TablePlan
 from recsys.core.schema import MISSING_KEY, CategoricalFeature, IdEncoding, KeyType, NumericFeature, Schema
 from recsys.core.specs import FeatureSpec, Pooling, RowType
 from recsys.data.encoder import FeatureEncoder
-from recsys.embeddings.collection import PlannedEmbeddingBagCollection, planned_parts
+from recsys.embeddings.collection import PlannedEmbeddingBagCollection, parts_in
 from recsys.embeddings.full import FullConfig
 from recsys.embeddings.hash import HashConfig
 from recsys.embeddings.method import MethodConfig
@@ -90,7 +90,7 @@ def make_world(method: MethodConfig, model: ModelConfig, schema: Schema) -> tupl
         nn.init.normal_(parameter, std=0.5)
     head = model.build([entry.feature for entry in plan.features], len(schema.numeric))
     ctr = CtrModel(collection, head).eval()
-    parts = planned_parts(collection)
+    parts = parts_in(collection)
     trained = TrainedModel(
         schema=schema,
         plan=plan,

@@ -1,0 +1,65 @@
+"""From logical ids to look-ups in physical tables and back: what both collections share."""
+
+import torch
+from torch import Tensor, nn
+from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor
+
+from recsys.core.modules import Combiner, Remap
+from recsys.core.plan import FeaturePlan
+from recsys.core.specs import TableSpec
+from recsys.embeddings.check import check_feature
+
+
+def lookup_key(feature: str, lookup: int) -> str:
+    """Key of one physical look-up in the jagged tensor that the inner collection sees."""
+    return f"{feature}__lookup{lookup}"
+
+
+class Lookups(nn.Module):
+    """Remaps and combiners of some features, and the rewriting of logical ids into physical look-ups."""
+
+    def __init__(
+        self, entries: tuple[FeaturePlan, ...], tables: dict[str, TableSpec], device: torch.device | None
+    ) -> None:
+        super().__init__()
+        self.entries, self.tables = entries, tables
+        # Lists, not dicts: a ModuleDict cannot hold a feature called "type" or "keys".
+        self.remaps = nn.ModuleList(entry.remap.build() for entry in entries)
+        self.combiners = nn.ModuleList(entry.combiner.build() for entry in entries)
+        for entry, remap, combiner in zip(entries, self.remaps, self.combiners, strict=True):
+            assert isinstance(remap, Remap) and isinstance(combiner, Combiner)
+            check_feature(entry, remap, combiner, tables)
+        if device is not None and device.type != "meta":  # what remaps own is part of the plan, and needs its values
+            self.to(device)
+        self.keys = [lookup_key(e.feature.name, t) for e in entries for t in range(len(e.tables))]
+
+    def feature_names(self, table: str) -> list[str]:
+        """Keys of the look-ups that read this table."""
+        return [lookup_key(e.feature.name, t) for e in self.entries for t, name in enumerate(e.tables) if name == table]
+
+    def inputs(self, by_source: dict[str, JaggedTensor]) -> list[JaggedTensor]:
+        """Ids of each feature."""
+        return [by_source[entry.feature.source] for entry in self.entries]
+
+    def physical(self, inputs: list[JaggedTensor]) -> KeyedJaggedTensor:
+        """Rows of all look-ups, keyed by `keys`, of which there is at least one; `inputs` holds each feature's ids."""
+        values: list[Tensor] = []
+        lengths: list[Tensor] = []
+        for remap, jagged, entry in zip(self.remaps, inputs, self.entries, strict=True):
+            values.append(remap(jagged.values()).reshape(-1))
+            lengths += [jagged.lengths()] * len(entry.tables)
+        # Said here, because TorchRec would ask the device for it, and wait.
+        counts = [j.values().numel() for j, entry in zip(inputs, self.entries, strict=True) for _ in entry.tables]
+        return KeyedJaggedTensor(
+            keys=self.keys, values=torch.cat(values), lengths=torch.cat(lengths), length_per_key=counts
+        )
+
+    def combine(self, number: int, ids: Tensor, looked_up: dict[str, Tensor]) -> Tensor:
+        """Embedding of feature `number` from its rows, without the columns that pad them."""
+        entry = self.entries[number]
+        rows = [
+            looked_up[lookup_key(entry.feature.name, t)][:, : self.tables[name].embedding_dim]
+            for t, name in enumerate(entry.tables)
+        ]
+        combined: Tensor = self.combiners[number](ids, rows)
+        return combined
