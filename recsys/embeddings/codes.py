@@ -1,0 +1,112 @@
+"""Product codes, as `dpq`, `mgqe` and `pq` serve them: few bits an id and part, and one small codebook table a feature.
+
+Legend: n ids, P parts, K centroids of a part, d width of the feature.
+"""
+
+import torch
+from torch import Tensor
+
+from recsys.core.component import Component
+from recsys.core.modules import Remap
+from recsys.core.parts import EmbeddingParts
+from recsys.core.plan import FeaturePlan, TablePlan
+from recsys.core.specs import FeatureSpec, TableSpec
+from recsys.embeddings.combiners import Concat
+from recsys.embeddings.method import num_ids
+from recsys.ops import bits
+
+
+class CodesRemap(Remap):
+    """Row p * K + code of id and part, for every part p: centroids of part p lie from row p * K on."""
+
+    codes: Tensor
+    parts: Tensor
+
+    def __init__(self, num_ids: int, num_parts: int, num_centroids: int) -> None:
+        super().__init__()
+        self.num_ids, self.num_parts, self.num_centroids = num_ids, num_parts, num_centroids
+        self.bits = bits.bits_for(num_centroids)
+        size = bits.packed_bytes(num_ids * num_parts, self.bits)
+        self.register_buffer("codes", torch.zeros(size, dtype=torch.uint8))
+        self.register_buffer("parts", torch.arange(num_parts).unsqueeze(1), persistent=False)
+
+    def fill(self, codes: Tensor) -> None:
+        """Store the codes of all ids: integers in [0, K), shape (n, P)."""
+        assert codes.shape == (self.num_ids, self.num_parts), f"codes of shape {tuple(codes.shape)}"
+        self.codes.copy_(bits.pack(codes, self.bits))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return rows of the codebook table, int64, shape (P, N)."""
+        codes = bits.unpack(self.codes, ids.unsqueeze(0) * self.num_parts + self.parts, self.bits)
+        return codes + self.parts * self.num_centroids
+
+    def rows_needed(self) -> list[int] | None:
+        """Those of the last part and all before it: a code tells centroids apart, but codes unset are 0."""
+        return [(part + 1) * self.num_centroids for part in range(self.num_parts)]
+
+
+def codes_plan(
+    feature: FeatureSpec, *, num_parts: int, num_centroids: int, combiner: Component | None = None
+) -> TablePlan:
+    """What is served of a feature: a table of P * K centroids, wide d / P each, and packed codes that point into it.
+
+    Args:
+        feature: with a vocabulary; P divides its width.
+        num_parts: P.
+        num_centroids: K.
+        combiner: of the P rows; side by side where none is given.
+    Raises:
+        ConfigError: the feature has no vocabulary.
+    """
+    assert feature.embedding_dim % num_parts == 0, f"{num_parts} parts of width {feature.embedding_dim}"
+    remap = Component.of(CodesRemap, num_ids=num_ids(feature), num_parts=num_parts, num_centroids=num_centroids)
+    return codebook_plan(feature, remap, num_parts=num_parts, num_centroids=num_centroids, combiner=combiner)
+
+
+def codebook_plan(
+    feature: FeatureSpec, remap: Component, *, num_parts: int, num_centroids: int, combiner: Component | None = None
+) -> TablePlan:
+    """The codebook table of `codes_plan` behind any remap that reads one row of each part."""
+    table = TableSpec(
+        name=f"codebook_{feature.name}",
+        num_embeddings=num_parts * num_centroids,
+        embedding_dim=feature.embedding_dim // num_parts,
+    )
+    entry = FeaturePlan(
+        feature=feature, tables=(table.name,) * num_parts, remap=remap, combiner=combiner or Component.of(Concat)
+    )
+    return TablePlan(tables=(table,), features=(entry,))
+
+
+def codes_parts(plan: TablePlan, codes: Tensor, codebook: Tensor) -> EmbeddingParts:
+    """Give the plan of one feature, made by `codes_plan`, its values.
+
+    Args:
+        plan: of one feature; its combiner has no weights, or its caller sets them.
+        codes: integers in [0, K), shape (n, P).
+        codebook: float32, shape (P, K, d / P).
+    """
+    (entry,), (table,) = plan.features, plan.tables
+    remap, combiner = entry.remap.build(), entry.combiner.build()
+    remap.fill(codes)  # type: ignore[operator]
+    name = entry.feature.name
+    rows = codebook.detach().reshape(table.num_embeddings, table.embedding_dim).clone()
+    return EmbeddingParts(plan=plan, tables={table.name: rows}, remaps={name: remap}, combiners={name: combiner})  # type: ignore[dict-item]
+
+
+def nearest(rows: Tensor, codebook: Tensor) -> Tensor:
+    """Code of the nearest centroid of every part, the first of equals.
+
+    Sums run over values one by one, not in a matrix product: so a row's codes are the same to the last bit in a batch
+    of any size, under autocast too, and what is served is what was trained.
+
+    Args:
+        rows: float32, shape (N, P, d / P).
+        codebook: float32, shape (P, K, d / P).
+    Returns:
+        int64, shape (N, P).
+    """
+    distances = codebook.square().sum(-1).unsqueeze(0)
+    for value in range(codebook.size(2)):
+        distances = distances - 2 * rows[:, :, value].unsqueeze(2) * codebook[:, :, value].unsqueeze(0)
+    return distances.argmin(-1)
