@@ -1,6 +1,5 @@
 """A stage reads folders and writes one: aside, under a lock, renamed when whole, never twice for the same inputs."""
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -16,8 +15,9 @@ from typing import Any
 
 import torch.distributed as dist
 
-from pipelines.disk import no_space_told
-from recsys.core.errors import StageError
+from pipelines.disk import is_full, no_space_told
+from pipelines.lock import locked
+from recsys.core.errors import RecsysError, StageError
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class StageKey:
     config: Mapping[str, Any]  # plain values
     inputs: Mapping[str, str] = field(default_factory=dict)  # fingerprint by name
     resolved: Mapping[str, Any] = field(default_factory=dict)  # the whole configuration, for the record; not compared
-    resumes: bool = False  # an interrupted attempt holds work worth keeping; not compared
+    worth_keeping: str = ""  # pattern of files that make an attempt that stopped worth going on with; not compared
     shared: bool = False  # other runs want the same result: wait for whoever is making it; not compared
 
     def values(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def stage(folder: Path, key: StageKey, *, overwrite: bool = False) -> Iterator[P
         StageError: another process works on it, it holds something else, or the disk is full.
     """
     main = not dist.is_initialized() or dist.get_rank() == 0
-    with no_space_told(key.stage, folder), _locked(folder, wait=key.shared) if main else _nothing():
+    with no_space_told(key.stage, folder), locked(folder, wait=key.shared) if main else _nothing():
         todo = _agreed(lambda: _prepare(folder, key, overwrite=overwrite), main=main)
         if not todo:
             if main:
@@ -105,8 +105,9 @@ def stage(folder: Path, key: StageKey, *, overwrite: bool = False) -> Iterator[P
             yield None
             return
         started = time.time()
-        yield _aside(folder)
-        _agreed(lambda: _finish(folder, key, time.time() - started), main=main)
+        with _dropped_if_refused(_aside(folder), key) if main else _nothing():
+            yield _aside(folder)
+            _agreed(lambda: _finish(folder, key, time.time() - started), main=main)
 
 
 def _aside(folder: Path) -> Path:
@@ -119,28 +120,18 @@ def _nothing() -> Iterator[None]:
 
 
 @contextmanager
-def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
-    path = folder.with_name(folder.name + ".lock")
+def _dropped_if_refused(aside: Path, key: StageKey) -> Iterator[None]:
+    """Leave nothing half-written behind an error that the user is told of; a bug's remains may tell what it was."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        opened = path.open("w")
-    except OSError as error:
-        raise StageError(
-            f"{path}: cannot be written ({error.strerror}). Set runs=<a folder you may write to>."
-        ) from error
-    with opened as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if wait:
-                logger.info("waiting for the process that is making %s", folder)
-                fcntl.flock(file, fcntl.LOCK_EX)
-                yield
-                return
-            raise StageError(
-                f"{folder} is being written by another process (lock {path}). Wait for it, or choose another name=…"
-            ) from error
-        yield  # the lock goes when the file is closed, also by kill -9
+        yield
+    except BaseException as error:  # torch.distributed.checkpoint's own exception is no Exception
+        if (isinstance(error, RecsysError) or is_full(error)) and not _is_worth_keeping(aside, key):
+            shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _is_worth_keeping(aside: Path, key: StageKey) -> bool:
+    return bool(key.worth_keeping) and any(aside.glob(key.worth_keeping))
 
 
 def _agreed(work: Callable[[], Any], *, main: bool) -> Any:
@@ -179,7 +170,7 @@ def _prepare(folder: Path, key: StageKey, *, overwrite: bool) -> bool:
     if started is not None and _same(started, key):
         logger.info("%s: going on with the interrupted run in %s", key.stage, aside)
         return True
-    if started is not None and key.resumes and not overwrite:
+    if started is not None and _is_worth_keeping(aside, key) and not overwrite:
         raise StageError(
             f"{aside} holds an interrupted run of other options ({_difference(started, key.values())}). Finish it with "
             "those, choose another name=…, or set overwrite=true to throw it away."

@@ -18,6 +18,7 @@ from pipelines.tensorboard import TensorBoardCallback
 from recsys.core.manifest import Manifest
 from recsys.data.fingerprint import file_fingerprint
 from recsys.data.loader import LoaderOptions, ParquetLoader
+from recsys.train.checkpoint import STATE_NAME
 from recsys.train.session import Session, process_group, shard
 from recsys.train.tables import initialize_tables
 from recsys.train.trainer import Progress, Trainer
@@ -25,6 +26,8 @@ from recsys.train.trainer import Progress, Trainer
 logger = logging.getLogger(__name__)
 
 TRAIN_KEYS = ("model", "embedding", "train", "seed")
+CHECKPOINTS = "checkpoints"
+WHOLE_CHECKPOINT = f"{CHECKPOINTS}/last*/{STATE_NAME}"
 
 
 def work(run: Run) -> None:
@@ -37,7 +40,13 @@ def work(run: Run) -> None:
         data = run.stage("ingest")
         files = {f"embedding:{path}": file_fingerprint(path) for path in run.config.embedding.files()}
         inputs = {"ingest": fingerprint(data), **files}
-        key = StageKey(stage="train", config=run.part(*TRAIN_KEYS), inputs=inputs, resolved=run.values, resumes=True)
+        key = StageKey(
+            stage="train",
+            config=run.part(*TRAIN_KEYS),
+            inputs=inputs,
+            resolved=run.values,
+            worth_keeping=WHOLE_CHECKPOINT,
+        )
         with stage(run.stage("train"), key, overwrite=run.config.overwrite) as folder:
             if folder is not None:
                 manifest = Manifest.read(data)
@@ -71,7 +80,7 @@ def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: 
         (folder / "plan.json").write_text(built.plan.to_json())
     initialize_tables(session.model.state_dict(), built.plan, seed=run.config.seed)
     callbacks = [TensorBoardCallback(folder / "tensorboard"), *run.config.embedding.callbacks(built.plan)]
-    trainer = Trainer(session, built.plan, run.config.train, folder / "checkpoints", callbacks)
+    trainer = Trainer(session, built.plan, run.config.train, folder / CHECKPOINTS, callbacks)
     loader = loaders(run, session, data)
     progress = trainer.run(loader("train", True), loader("validation", False), seed=run.config.seed)
     if session.is_main:

@@ -95,6 +95,7 @@ def refused(
     told = capsys.readouterr().err
     assert "error: " in told and "Traceback" not in told
     assert finished(world.runs) == ready
+    assert not [path for path in world.runs.rglob("*") if path.suffix in (".partial", ".lock", ".old")]
     after = contents(world.runs)
     assert {path: after.get(path) for path in before} == before
 

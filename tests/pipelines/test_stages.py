@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.lock import locked
 from pipelines.stage import STAGE_NAME, StageKey, fingerprint, stage
-from recsys.core.errors import StageError
+from recsys.core.errors import ConfigError, DataError, StageError
 from tests.pipelines.world import MODEL, SMALL, contents, do, finished, make_run
 
 
@@ -127,7 +128,7 @@ def test_replacing_a_result_leaves_nothing_aside(tmp_path: Path) -> None:
             assert aside is not None
             (aside / str(value)).touch()
     assert sorted(path.name for path in folder.iterdir()) == ["2", STAGE_NAME]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["result", "result.lock"]
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
 
 
 def test_a_crash_between_two_renames_loses_nothing(tmp_path: Path) -> None:
@@ -166,6 +167,53 @@ def test_two_processes_do_not_write_the_same_folder(tmp_path: Path) -> None:
     assert other.exitcode == 0
     with stage(tmp_path / "result", StageKey(stage="s", config={})) as aside:
         assert aside is None, "the other's result counts"
+
+
+def test_refused_work_leaves_nothing_behind(tmp_path: Path) -> None:
+    with contextlib.suppress(DataError), stage(tmp_path / "result", StageKey(stage="s", config={})) as aside:
+        assert aside is not None
+        (aside / "half").touch()
+        raise DataError("bad row")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("has_work", [True, False])
+def test_refused_work_is_kept_only_where_it_is_worth_going_on_with(has_work: bool, tmp_path: Path) -> None:
+    def key(value: int) -> StageKey:
+        return StageKey(stage="s", config={"a": value}, worth_keeping="checkpoints/last*/state")
+
+    with contextlib.suppress(ConfigError), stage(tmp_path / "result", key(1)) as aside:
+        assert aside is not None
+        (aside / "checkpoints" / "last").mkdir(parents=True)
+        if has_work:
+            (aside / "checkpoints" / "last" / "state").touch()
+        raise ConfigError("the loss became nan")
+    assert [path.name for path in tmp_path.iterdir()] == ["result.partial"] * has_work
+    mended = (
+        pytest.raises(StageError, match="interrupted run of other options") if has_work else contextlib.nullcontext()
+    )
+    with mended, stage(tmp_path / "result", key(2)):
+        pass
+
+
+def _count(folder: str, rounds: int) -> None:
+    for _ in range(rounds):
+        with locked(Path(folder) / "counted", wait=True):
+            value = int((Path(folder) / "number").read_text())
+            (Path(folder) / "number").write_text(str(value + 1))
+
+
+def test_a_lock_that_is_deleted_after_use_still_lets_one_in_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "number").write_text("0")
+    context = multiprocessing.get_context("fork")
+    others = [context.Process(target=_count, args=(str(tmp_path), 200)) for _ in range(4)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    assert [other.exitcode for other in others] == [0] * 4
+    assert (tmp_path / "number").read_text() == "800"
+    assert [path.name for path in tmp_path.iterdir()] == ["number"]
 
 
 def test_a_changed_raw_file_is_noticed(tmp_path: Path) -> None:
