@@ -75,21 +75,45 @@ class Distribution(Enum):
 
     NORMAL = "normal"
     UNIFORM = "uniform"
+    TAILS = "tails"  # a normal distribution without its middle: what lies beyond two standard deviations
 
 
 @dataclass(frozen=True, kw_only=True)
 class Init:
-    """Initial weights: N(center, scale) or U(center - scale, center + scale)."""
+    """Initial weights: N(center, scale), U(center - scale, center + scale) or the tails of a normal distribution."""
 
     distribution: Distribution = Distribution.NORMAL
-    scale: float = 1e-4  # standard deviation, or half width
+    scale: float = 1e-4  # standard deviation (of the tails as they are, not of the whole), or half width
     center: float = 0.0
 
     def fill_(self, weight: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """Fill `weight` in place and return it."""
         if self.distribution is Distribution.NORMAL:
             return nn.init.normal_(weight, self.center, self.scale, generator=generator)
+        if self.distribution is Distribution.TAILS:
+            return _fill_tails(weight, self.center, self.scale, generator)
         return nn.init.uniform_(weight, self.center - self.scale, self.center + self.scale, generator=generator)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the weights."""
+        return self.scale / math.sqrt(3) if self.distribution is Distribution.UNIFORM else self.scale
+
+
+TAIL = 2.0
+"""Standard deviations where `Distribution.TAILS` begins."""
+
+
+@torch.no_grad()
+def _fill_tails(weight: torch.Tensor, center: float, scale: float, generator: torch.Generator | None) -> torch.Tensor:
+    """Fill with values of |z| > TAIL, z standard normal, divided by their own standard deviation, scaled and moved."""
+    beyond = math.erfc(TAIL / math.sqrt(2)) / 2
+    density = math.exp(-(TAIL**2) / 2) / math.sqrt(2 * math.pi)
+    deviation = math.sqrt(1 + TAIL * density / beyond)
+    weight.uniform_(-1, 1, generator=generator)
+    # The inverse distribution function at a uniform share of one tail, not rejection: that takes any number of rounds.
+    size = -torch.special.ndtri((weight.abs() * beyond).clamp_(min=torch.finfo(weight.dtype).tiny))
+    return weight.sign_().mul_(size).mul_(scale / deviation).add_(center)
 
 
 @dataclass(frozen=True, kw_only=True)
