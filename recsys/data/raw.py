@@ -38,12 +38,12 @@ def normalise(
     """Return the schema's columns in the types of this module's docstring; applying it twice changes nothing.
 
     Args:
-        label: also the label and the passthrough columns; rows to be scored have neither.
+        label: also the label and the passthrough columns; rows to be scored need neither.
         other: further columns to keep.
     Raises:
         DataError: a column is missing or a value is not of its type.
     """
-    keep = [*schema.passthrough, *other] if label else []
+    keep = [*schema.passthrough, *other] if label else [*other]
     _check_columns(frame, [*([schema.label] if label else []), *(f.name for f in schema.numeric)], origin)
     _check_columns(frame, [*(f.name for f in schema.categorical), *keep], origin)
     columns = [_label(frame[schema.label], origin)] if label else []
@@ -172,6 +172,8 @@ def read_raw(
 ) -> Iterator[pl.DataFrame]:
     """Rows to be scored, from a .csv, .tsv or .parquet file, normalised, with `__row__` (Int64, from 0).
 
+    Those passthrough columns that the file has are kept.
+
     Args:
         columns: names of a text file's columns when it has no header.
         quoted: values of a text file may stand between double quotes.
@@ -180,6 +182,7 @@ def read_raw(
     """
     row = 0
     for frame in reader_for(path, columns=columns, quoted=quoted).frames(path, chunk_rows):
-        frame = normalise(frame, schema, Origin(path=str(path), first_row=row), label=False)
+        kept = [name for name in schema.passthrough if name in frame.columns]
+        frame = normalise(frame, schema, Origin(path=str(path), first_row=row), label=False, other=kept)
         yield frame.with_columns(pl.int_range(row, row + frame.height, dtype=pl.Int64, eager=True).alias(ROW))
         row += frame.height

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from pipelines.config import Run
+from recsys.core.errors import StageError
 from recsys.core.specs import RowType
 from tests.pipelines.world import MODEL, SMALL, STAGES, do, make_run
 
@@ -72,14 +73,22 @@ def trained(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def predictions(run: Run, source: Path, *options: str) -> pl.DataFrame:
-    made = do("predict", Path(run.config.runs), *overrides("csv", source), f"predict.input={source}", *options)
+    made = do(
+        "predict",
+        Path(run.config.runs),
+        *overrides("csv", source),
+        f"predict.input={source}",
+        "overwrite=true",
+        *options,
+    )
     return pl.read_parquet(made.stage("predict") / "scores.parquet")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_predict_equals_evaluate_on_the_test_split(kind: str, trained: Run, files: dict[str, Path]) -> None:
     scores = predictions(trained, files[kind])
-    assert scores.schema == {"__row__": pl.Int64, "logit": pl.Float32, "probability": pl.Float32}
+    assert scores.schema == {"__row__": pl.Int64, "item": pl.String, "logit": pl.Float32, "probability": pl.Float32}
+    assert scores["item"].to_list() == raw()["item"].to_list(), "passthrough columns stay beside the scores"
     assert scores["__row__"].to_list() == list(range(ROWS))
     evaluated = pl.read_parquet(trained.stage("evaluate") / "predictions.parquet")
     assert evaluated.height == ROWS // 10
@@ -148,3 +157,32 @@ def test_default_scores_the_sample_of_raw_test_rows(small_runs: Path, tmp_path: 
     assert scores.height == sample.height == evaluated.height == 300
     assert float((scores["logit"] - evaluated["logit"]).abs().max()) < 1e-5  # type: ignore[arg-type]
     assert [path.name for path in output.parent.iterdir()] == ["scores.parquet"]
+
+
+def test_scores_of_another_input_are_kept_unless_told_otherwise(runs: Path, tmp_path: Path) -> None:
+    run = do("predict", runs, *SMALL)
+    scores = run.stage("predict") / "scores.parquet"
+    before, time = scores.read_bytes(), scores.stat().st_mtime_ns
+    do("predict", runs, *SMALL)
+    assert scores.stat().st_mtime_ns == time, "the same work is not done twice"
+    other = tmp_path / "rows.parquet"
+    pl.read_parquet(run.stage("ingest") / "raw_sample.parquet").head(7).write_parquet(other)
+    with pytest.raises(StageError, match=r"scores.parquet holds other scores \(of another input\).*overwrite=true"):
+        do("predict", runs, *SMALL, f"predict.input={other}")
+    with pytest.raises(StageError, match=r"other scores \(of another model\)"):
+        do("predict", runs, *SMALL, "predict.row_type=int8")
+    assert scores.read_bytes() == before
+    do("predict", runs, *SMALL, f"predict.input={other}", "overwrite=true")
+    assert pl.read_parquet(scores).height == 7
+
+
+def test_a_file_that_is_no_scores_is_not_overwritten(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.parquet").write_text("something of the user's own")
+    with pytest.raises(StageError, match=r"mine.parquet holds other scores"):
+        do("predict", runs, *SMALL, f"predict.output={tmp_path / 'mine.parquet'}")
+    assert (tmp_path / "mine.parquet").read_text() == "something of the user's own"
+
+
+def test_progress_knows_the_number_of_rows(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    do("predict", runs, *SMALL)
+    assert "predict: 300/300 rows" in capsys.readouterr().err

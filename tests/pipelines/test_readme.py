@@ -1,0 +1,94 @@
+"""The README's walk-through from one's own rows to served scores does what it says, block by block, as it stands."""
+
+import gzip
+import json
+import random
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipelines.model import build_model
+from recsys.core.manifest import Manifest
+from tests.pipelines.world import environment, make_run
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+README = (REPOSITORY / "README.md").read_text()
+
+
+def blocks(section: str, language: str) -> list[str]:
+    """Code blocks of a language below a heading."""
+    text = README.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return [part.partition("\n```")[0] for part in text.split(f"```{language}\n")[1:]]
+
+
+def commands(section: str) -> list[list[str]]:
+    """Words of every command in the section's shell blocks, without comments."""
+    lines = "\n".join(blocks(section, "sh")).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def raw_rows(seed: int) -> str:
+    """CSV rows with the columns of the README's mine.yaml."""
+    draw = random.Random(seed)
+    lines = ["click,price,user,item,tags,url,day"]
+    for row in range(1500):
+        item = int(30 * draw.random() ** 2)
+        tags = "|".join(f"t{draw.randrange(9)}" for _ in range(draw.randrange(4)))
+        click = int(draw.random() < 0.2 + 0.6 * (item % 3 == 0))
+        day = f"2026-10-{row // 150 + 10 * seed:02d}"
+        lines.append(f"{click},{draw.random() * 50:.2f},{draw.randrange(99)},item-{item},{tags},https://x/{item},{day}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which "Your own data" was followed to its end."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "data").mkdir()
+    (folder / "conf" / "dataset").mkdir(parents=True)
+    for part in (1, 2):
+        (folder / "data" / f"clicks-{part}.csv.gz").write_bytes(gzip.compress(raw_rows(part).encode()))
+    (folder / "new.csv").write_text(raw_rows(3))
+    (mine,) = blocks("Your own data", "yaml")
+    assert mine.startswith("# conf/dataset/mine.yaml\n")
+    (folder / "conf" / "dataset" / "mine.yaml").write_text(mine)
+    for words in commands("Your own data"):
+        assert words[:2] == ["python", "-m"]
+        # The yaml lies beside the repository's own ones in the walk-through, here in a folder that is added to them.
+        command = [sys.executable, *words[1:3], "--config-dir", "conf", *words[3:]]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_own_rows_are_scored(walked: Path) -> None:
+    scores = pl.read_parquet(walked / "runs" / "mine_deepfm_unified_seed1" / "predict" / "scores.parquet")
+    assert scores.height == 1500 and scores["probability"].is_between(0, 1).all()
+    assert scores.columns == ["__row__", "day", "user", "logit", "probability"]
+
+
+def test_the_serving_program_runs_as_it_stands(walked: Path) -> None:
+    (program,) = blocks("Serving", "python")
+    command = [sys.executable, "-I", "-W", "ignore", "-c", program]
+    done = subprocess.run(command, cwd=walked, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (probability,) = json.loads(done.stdout)
+    assert 0 < probability < 1
+
+
+def test_the_commands_for_many_ranks_plan_this_data(walked: Path) -> None:
+    found = commands("N ranks")
+    assert len(found) == 3
+    manifest = Manifest.read(next((walked / "runs" / "data").glob("table-*")))
+    for words in found:
+        overrides = words[words.index("pipelines.train") + 1 :]
+        run = make_run(walked / "runs", f"hydra.searchpath=[file://{walked}/conf]", *overrides)
+        assert build_model(run.config, manifest, on_meta=True).plan.num_bytes <= 64 * 2**20
+
+
+def test_no_placeholder_is_left() -> None:
+    assert "@@" not in README
