@@ -74,7 +74,6 @@ def loaders(run: Run, session: Session, data: Path) -> Callable[[str, bool], Par
 
 
 def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: Path) -> None:
-    started = time.monotonic()
     if session.is_main:
         logger.info("embedding plan:\n%s", built.plan)
         (folder / "plan.json").write_text(built.plan.to_json())
@@ -84,13 +83,13 @@ def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: 
     loader = loaders(run, session, data)
     progress = trainer.run(loader("train", True), loader("validation", False), seed=run.config.seed)
     if session.is_main:
-        metrics = _metrics(progress, built, time.monotonic() - started)
+        metrics = _metrics(progress, built)
         (folder / "history.json").write_text(json.dumps(progress.history, indent=1))
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
         _append_leaderboard(run, metrics)
 
 
-def _metrics(progress: Progress, built: PlannedModel, seconds: float) -> dict[str, float]:
+def _metrics(progress: Progress, built: PlannedModel) -> dict[str, float]:
     best = next(record for record in progress.history if record["epoch"] == progress.best_epoch)
     return {
         "validation.auc": best["validation_auc"],
@@ -98,7 +97,7 @@ def _metrics(progress: Progress, built: PlannedModel, seconds: float) -> dict[st
         "train.best_epoch": progress.best_epoch,
         "train.epochs": progress.epoch,
         "train.steps": progress.step,
-        "train.seconds": round(seconds, 3),
+        "train.seconds": round(progress.total_seconds, 3),
         "train.rows_per_second": round(progress.rows / max(progress.seconds, 1e-9), 1),
         "train.peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "plan.bytes": built.plan.num_bytes,

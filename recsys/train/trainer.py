@@ -44,6 +44,7 @@ class Progress:
     learning_rate_factor: float = 1.0
     loss_sum: float = 0.0  # of this epoch's steps, kept here in checkpoints only
     seconds: float = 0.0  # training steps only
+    total_seconds: float = 0.0  # since training began, in all processes, each counted up to its last checkpoint
     rows: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -63,6 +64,7 @@ class Trainer:
         self.progress = Progress()
         self._base_rates = session.learning_rates()
         self._seed = 0
+        self._counted_at = time.monotonic()
         # On the device, so that no step waits for the host; this rank's part of the epoch's sum of mean losses.
         self._loss = torch.zeros((), dtype=torch.float64, device=session.device)
 
@@ -88,6 +90,7 @@ class Trainer:
         if best is not None:
             checkpoint.load(best, {"model": self.session.model.state_dict()})
             self.session.weights_loaded()
+        self._count_seconds()
         return self.progress
 
     def _stopped(self) -> bool:
@@ -205,12 +208,17 @@ class Trainer:
     def _save(self, name: str) -> None:
         tensors = self._tensors() if name == "last" else {"model": self.session.model.state_dict()}
         self.progress.loss_sum = self._global_loss_sum()
+        self._count_seconds()
         state = {
             "plan": self.plan.fingerprint,
             "progress": vars(self.progress),
             "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks()},
         }
         checkpoint.save(self.folder / name, tensors, state)
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.progress.total_seconds, self._counted_at = self.progress.total_seconds + now - self._counted_at, now
 
     def _named_callbacks(self) -> list[tuple[str, Callback]]:
         return [(f"{number}.{type(callback).__name__}", callback) for number, callback in enumerate(self.callbacks)]

@@ -69,6 +69,19 @@ def test_kill_9_and_a_restart_give_the_weights_of_an_uninterrupted_run(runs: Pat
     assert history(runs, "long") == history(runs, "uninterrupted")
 
 
+def test_seconds_of_an_interrupted_run_count(runs: Path) -> None:
+    kill_during(runs, "checkpoints/last/state.json", 0.0)
+    state = runs / "long" / "train.partial" / "checkpoints" / "last" / checkpoint.STATE_NAME
+    record = json.loads(state.read_text())
+    assert record["progress"]["seconds"] < record["progress"]["total_seconds"] < 60
+    record["progress"]["total_seconds"] = 1000.0
+    state.write_text(json.dumps(record))
+    result = call("train", runs, *LONG)
+    assert result.returncode == 0, result.stderr[-3000:]
+    metrics = json.loads((runs / "long" / "train" / "metrics.json").read_text())
+    assert 1000 < metrics["train.seconds"] < 1060
+
+
 RANKS = (
     *SMALL,
     "train.epochs=2",
