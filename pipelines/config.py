@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from pipelines.pareto_config import ParetoConfig
 from recsys.core.errors import ConfigError
 from recsys.core.jsonable import build_config
 from recsys.core.specs import RowType
@@ -45,8 +46,19 @@ class PredictConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """What to say of a plan before training."""
+
+    num_ranks: int = 0  # ranks to lay the tables over; 0: as many as train.run_on.num_processes
+
+    def __post_init__(self) -> None:
+        if self.num_ranks < 0:
+            raise ConfigError(f"num_ranks={self.num_ranks}: must be 0 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything one run needs. The keys are those of `conf/config.yaml`."""
+    """Everything one run needs. The keys are those of `conf/config.yaml`, where `budget_mib` is `embedding`'s."""
 
     name: str
     seed: int
@@ -59,7 +71,10 @@ class RunConfig:
     evaluate: EvaluateConfig
     export: ExportConfig
     ingest: IngestOptions
+    plan: PlanConfig = field(default_factory=PlanConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
+    trained_by: str = ""  # run whose train stage this one evaluates and exports; empty: its own
+    pareto: ParetoConfig | None = None  # set by the experiments of conf/experiment/pareto
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.=,+/-]+", self.name) or ".." in self.name:
@@ -82,6 +97,8 @@ class Run:
 
     def stage(self, name: str) -> Path:
         """Folder that a stage writes. Ingest's depends on its own options alone, so that runs share it."""
+        if name == "train" and self.config.trained_by:
+            return Path(self.config.runs) / self.config.trained_by / name
         if name != "ingest":
             return self.folder / name
         digest = hashlib.sha256(json.dumps(self.part("dataset", "ingest"), sort_keys=True).encode()).hexdigest()[:8]
@@ -97,6 +114,14 @@ class Run:
             found["train"] = train
         return found
 
+    @property
+    def trained_with(self) -> dict[str, Any]:
+        """Options that the train stage must have been made with.
+
+        Another run's may have had another embedding: its checkpoint tells whether that trains the same tables.
+        """
+        return self.part("model") if self.config.trained_by else self.part("model", "embedding")
+
 
 def load(composed: DictConfig) -> Run:
     """Check a composed configuration.
@@ -110,8 +135,21 @@ def load(composed: DictConfig) -> Run:
         raise ConfigError(f"{error.full_key} has no default. Set it on the command line: {error.full_key}=…") from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
+    _give_budget(values.pop("budget_mib", None), values["embedding"])
+    values["trained_by"] = values.pop("from")
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     if hydra is not None and hydra.mode == RunMode.MULTIRUN:
         # Jobs of a sweep differ in their overrides alone, so these name the folders.
         values["name"] += "/" + re.sub(r"[^\w.=,+-]", "_", hydra.job.override_dirname)
     return Run(build_config(RunConfig, values, key=""), values)
+
+
+def _give_budget(budget_mib: Any, embedding: dict[str, Any]) -> None:
+    """Let `budget_mib=…` stand for `embedding.budget_mib=…`."""
+    if budget_mib is None:
+        return
+    if embedding.get("budget_mib") not in (None, budget_mib):
+        raise ConfigError(
+            f"budget_mib={budget_mib} and embedding.budget_mib={embedding['budget_mib']} are the same option. Set one."
+        )
+    embedding["budget_mib"] = budget_mib

@@ -8,20 +8,19 @@ from torch import Tensor
 
 from pipelines.config import Run
 from pipelines.entry import stage_main
-from pipelines.model import PlannedModel, build_model
+from pipelines.model import Trained, load_trained
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
+from recsys.core.batch import Batch
 from recsys.core.manifest import Manifest
 from recsys.core.schema import Schema
 from recsys.data.encoder import load_encoder
 from recsys.data.ingest import RAW_SAMPLE_NAME
 from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.data.raw import border_tensors
-from recsys.embeddings.collection import parts_in
-from recsys.export.bundle import Golden, TrainedModel, write_bundle
+from recsys.export.bundle import FrozenModel, Golden, write_bundle
 from recsys.export.parity import Metrics
 from recsys.metrics import auc, log_loss
-from recsys.train import checkpoint
-from recsys.train.tables import table_of
+from recsys.models.ctr import CtrModel
 
 EXAMPLE_ROWS = 100
 
@@ -30,15 +29,14 @@ def work(run: Run) -> None:
     """Freeze, script, compare, reload in a fresh process; the bundle appears only if all of that held."""
     data, trained = run.stage("ingest"), run.stage("train")
     inputs = {"ingest": fingerprint(data), "train": fingerprint(trained)}
-    check_made_with(trained, config=run.part("model", "embedding"), inputs={"ingest": inputs["ingest"]})
-    key = StageKey(stage="export", config=run.part("export"), inputs=inputs, resolved=run.values)
+    check_made_with(trained, config=run.trained_with, inputs={"ingest": inputs["ingest"]})
+    key = StageKey(stage="export", config=run.part("export", "embedding"), inputs=inputs, resolved=run.values)
     with stage(run.stage("export"), key, overwrite=run.config.overwrite) as folder:
         if folder is None:
             return
         manifest = Manifest.read(data)
-        built = build_model(run.config, manifest, on_meta=False)
-        weights = _load_best(built, trained / "checkpoints" / "best")
-        raw, golden = _golden(run, built, data)
+        loaded = load_trained(run.config, manifest, trained / "checkpoints" / "best")
+        raw, golden = _golden(run, loaded, data)
         lineage = {
             "run": run.config.name,
             "inputs": inputs,
@@ -47,7 +45,9 @@ def work(run: Run) -> None:
         }
         write_bundle(
             folder,
-            _trained_model(built, manifest, weights, data),
+            FrozenModel(
+                schema=manifest.schema, parts=loaded.frozen, head=loaded.model.head, encoder=load_encoder(data)
+            ),
             golden,
             config=run.config.export,
             metrics=Metrics(auc=lambda y, x: auc(y, x).value, log_loss=lambda y, x: log_loss(y, x).value),
@@ -66,44 +66,31 @@ def _write_golden(folder: Path, raw: pl.DataFrame, golden: Golden, schema: Schem
     raw.head(EXAMPLE_ROWS).select(columns).with_columns(joined).write_csv(folder / "example.csv")
 
 
-def _load_best(built: PlannedModel, best: Path) -> dict[str, Tensor]:
-    """Load the checkpoint into the unsharded model; returns its tables by name, at their exact width."""
-    checkpoint.read_state(best, built.plan)
-    state = checkpoint.read_tensors(best, "model.")
-    built.model.load_state_dict(state)
-    tables = {key: table for key in state if (table := table_of(key, built.plan)) is not None}
-    return {table.name: state[key][:, : table.embedding_dim].contiguous() for key, table in tables.items()}
-
-
-def _golden(run: Run, built: PlannedModel, data: Path) -> tuple[pl.DataFrame, Golden]:
-    """The first raw test rows, and what the trained model says about them as ingest encoded them."""
+def _golden(run: Run, loaded: Trained, data: Path) -> tuple[pl.DataFrame, Golden]:
+    """The first raw test rows, and what the model says about them as ingest encoded them."""
     raw = pl.read_parquet(data / RAW_SAMPLE_NAME).head(run.config.export.num_parity_rows)
     options = LoaderOptions(batch_size=4096, shuffle=False, drop_last=False)
-    batches, rows = [], 0
+    batches: list[Batch] = []
+    rows = 0
     for batch in ParquetLoader(data, "test", options).epoch(0):
         batches.append(batch)
         rows += batch.labels.numel()
         if rows >= raw.height:
             break
-    with torch.no_grad():
-        built.model.eval()
-        logits = torch.cat([built.model(batch.dense, batch.sparse) for batch in batches])[: raw.height]
     labels = torch.cat([batch.labels for batch in batches])[: raw.height]
     schema = Manifest.read(data).schema
-    return raw, Golden(features=border_tensors(raw, schema), logits=logits, labels=labels)
-
-
-def _trained_model(built: PlannedModel, manifest: Manifest, tables: dict[str, Tensor], data: Path) -> TrainedModel:
-    parts = parts_in(built.embeddings)
-    return TrainedModel(
-        schema=manifest.schema,
-        plan=built.plan,
-        tables=tables,
-        remaps={name: remap for name, (remap, _) in parts.items()},
-        combiners={name: combiner for name, (_, combiner) in parts.items()},
-        head=built.model.head,
-        encoder=load_encoder(data),
+    golden = Golden(
+        features=border_tensors(raw, schema),
+        logits=_logits(loaded.frozen_model, batches)[: raw.height],
+        trained_logits=_logits(loaded.model, batches)[: raw.height],
+        labels=labels,
     )
+    return raw, golden
+
+
+def _logits(model: CtrModel, batches: list[Batch]) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([model(batch.dense, batch.sparse) for batch in batches])
 
 
 main = stage_main(work)

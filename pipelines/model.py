@@ -1,14 +1,19 @@
-"""Joins what rooms may not: manifest -> features -> plan -> collection -> model."""
+"""Joins what rooms may not: manifest -> features -> plan -> collection -> model, trained or frozen."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from pipelines.config import RunConfig
 from recsys.core.manifest import Manifest
+from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
+from recsys.embeddings.frozen import build_frozen, parts_of
 from recsys.models.ctr import CtrModel
+from recsys.train import checkpoint
+from recsys.train.tables import table_of
 
 
 @dataclass(frozen=True)
@@ -49,3 +54,38 @@ def build_model(config: RunConfig, manifest: Manifest, *, on_meta: bool = False)
     head = config.model.build([entry.feature for entry in plan.features], len(manifest.schema.numeric))
     embeddings = PlannedEmbeddingBagCollection(plan, torch.device("meta") if on_meta else None)
     return PlannedModel(embeddings, CtrModel(embeddings, head))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint as it was trained, and as it is served; both unsharded, on the CPU, in evaluation mode."""
+
+    model: CtrModel
+    frozen_model: CtrModel
+    frozen: EmbeddingParts
+
+
+def load_trained(config: RunConfig, manifest: Manifest, best: Path) -> Trained:
+    """Load the best checkpoint of a run and freeze its embeddings.
+
+    Args:
+        config: of the run; its embedding freezes what the checkpoint's plan has trained.
+        manifest: of the data set.
+        best: folder of the checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint was trained with another plan than the configuration's.
+    """
+    built = build_model(config, manifest, on_meta=False)
+    checkpoint.read_state(best, built.plan)
+    state = checkpoint.read_tensors(best, "model.")
+    built.model.load_state_dict(state)
+    built.model.eval()
+    tables = {key: table for key in state if (table := table_of(key, built.plan)) is not None}
+    weights = {table.name: state[key][:, : table.embedding_dim].contiguous() for key, table in tables.items()}
+    parts = parts_of(built.embeddings, weights)
+    frozen = config.embedding.freeze(parts)
+    assert frozen.plan == config.embedding.serving_plan(built.plan), "the method froze something it had not planned"
+    if frozen is parts:
+        return Trained(built.model, built.model, frozen)
+    return Trained(built.model, CtrModel(build_frozen(frozen), built.model.head).eval(), frozen)

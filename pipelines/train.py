@@ -10,12 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
+
 from pipelines.config import Run
 from pipelines.entry import launched_by_torchrun, relaunch, stage_main
 from pipelines.model import PlannedModel, build_model
 from pipelines.stage import StageKey, fingerprint, stage
 from pipelines.tensorboard import TensorBoardCallback
 from recsys.core.manifest import Manifest
+from recsys.core.plan import TablePlan
 from recsys.data.fingerprint import file_fingerprint
 from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.train.checkpoint import STATE_NAME
@@ -55,7 +58,7 @@ def work(run: Run) -> None:
                 _train(run, built, session, data, folder)
 
 
-def loaders(run: Run, session: Session, data: Path) -> Callable[[str, bool], ParquetLoader]:
+def loaders(run: Run, data: Path) -> Callable[[str, bool], ParquetLoader]:
     """A maker of loaders: `(split, shuffle)` to this rank's batches."""
     train = run.config.train
 
@@ -66,30 +69,33 @@ def loaders(run: Run, session: Session, data: Path) -> Callable[[str, bool], Par
             seed=run.config.seed,
             shuffle_rows=train.shuffle_rows,
             drop_last=False,
-            pin_memory=session.device.type == "cuda",
+            pin_memory=train.run_on.device == "cuda",
         )
-        return ParquetLoader(data, split, options, rank=session.rank, world_size=session.world_size)
+        return ParquetLoader(data, split, options, rank=dist.get_rank(), world_size=dist.get_world_size())
 
     return loader
 
 
 def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: Path) -> None:
+    serving = run.config.embedding.serving_plan(built.plan)
     if session.is_main:
         logger.info("embedding plan:\n%s", built.plan)
+        if serving != built.plan:
+            logger.info("served as:\n%s", serving)
         (folder / "plan.json").write_text(built.plan.to_json())
     initialize_tables(session.model.state_dict(), built.plan, seed=run.config.seed)
     callbacks = [TensorBoardCallback(folder / "tensorboard"), *run.config.embedding.callbacks(built.plan)]
     trainer = Trainer(session, built.plan, run.config.train, folder / CHECKPOINTS, callbacks)
-    loader = loaders(run, session, data)
+    loader = loaders(run, data)
     progress = trainer.run(loader("train", True), loader("validation", False), seed=run.config.seed)
     if session.is_main:
-        metrics = _metrics(progress, built)
+        metrics = _metrics(progress, built, serving)
         (folder / "history.json").write_text(json.dumps(progress.history, indent=1))
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
         _append_leaderboard(run, metrics)
 
 
-def _metrics(progress: Progress, built: PlannedModel) -> dict[str, float]:
+def _metrics(progress: Progress, built: PlannedModel, serving: TablePlan) -> dict[str, float]:
     best = next(record for record in progress.history if record["epoch"] == progress.best_epoch)
     return {
         "validation.auc": best["validation_auc"],
@@ -100,7 +106,8 @@ def _metrics(progress: Progress, built: PlannedModel) -> dict[str, float]:
         "train.seconds": round(progress.total_seconds, 3),
         "train.rows_per_second": round(progress.rows / max(progress.seconds, 1e-9), 1),
         "train.peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        "plan.bytes": built.plan.num_bytes,
+        "plan.bytes": serving.num_bytes,
+        "plan.training_bytes": sum(table.num_embeddings * table.storage_dim * 4 for table in built.plan.tables),
         "model.dense_parameters": built.num_dense_parameters,
     }
 

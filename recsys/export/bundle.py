@@ -4,24 +4,25 @@ import copy
 import logging
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from recsys.core.errors import ConfigError
+from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
 from recsys.core.schema import Schema
 from recsys.core.specs import RowType
 from recsys.export.border import MODEL_OUTPUTS, BorderCheck, BorderTensor, border_tensors, slice_rows
 from recsys.export.card import CARD_NAME, model_card
 from recsys.export.config import ExportConfig
-from recsys.export.freeze import freeze
 from recsys.export.fresh_process import check_in_fresh_process
 from recsys.export.manifest import FORMAT_VERSION, BundleManifest, ModelFile, file_sha256, schema_fingerprint
+from recsys.export.narrow import narrow
 from recsys.export.parity import Metrics, Parity, measure, require, score
 from recsys.export.script import load_scripted, script_model
 from recsys.export.serving import ServingEmbeddings, ServingModel
@@ -29,28 +30,28 @@ from recsys.export.triton import TRITON_NAME, triton_config
 
 GOLDEN_TENSORS_NAME = "golden.pt"
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedModel:
-    """What training leaves behind. Modules are not changed: export works on copies of those with weights."""
+class FrozenModel:
+    """What is exported: a trained model whose embeddings are frozen. Modules are not changed, but copied."""
 
     schema: Schema
-    plan: TablePlan
-    tables: Mapping[str, Tensor]  # float32 (num_embeddings, embedding_dim) by table name
-    remaps: Mapping[str, nn.Module]  # by feature name
-    combiners: Mapping[str, nn.Module]  # by feature name
+    parts: EmbeddingParts  # as the embedding method freezes them
     head: nn.Module  # (dense (B, num_dense), embeddings (B, sum of embedding_dim)) -> logits (B,)
     encoder: nn.Module  # border tensors -> dense, ids and offsets per categorical column of the schema
 
 
 @dataclass(frozen=True, kw_only=True)
 class Golden:
-    """Raw rows with what the trained model says about them, evaluated in float32."""
+    """Raw rows with what the model says about them, evaluated in float32."""
 
     features: dict[str, Tensor]  # border tensors of R rows
-    logits: Tensor  # float32 (R,)
+    logits: Tensor  # float32 (R,), of the model with frozen embeddings: what the exported file must say
+    trained_logits: Tensor  # float32 (R,), of the model as it was trained: what freezing may have changed
     labels: Tensor  # (R,), 0 or 1
 
 
@@ -61,7 +62,7 @@ def model_file_name(row_type: RowType) -> str:
 
 def write_bundle(
     folder: Path,
-    trained: TrainedModel,
+    model: FrozenModel,
     golden: Golden,
     *,
     config: ExportConfig,
@@ -75,56 +76,61 @@ def write_bundle(
         CheckpointError: tables do not fit the plan.
         ConfigError: golden rows are missing or inconsistent.
     """
-    tensors = border_tensors(trained.schema)
+    tensors = border_tensors(model.schema)
     _check_golden(golden, tensors)
     paths = {row_type: folder / model_file_name(row_type) for row_type in config.row_types}
-    models = {row_type.value: export_model(trained, row_type, path) for row_type, path in paths.items()}
+    models = {row_type.value: export_model(model, row_type, path) for row_type, path in paths.items()}
     # What is compared is read back from the file, not what is in memory.
     logits = {row_type: score(load_scripted(path), golden.features, tensors) for row_type, path in paths.items()}
-    parity = measure(logits, golden.logits, golden.labels, metrics)
+    parity = measure(logits, golden, metrics)
     parity.write(folder)
     require(parity, config)
     stored = _write_golden_tensors(folder, golden, tensors, num_rows=config.num_golden_rows)
     for row_type, path in paths.items():
         check_in_fresh_process(path, stored, logits[row_type][: config.num_golden_rows].clone())
-    _describe(folder, trained.schema, models, parity, lineage)
+    _describe(folder, model.schema, models, parity, lineage)
     return parity
 
 
-def export_model(trained: TrainedModel, row_type: RowType, path: Path) -> ModelFile:
+def export_model(model: FrozenModel, row_type: RowType, path: Path) -> ModelFile:
     """Freeze, script and save one model.
 
     Raises:
         ParityError: the model uses operators that stock libtorch does not have.
         CheckpointError: tables do not fit the plan.
     """
-    plan, model = build_serving_model(trained, row_type)
+    plan, serving = build_serving_model(model, row_type)
     # Not `torch.jit.save(model, path)`: on a full disk its writer ends the process (std::terminate, torch 2.13).
-    path.write_bytes(script_model(model).save_to_buffer())
+    path.write_bytes(script_model(serving).save_to_buffer())
     entry = ModelFile(
         file=path.name,
         file_bytes=path.stat().st_size,
         sha256=file_sha256(path),
         plan=plan,
         plan_bytes=plan.num_bytes,
+        table_bytes=plan.table_bytes,
+        remap_bytes=plan.remap_bytes,
+        combiner_bytes=plan.combiner_bytes,
         bytes_by_table={table.name: table.num_bytes for table in plan.tables},
-        head_bytes=module_bytes(model.head),
-        encoder_bytes=module_bytes(model.encoder),
+        head_bytes=module_bytes(serving.head),
+        encoder_bytes=module_bytes(serving.encoder),
     )
     logger.info("%s: %d bytes, of which %d are embeddings", path.name, entry.file_bytes, entry.plan_bytes)
     return entry
 
 
-def build_serving_model(trained: TrainedModel, row_type: RowType) -> tuple[TablePlan, ServingModel]:
+def build_serving_model(model: FrozenModel, row_type: RowType) -> tuple[TablePlan, ServingModel]:
     """The serving plan and the eager serving model, in evaluation mode, on the CPU, without gradients."""
-    plan, tables = freeze(trained.plan, trained.tables, row_type)
-    sources = [feature.name for feature in trained.schema.categorical]
-    combiners = {name: _frozen_copy(combiner) for name, combiner in trained.combiners.items()}
-    remaps = {name: _frozen_copy(remap) for name, remap in trained.remaps.items()}
-    embeddings = ServingEmbeddings(plan, tables, remaps, combiners, sources)
-    border = BorderCheck(border_tensors(trained.schema))
-    encoder = _frozen_copy(trained.encoder)
-    return plan, ServingModel(border, encoder, embeddings, _frozen_copy(trained.head)).eval()
+    parts = narrow(model.parts, row_type)
+    parts = replace(
+        parts,
+        remaps={name: _frozen_copy(remap) for name, remap in parts.remaps.items()},
+        combiners={name: _frozen_copy(combiner) for name, combiner in parts.combiners.items()},
+    )
+    embeddings = ServingEmbeddings(parts, [feature.name for feature in model.schema.categorical])
+    border = BorderCheck(border_tensors(model.schema))
+    encoder = _frozen_copy(model.encoder)
+    return parts.plan, ServingModel(border, encoder, embeddings, _frozen_copy(model.head)).eval()
 
 
 def module_bytes(module: nn.Module) -> int:
@@ -152,7 +158,7 @@ def _describe(
     manifest.write(folder)
 
 
-def _frozen_copy(module: nn.Module) -> nn.Module:
+def _frozen_copy(module: ModuleT) -> ModuleT:
     return copy.deepcopy(module).cpu().eval().requires_grad_(False)
 
 
@@ -175,7 +181,7 @@ def _check_golden(golden: Golden, tensors: Sequence[BorderTensor]) -> None:
             f"golden rows: {num_rows} labels, {golden.logits.numel()} logits, missing inputs {missing}. Parity needs "
             "at least one row with label, trained logit and all inputs; take them from the validation or test split."
         )
-    if not bool(torch.isfinite(golden.logits).all()):
+    if not bool(torch.isfinite(torch.cat([golden.logits, golden.trained_logits])).all()):
         raise ConfigError(
             "golden rows: trained logits hold NaN or infinity. Training diverged; there is nothing to export."
         )

@@ -114,8 +114,10 @@ def _inputs(manifest: BundleManifest) -> str:
 
 def _parity(parity: Parity) -> str:
     lines = [
-        f"## Parity with the trained model, over {parity.num_rows:,} rows\n\n"
-        f"Trained model: AUC {_number(parity.trained_auc)}, log loss {_number(parity.trained_log_loss)}.\n\n"
+        f"## Parity, over {parity.num_rows:,} rows\n\n"
+        f"Trained model: AUC {_number(parity.trained_auc)}, log loss {_number(parity.trained_log_loss)}. "
+        f"With frozen embeddings: AUC {_number(parity.frozen_auc)}, log loss {_number(parity.frozen_log_loss)}; "
+        "the exported models are compared with that.\n\n"
         "| rows stored as | max difference of logits | mean | AUC | difference | log loss | difference |\n"
         "|---|---:|---:|---:|---:|---:|---:|\n"
     ]

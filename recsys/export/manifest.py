@@ -15,7 +15,7 @@ from recsys.core.specs import RowType
 from recsys.export.border import BorderTensor
 
 BUNDLE_MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,9 @@ class ModelFile:
     sha256: str
     plan: TablePlan
     plan_bytes: int  # tables + remaps + combiners
+    table_bytes: int
+    remap_bytes: int  # codes, pointers, index arrays
+    combiner_bytes: int  # projections, hash networks
     bytes_by_table: dict[str, int]
     head_bytes: int
     encoder_bytes: int  # vocabularies (16 bytes an entry) and numeric transforms

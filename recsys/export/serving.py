@@ -3,14 +3,14 @@
 Legend: B rows, N ids of a feature over all rows, T look-ups of a feature, D width of a table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from recsys.core.modules import is_linear
-from recsys.core.plan import TablePlan
-from recsys.core.specs import Pooling, RowType
+from recsys.core.parts import EmbeddingParts
+from recsys.core.specs import Pooling, RowType, TableSpec
 from recsys.export.border import BorderCheck
 
 
@@ -43,6 +43,42 @@ class ByteTable(nn.Module):
         return torch.ops.quantized.embedding_bag_byte_rowwise_offsets(  # type: ignore[no-any-return]
             self.weight, rows, offsets, False, 0, False, None, None, True
         )
+
+
+class NibbleTable(nn.Module):
+    """Rows of four bits a value with a float16 scale and bias each."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, embedding_dim: int) -> None:
+        super().__init__()
+        self.embedding_dim = embedding_dim  # an odd width leaves half a byte unused
+        self.register_buffer("weight", weight)
+
+    def forward(self, rows: Tensor, offsets: Tensor) -> Tensor:
+        """Sum the dequantized rows of each bag: (N,), (bags + 1,) -> float32 (bags, D); an empty bag gives 0."""
+        pooled: Tensor = torch.ops.quantized.embedding_bag_4bit_rowwise_offsets(
+            self.weight, rows, offsets, False, 0, False, None, None, True
+        )
+        return pooled[:, : self.embedding_dim]
+
+
+class CrumbTable(nn.Module):
+    """Rows of two bits a value with a float16 scale and bias each."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, embedding_dim: int) -> None:
+        super().__init__()
+        self.embedding_dim = embedding_dim
+        self.register_buffer("weight", weight)
+
+    def forward(self, rows: Tensor, offsets: Tensor) -> Tensor:
+        """Sum the dequantized rows of each bag: (N,), (bags + 1,) -> float32 (bags, D); an empty bag gives 0."""
+        pooled: Tensor = torch.ops.quantized.embedding_bag_2bit_rowwise_offsets(
+            self.weight, rows, offsets, False, 0, False, None, None, True
+        )
+        return pooled[:, : self.embedding_dim]
 
 
 class Pool(nn.Module):
@@ -79,19 +115,13 @@ class ServingEmbeddings(nn.Module):
     per_id: list[bool]  # by feature: look up bags of one id each
     table_lookups: list[list[int]]  # by table: look-ups that read it
 
-    def __init__(
-        self,
-        plan: TablePlan,
-        tables: Mapping[str, Tensor],
-        remaps: Mapping[str, nn.Module],
-        combiners: Mapping[str, nn.Module],
-        sources: Sequence[str],
-    ) -> None:
+    def __init__(self, parts: EmbeddingParts, sources: Sequence[str]) -> None:
         super().__init__()
+        plan, combiners = parts.plan, parts.combiners
         names = [entry.feature.name for entry in plan.features]
-        self.remaps = nn.ModuleList([remaps[name] for name in names])
+        self.remaps = nn.ModuleList([parts.remaps[name] for name in names])
         self.combiners = nn.ModuleList([combiners[name] for name in names])
-        self.tables = nn.ModuleList([_table_module(tables[spec.name], spec.row_type) for spec in plan.tables])
+        self.tables = nn.ModuleList([_table_module(parts.tables[spec.name], spec) for spec in plan.tables])
         self.per_id = [not is_linear(combiners[name]) for name in names]
         self.pools = nn.ModuleList(
             Pool(
@@ -180,5 +210,11 @@ class ServingModel(nn.Module):
         return logits, torch.sigmoid(logits)
 
 
-def _table_module(weight: Tensor, row_type: RowType) -> nn.Module:
-    return ByteTable(weight) if row_type is RowType.INT8 else FloatTable(weight)
+def _table_module(weight: Tensor, spec: TableSpec) -> nn.Module:
+    if spec.row_type is RowType.INT8:
+        return ByteTable(weight)
+    if spec.row_type is RowType.INT4:
+        return NibbleTable(weight, spec.embedding_dim)
+    if spec.row_type is RowType.INT2:
+        return CrumbTable(weight, spec.embedding_dim)
+    return FloatTable(weight)

@@ -1,18 +1,57 @@
 """Logits of a data split on all ranks, in the split's row order."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys.core.batch import BatchSource
 from recsys.core.progress import ProgressBar
-from recsys.train.session import Session
+
+
+class Scorer(Protocol):
+    """A model on its ranks: a session, or a whole copy on each."""
+
+    @property
+    def model(self) -> nn.Module:
+        """Takes dense and sparse features of this rank's share."""
+
+    @property
+    def device(self) -> torch.device:
+        """Of this rank."""
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+
+    @property
+    def is_main(self) -> bool:
+        """True on the rank that writes and prints."""
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A whole copy of a model on this rank."""
+
+    model: nn.Module
+    device: torch.device
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+        return dist.get_world_size()
+
+    @property
+    def is_main(self) -> bool:
+        """True on the rank that writes and prints."""
+        return dist.get_rank() == 0
 
 
 @torch.no_grad()
-def score(session: Session, source: BatchSource, description: str) -> tuple[Tensor, Tensor]:
+def score(session: Scorer, source: BatchSource, description: str) -> tuple[Tensor, Tensor]:
     """Score every row once, without dropout and with frozen batch statistics.
 
     Args:
@@ -37,7 +76,7 @@ def score(session: Session, source: BatchSource, description: str) -> tuple[Tens
     return torch.cat(logits), torch.cat(labels)
 
 
-def _gathered(logits: Tensor, labels: Tensor, session: Session) -> Iterator[tuple[Tensor, Tensor]]:
+def _gathered(logits: Tensor, labels: Tensor, session: Scorer) -> Iterator[tuple[Tensor, Tensor]]:
     """This batch's rows of every rank, rank by rank: the order of the global batch. Shares may differ in length."""
     if session.world_size == 1:
         yield logits, labels

@@ -32,4 +32,6 @@ def make_golden(method: str) -> Golden:
         [100 + i % 9 for i in range(NUM_ROWS)], [[100 + (i + j) % 8 for j in range(i % 4)] for i in range(NUM_ROWS)]
     )
     logits = reference_logits(make_trained(method), features)
-    return Golden(features=features, logits=logits, labels=(torch.arange(NUM_ROWS) % 3 == 0).float())
+    return Golden(
+        features=features, logits=logits, trained_logits=logits, labels=(torch.arange(NUM_ROWS) % 3 == 0).float()
+    )

@@ -39,7 +39,7 @@ def mixed_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ctr, trained = make_world(FullConfig(), LRConfig(), MIXED)
     rows = raw_rows(MIXED)
     logits = trained_logits(ctr, trained, rows)
-    golden = Golden(features=rows, logits=logits, labels=(logits > logits.median()).float())
+    golden = Golden(features=rows, logits=logits, trained_logits=logits, labels=(logits > logits.median()).float())
     lineage = {"run": "r1", "data": "d1", "train": RECORD, "inputs": {"train": "t1"}}
     write_bundle(folder, trained, golden, config=LOOSE, metrics=METRICS, lineage=lineage)
     return folder

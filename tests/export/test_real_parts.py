@@ -12,14 +12,15 @@ from recsys.core.plan import TablePlan
 from recsys.core.schema import MISSING_KEY, CategoricalFeature, IdEncoding, KeyType, NumericFeature, Schema
 from recsys.core.specs import FeatureSpec, Pooling, RowType
 from recsys.data.encoder import FeatureEncoder
-from recsys.embeddings.collection import PlannedEmbeddingBagCollection, parts_in
+from recsys.embeddings.collection import PlannedEmbeddingBagCollection
+from recsys.embeddings.frozen import parts_of
 from recsys.embeddings.full import FullConfig
 from recsys.embeddings.hash import HashConfig
 from recsys.embeddings.method import MethodConfig
 from recsys.embeddings.quotient_remainder import Combine, QuotientRemainderConfig
 from recsys.embeddings.unified import UnifiedConfig
 from recsys.export.border import border_tensors, slice_rows
-from recsys.export.bundle import TrainedModel, build_serving_model
+from recsys.export.bundle import FrozenModel, build_serving_model
 from recsys.export.script import operator_kinds, script_model
 from recsys.models.ctr import CtrModel, ModelConfig
 from recsys.models.dcnv2 import DCNv2Config
@@ -81,7 +82,7 @@ def tables_of(plan: TablePlan, collection: nn.Module) -> dict[str, Tensor]:
     return {table.name: weights[table.name][:, : table.embedding_dim].clone() for table in plan.tables}
 
 
-def make_world(method: MethodConfig, model: ModelConfig, schema: Schema) -> tuple[CtrModel, TrainedModel]:
+def make_world(method: MethodConfig, model: ModelConfig, schema: Schema) -> tuple[CtrModel, FrozenModel]:
     torch.manual_seed(0)
     features = model.features(feature_specs(schema))
     plan = method.plan(features)
@@ -90,13 +91,9 @@ def make_world(method: MethodConfig, model: ModelConfig, schema: Schema) -> tupl
         nn.init.normal_(parameter, std=0.5)
     head = model.build([entry.feature for entry in plan.features], len(schema.numeric))
     ctr = CtrModel(collection, head).eval()
-    parts = parts_in(collection)
-    trained = TrainedModel(
+    trained = FrozenModel(
         schema=schema,
-        plan=plan,
-        tables=tables_of(plan, collection),
-        remaps={name: remap for name, (remap, _) in parts.items()},
-        combiners={name: combiner for name, (_, combiner) in parts.items()},
+        parts=parts_of(collection, tables_of(plan, collection)),
         head=head,
         encoder=make_encoder(schema),
     )
@@ -121,7 +118,7 @@ def raw_rows(schema: Schema, num_rows: int = 200) -> dict[str, Tensor]:
     return rows
 
 
-def trained_logits(ctr: CtrModel, trained: TrainedModel, rows: dict[str, Tensor]) -> Tensor:
+def trained_logits(ctr: CtrModel, trained: FrozenModel, rows: dict[str, Tensor]) -> Tensor:
     dense, ids, offsets = trained.encoder(rows)
     names: Sequence[str] = [feature.name for feature in trained.schema.categorical]
     sparse = KeyedJaggedTensor(

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 
 from recsys.core.errors import CheckpointError, ParityError
 from recsys.core.specs import Pooling, RowType
-from recsys.export.bundle import TrainedModel, build_serving_model, export_model
-from recsys.export.freeze import freeze
+from recsys.export.bundle import FrozenModel, build_serving_model, export_model
+from recsys.export.narrow import narrow
 from recsys.export.script import load_scripted, operator_kinds, script_model
 from tests.export.world import METHODS, NUM_IDS, TinyHead, make_features, make_trained, reference_logits
 
@@ -49,9 +50,10 @@ def test_scripted_float_model_equals_indexing(method: str, pooling: Pooling, fea
 def test_int8_model_stays_within_the_rounding_of_its_rows(method: str, width: int, features: dict[str, Tensor]) -> None:
     """Equal to a float model whose tables are the dequantized rows; those err by half of 1/255 of a row's range."""
     trained = make_trained(method, width=width)
-    plan, packed = freeze(trained.plan, trained.tables, RowType.INT8)
+    narrowed = narrow(trained.parts, RowType.INT8)
+    plan, packed = narrowed.plan, narrowed.tables
     rounded = {}
-    for name, table in trained.tables.items():
+    for name, table in trained.parts.tables.items():
         if plan.table(name).row_type is RowType.FLOAT32:
             rounded[name] = packed[name]
             continue
@@ -59,7 +61,7 @@ def test_int8_model_stays_within_the_rounding_of_its_rows(method: str, width: in
         step = (table.amax(1, keepdim=True) - table.amin(1, keepdim=True)) / 255
         assert ((rounded[name] - table).abs() <= step / 2 + 1e-6).all()
     trained_on_rounded = copy.copy(trained)
-    object.__setattr__(trained_on_rounded, "tables", rounded)
+    object.__setattr__(trained_on_rounded, "parts", replace(trained.parts, tables=rounded))
     logits, _ = script_model(build_serving_model(trained, RowType.INT8)[1])(features)
     torch.testing.assert_close(logits, reference_logits(trained_on_rounded, features), rtol=1e-5, atol=1e-5)
 
@@ -71,7 +73,7 @@ def test_int8_logits_of_a_linear_model_stay_within_the_stated_bound(features: di
     assert isinstance(head, TinyHead)
     assert head.norm.running_var is not None
     weight = (head.layer.weight[0] * head.norm.weight / (head.norm.running_var + head.norm.eps).sqrt()).abs()
-    scale = {name: (table.amax(1) - table.amin(1)).max().item() / 510 for name, table in trained.tables.items()}
+    scale = {name: (table.amax(1) - table.amin(1)).max().item() / 510 for name, table in trained.parts.tables.items()}
     per_id = weight[2:6].sum() * scale["a"], weight[6:10].sum() * scale["tags"]
     bound = per_id[0] + per_id[1] * features["tags__lengths"] + 1e-5
     logits, _ = script_model(build_serving_model(trained, RowType.INT8)[1])(features)
@@ -102,12 +104,15 @@ def test_a_model_without_numeric_columns() -> None:
 def test_serving_bytes_are_those_of_the_plan() -> None:
     for row_type, width in itertools.product(RowType, [1, 2, 3, 5, 16]):
         trained = make_trained("wide_and_deep", width=width)
-        plan, tables = freeze(trained.plan, trained.tables, row_type)
+        narrowed = narrow(trained.parts, row_type)
+        plan, tables = narrowed.plan, narrowed.tables
         stored = {name: table.numel() * table.element_size() for name, table in tables.items()}
         assert stored == {table.name: table.num_bytes for table in plan.tables}
-        assert sum(stored.values()) == plan.table_bytes <= trained.plan.table_bytes
+        assert sum(stored.values()) == plan.table_bytes <= trained.parts.plan.table_bytes
         linear = plan.table("a__linear").row_type
-        assert linear is (RowType.FLOAT32 if row_type is RowType.INT8 else row_type), "int8 would only grow width 1"
+        assert linear is (RowType.FLOAT16 if row_type is RowType.FLOAT16 else RowType.FLOAT32), (
+            "codes would only grow it"
+        )
 
 
 def test_export_leaves_the_trained_model_as_it_was(tmp_path: Path) -> None:
@@ -128,12 +133,12 @@ def test_saved_models_need_no_gradient_and_keep_their_scores(tmp_path: Path, fea
     assert_same(logits, reference_logits(trained, features))
 
 
-def _with_table(trained: TrainedModel, name: str, table: Tensor | None) -> TrainedModel:
-    tables = {key: value for key, value in trained.tables.items() if key != name}
+def _with_table(trained: FrozenModel, name: str, table: Tensor | None) -> FrozenModel:
+    tables = {key: value for key, value in trained.parts.tables.items() if key != name}
     if table is not None:
         tables[name] = table
     changed = copy.copy(trained)
-    object.__setattr__(changed, "tables", tables)
+    object.__setattr__(changed, "parts", replace(trained.parts, tables=tables))
     return changed
 
 

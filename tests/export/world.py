@@ -1,12 +1,14 @@
 """A small world for export tests: plans of every shape, an encoder with the ingest contract, and a dense reference."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from recsys.core.component import Component
 from recsys.core.modules import Combiner, Remap
+from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.schema import CategoricalFeature, NumericFeature, Schema
 from recsys.core.specs import FeatureSpec, Pooling, TableSpec
@@ -14,7 +16,7 @@ from recsys.embeddings.combiners import Concat, Only, Product, Sum
 from recsys.embeddings.hash import HashRemap
 from recsys.embeddings.method import Identity
 from recsys.embeddings.quotient_remainder import QuotientRemainderRemap
-from recsys.export.bundle import TrainedModel
+from recsys.export.bundle import FrozenModel
 
 NUM_IDS = 7  # of every feature; keys are 100 + id, other keys are unknown
 
@@ -113,7 +115,7 @@ class ConstantRemap(Remap):
 METHODS = ("full", "hash", "qr_product", "qr_sum", "unified", "projection", "signed", "wide_and_deep")
 
 
-def make_plan(method: str, *, pooling: Pooling = Pooling.SUM, width: int = 4) -> tuple[TablePlan, dict[str, nn.Module]]:
+def make_plan(method: str, *, pooling: Pooling = Pooling.SUM, width: int = 4) -> tuple[TablePlan, dict[str, Combiner]]:
     """A plan over columns `a` and `tags`, and its combiners by feature name."""
     pieces = [_feature(method, name, pooling, width) for name in ("a", "tags")]
     if method == "wide_and_deep":  # one column embedded twice, once with width 1
@@ -126,7 +128,7 @@ def make_plan(method: str, *, pooling: Pooling = Pooling.SUM, width: int = 4) ->
 
 def _feature(
     method: str, source: str, pooling: Pooling, width: int, *, name: str = ""
-) -> tuple[list[TableSpec], FeaturePlan, nn.Module]:
+) -> tuple[list[TableSpec], FeaturePlan, Combiner]:
     name = name or source
     rows: list[tuple[str, int]] = [(name, NUM_IDS)]
     remap, dim = Component.of(Identity), width
@@ -156,7 +158,7 @@ def _feature(
 
 def make_trained(
     method: str, *, pooling: Pooling = Pooling.SUM, width: int = 4, num_numeric: int = 2, seed: int = 0
-) -> TrainedModel:
+) -> FrozenModel:
     """A model with random weights."""
     torch.manual_seed(seed)
     schema = make_schema(pooling=pooling, num_numeric=num_numeric)
@@ -164,12 +166,14 @@ def make_trained(
     head = TinyHead(num_numeric, sum(entry.feature.embedding_dim for entry in plan.features))
     assert head.norm.running_mean is not None
     head.norm.running_mean.normal_()
-    return TrainedModel(
+    return FrozenModel(
         schema=schema,
-        plan=plan,
-        tables={table.name: torch.randn(table.num_embeddings, table.embedding_dim) for table in plan.tables},
-        remaps={entry.feature.name: entry.remap.build() for entry in plan.features},
-        combiners=combiners,
+        parts=EmbeddingParts(
+            plan=plan,
+            tables={table.name: torch.randn(table.num_embeddings, table.embedding_dim) for table in plan.tables},
+            remaps={entry.feature.name: cast(Remap, entry.remap.build()) for entry in plan.features},
+            combiners=combiners,
+        ),
         head=head,
         encoder=TinyEncoder(schema),
     )
@@ -185,7 +189,7 @@ def make_features(a: Sequence[int], tags: Sequence[Sequence[int]], *, num_numeri
     return features
 
 
-def reference_logits(trained: TrainedModel, features: Mapping[str, Tensor]) -> Tensor:
+def reference_logits(trained: FrozenModel, features: Mapping[str, Tensor]) -> Tensor:
     """Score row by row and id by id, by indexing tables: written without anything of the export room."""
     num_rows = features["a"].numel()
     bags: dict[str, list[list[int]]] = {"a": [[key] for key in features["a"].tolist()], "tags": []}
@@ -194,14 +198,15 @@ def reference_logits(trained: TrainedModel, features: Mapping[str, Tensor]) -> T
         bags["tags"].append(values[:length])
         values = values[length:]
     columns = []
-    for entry in trained.plan.features:
-        remap, combiner = trained.remaps[entry.feature.name], trained.combiners[entry.feature.name]
+    parts = trained.parts
+    for entry in parts.plan.features:
+        remap, combiner = parts.remaps[entry.feature.name], parts.combiners[entry.feature.name]
         pooled = torch.zeros(num_rows, entry.feature.embedding_dim)
         for row, bag in enumerate(bags[entry.feature.source]):
             for key in bag:
                 ids = torch.tensor([key - 100 if 100 < key < 100 + NUM_IDS else 0])
                 rows = remap(ids)
-                looked_up = [trained.tables[table][rows[t]] for t, table in enumerate(entry.tables)]
+                looked_up = [parts.tables[table][rows[t]] for t, table in enumerate(entry.tables)]
                 pooled[row] += combiner(ids, looked_up)[0].detach()
             if entry.feature.pooling is Pooling.MEAN:
                 pooled[row] /= max(len(bag), 1)

@@ -1,0 +1,127 @@
+"""`python -m pipelines.compress from=RUN embedding=METHOD`: a trained run compressed without training again."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from rich.console import Console
+from rich.table import Table
+
+from pipelines import evaluate, export
+from pipelines.config import Run, RunConfig
+from pipelines.entry import stage_main
+from pipelines.model import plan_tables
+from pipelines.stage import read_record
+from recsys.core.errors import ConfigError
+from recsys.core.jsonable import build_config
+from recsys.core.manifest import Manifest
+from recsys.core.plan import TablePlan
+
+logger = logging.getLogger(__name__)
+
+
+def work(run: Run) -> None:
+    """Evaluate and export the run `from` with its embeddings frozen by another method; say what that cost.
+
+    Data set, model and training are the trained run's; `embedding`, `evaluate`, `export`, `name` are this command's.
+
+    Raises:
+        ConfigError: `from` is missing, or the method trains other tables than that run has.
+        StageError: there is no such trained run.
+    """
+    source = source_run(run)
+    compressed = compressed_run(run, source)
+    check_plans(compressed, source)
+    for each in (source, compressed):
+        evaluate.work(each)
+    export.work(compressed)
+    Console(highlight=False).print(comparison(source, compressed))
+    print(
+        f"{compressed.config.name}: {compressed.stage('evaluate')} (report.html), {compressed.stage('export')} (bundle)"
+    )
+
+
+def source_run(run: Run) -> Run:
+    """The trained run, as its train stage recorded it."""
+    if not run.config.trained_by:
+        raise ConfigError("from= is missing. Name a trained run: from=bench/criteo_dcnv2_seed1 (a folder below runs/).")
+    record = read_record(Path(run.config.runs) / run.config.trained_by / "train")
+    values: dict[str, Any] = {**record["resolved"], "runs": run.config.runs, "overwrite": False}
+    return Run(build_config(RunConfig, values, key=""), values)
+
+
+def compressed_run(run: Run, source: Run) -> Run:
+    """The source with this command's embedding; its name is the source's with the method's, where none is given."""
+    taken = {key: run.values[key] for key in ("embedding", "export", "overwrite", "trained_by")}
+    values = {**source.values, **taken, "name": _name(run, source)}
+    return Run(build_config(RunConfig, values, key=""), values)
+
+
+def _name(run: Run, source: Run) -> str:
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    if hydra is None or any(text.startswith("name=") for text in hydra.overrides.task):
+        return run.config.name
+    return f"{source.config.name}/compress/{_choice(run, hydra)}"
+
+
+def _choice(run: Run, hydra: HydraConf) -> str:
+    """The embedding and its budget, as a folder name."""
+    embedding = run.config.embedding
+    budget = f"_{embedding.compression_ratio:g}x" if embedding.compression_ratio is not None else ""
+    budget = f"_{embedding.budget_mib:g}mib" if embedding.budget_mib is not None else budget
+    return f"{hydra.runtime.choices['embedding']}{budget}"
+
+
+def check_plans(compressed: Run, source: Run) -> None:
+    """Refuse a method that would have trained other tables.
+
+    Raises:
+        ConfigError: naming both plans, and what will do.
+    """
+    trained = TablePlan.from_json((source.stage("train") / "plan.json").read_text())
+    plan = plan_tables(compressed.config, Manifest.read(compressed.stage("ingest")))
+    if plan.fingerprint != trained.fingerprint:
+        method = type(compressed.config.embedding).__name__
+        raise ConfigError(
+            f"from={source.config.name}: {method} trains tables of its own ({len(plan.tables)}, "
+            f"{plan.num_bytes:,} bytes), and that run has others ({len(trained.tables)}, {trained.num_bytes:,} bytes). "
+            "Only methods that act after training can compress a trained run: fp16, int8, int4, int2, pq, opq, dedup, "
+            "prune on one trained with embedding=full and the same `init` and `full_below`. "
+            "Train this one instead: `python -m pipelines.run embedding=…`."
+        )
+
+
+def comparison(source: Run, compressed: Run) -> Table:
+    """Trained against compressed, on the test split."""
+    table = Table("", "trained", "compressed", "difference", title=f"{source.config.name} -> {compressed.config.name}")
+    before, after = (_figures(each) for each in (source, compressed))
+    table.add_row(
+        "test AUC", *(f"{x:.5f}" for x in (before["auc"], after["auc"])), f"{after['auc'] - before['auc']:+.5f}"
+    )
+    losses = before["log_loss"], after["log_loss"]
+    table.add_row("test log loss", *(f"{x:.5f}" for x in losses), f"{losses[1] - losses[0]:+.5f}")
+    sizes = [_serving_bytes(each) for each in (source, compressed)]
+    table.add_row(
+        "embedding bytes served", *(f"{size:,}" for size in sizes), f"{sizes[0] / max(sizes[1], 1):.2f}x smaller"
+    )
+    return table
+
+
+def _figures(run: Run) -> Mapping[str, float]:
+    figures: dict[str, float] = json.loads((run.stage("evaluate") / "metrics.json").read_text())
+    return figures
+
+
+def _serving_bytes(run: Run) -> int:
+    plan = plan_tables(run.config, Manifest.read(run.stage("ingest")))
+    return run.config.embedding.serving_plan(plan).num_bytes
+
+
+main = stage_main(work)
+
+if __name__ == "__main__":
+    main()
