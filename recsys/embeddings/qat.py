@@ -70,6 +70,12 @@ def check_row_type(row_type: RowType) -> None:
         )
 
 
+def check_step(step: float) -> None:
+    """Raise ConfigError for steps beyond those that `learned_step` keeps."""
+    if not 2**-14 <= step <= 256:
+        raise ConfigError(f"step={step}: must lie in [2**-14, 256], so that float16 can store it.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class QATConfig(MethodConfig):
     """A full table for every feature, trained on the grid that it is served with.
@@ -86,8 +92,7 @@ class QATConfig(MethodConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_row_type(self.row_type)
-        if not 2**-14 <= self.step <= 256:
-            raise ConfigError(f"step={self.step}: must lie in [2**-14, 256], so that float16 can store it.")
+        check_step(self.step)
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Plan one full table per feature; what is served has a fixed size, so a budget only checks it."""

@@ -46,7 +46,9 @@ def learned_step(initial: float, log_ratio: Tensor, dim: int, bits: int) -> Tens
     """
     factor = 1 / math.sqrt(dim * max((1 << (bits - 1)) - 1, 1))
     slowed = (log_ratio * factor) + (log_ratio * (1 - factor)).detach()
-    step = initial * slowed.clamp(-40.0, 40.0).exp()  # infinity minus itself would be no number below
+    # float64, because exp in float32 differs in its last bit between devices and batch sizes, and where float16's
+    # rounding turns, that would be another step. Clamped, because infinity minus itself would be no number below.
+    step = initial * slowed.double().clamp(-40.0, 40.0).exp()
     # Above float16's subnormals, so that its rounding stays below 1/2048 of the step; far below its largest value.
     stored = step.detach().clamp(2.0**-14, 256.0).half().float()
-    return stored + (step - step.detach())
+    return stored + (step - step.detach()).float()

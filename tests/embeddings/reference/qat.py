@@ -20,7 +20,7 @@ def on_grid(row: Tensor, log_ratio: Tensor, initial: float, bits: int) -> Tensor
 
     LSQ, equation 3: to the value 1 on the grid and 0 beyond; to the step code - ratio on the grid, the code beyond.
     """
-    real = float(torch.tensor(initial, dtype=torch.float32) * log_ratio.detach().exp().reshape(()))
+    real = initial * math.exp(float(log_ratio.detach()))
     step = half_of(real)
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     factor = 1 / math.sqrt(len(row) * max(high, 1))
