@@ -35,10 +35,11 @@ class HeadOrHash(Remap):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return rows, int64, shape (1, N)."""
-        shared = hash_rows(ids, self.salt, self.num_shared).add_(self.first_shared)
+        shared = hash_rows(ids, self.salt, self.num_shared)
         if self.num_private == 0:  # a hashed feature: its ids may be negative, and would pass for frequent ones below
-            return shared
-        return torch.where(ids < self.num_private, ids + self.first_private, shared)
+            return shared.add_(self.first_shared)
+        shared.add_(self.first_shared - self.first_private)
+        return torch.where(ids < self.num_private, ids, shared).add_(self.first_private)
 
     def rows_needed(self) -> list[int] | None:
         """Up to the end of the private or of the shared rows."""

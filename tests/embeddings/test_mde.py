@@ -15,7 +15,7 @@ from recsys.embeddings.mde import (
     popularity_blocks,
 )
 from tests.embeddings import dense_reference as reference
-from tests.embeddings.budgets import check_budgets, features_of, ranked_counts
+from tests.embeddings.met_or_refused import check_budgets, features_of, ranked_counts
 from tests.embeddings.test_dense_parity import CHECKS, KINDS
 
 COUNTED = FeatureSpec(name="a", embedding_dim=8, num_embeddings=16, octave_counts=(100, 40, 16, 8))

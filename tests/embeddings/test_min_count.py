@@ -8,7 +8,7 @@ from recsys.core.specs import FeatureSpec
 from recsys.embeddings.method import Identity
 from recsys.embeddings.min_count import KeepFirst, MinCountConfig
 from tests.embeddings import dense_reference as reference
-from tests.embeddings.budgets import check_budgets
+from tests.embeddings.met_or_refused import check_budgets
 from tests.embeddings.test_dense_parity import CHECKS, KINDS, SIZES, features
 
 ROW = 4 * 4  # bytes

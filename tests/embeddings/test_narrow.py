@@ -9,7 +9,7 @@ from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.narrow import NarrowConfig
 from recsys.embeddings.projection import Projection, worthwhile_width
 from tests.embeddings import dense_reference as reference
-from tests.embeddings.budgets import check_budgets
+from tests.embeddings.met_or_refused import check_budgets
 from tests.embeddings.test_dense_parity import CHECKS, KINDS, SIZES, features
 
 
