@@ -277,11 +277,11 @@ def test_composed_embeddings_start_at_the_scale_of_full_ones(combine: Combine, s
     assert abs(embedded.values().mean().item()) < 2e-5
 
 
-def test_remainder_factor_is_what_the_published_code_ran() -> None:
+def test_factor_beside_the_largest_table_is_what_the_published_code_ran() -> None:
     plan = QuotientRemainderConfig(compression_ratio=10).plan(
         [FeatureSpec(name="a", embedding_dim=64, num_embeddings=10_000)]
     )
-    weight = reference.table_parameters(PlannedEmbeddingBagCollection(plan))["table_a_remainder"]
+    weight = reference.table_parameters(PlannedEmbeddingBagCollection(plan))["table_a_quotient"]
     assert 0.01 <= weight.min().item() < 0.03 and 0.97 < weight.max().item() <= 1.0
 
 
