@@ -1,0 +1,82 @@
+"""What a sweep over embedding methods and budgets tries."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from recsys.core.errors import ConfigError
+
+LEARNING_RATE, REGULARIZER = "train.optimizer.table_learning_rate", "train.optimizer.table_regularizer"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of what is tuned for every method alike."""
+
+    label: str  # part of run names; empty where nothing is tuned
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParetoConfig:
+    """Every method at every budget on every seed, after equally many trials each.
+
+    At the first seed each (method, budget) is trained once for each pair of `learning_rates` and `regularizers`; the
+    pair with the best validation AUC is used for the other seeds.
+    """
+
+    methods: list[str]  # options of `embedding`, or names that `overrides` explains
+    ratios: list[float]  # uncompressed bytes / budget
+    seeds: list[int]
+    learning_rates: list[float] = field(default_factory=list)  # of tables; empty: the experiment's own
+    regularizers: list[float] = field(default_factory=list)  # of tables; empty: the experiment's own
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method: {key: value} of its command line
+
+    def __post_init__(self) -> None:
+        for name in ("methods", "ratios", "seeds"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name}=[]: needs at least one entry.")
+        for name in ("methods", "ratios", "seeds", "learning_rates", "regularizers"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ConfigError(f"{name}={values}: holds an entry twice. Name each once.")
+        for name, lowest in (("ratios", 1), ("learning_rates", 0), ("regularizers", 0)):
+            if not all(lowest <= value < float("inf") for value in getattr(self, name)):
+                raise ConfigError(f"{name}={getattr(self, name)}: must be {lowest} or more, and finite.")
+        bad = [name for name in self.methods if not re.fullmatch(r"\w[\w.-]*", name)]
+        if bad:
+            raise ConfigError(f"methods: {bad} cannot name folders. Use letters, digits, '_', '-' and '.'.")
+        unknown = sorted(set(self.overrides) - set(self.methods))
+        if unknown:
+            raise ConfigError(f"overrides names {unknown}, which methods does not hold. It has {self.methods}.")
+
+    def method_overrides(self, method: str) -> tuple[str, ...]:
+        """What a method has on its command line: its option of `embedding`, and what `overrides` says of it."""
+        given = {"embedding": method, **self.overrides.get(method, {})}
+        return tuple(f"{key}={_shown(value)}" for key, value in given.items())
+
+    @property
+    def trials(self) -> list[Trial]:
+        """What is tried at the first seed; equally many for every method and budget."""
+        tuned = [(key, values) for key, values in self._tuned().items() if values]
+        found = []
+        for chosen in product(*(values for _, values in tuned)):
+            pairs = list(zip((key for key, _ in tuned), chosen, strict=True))
+            short = {LEARNING_RATE: "lr", REGULARIZER: "reg"}
+            label = "_".join(f"{short[key]}{value:g}" for key, value in pairs)
+            found.append(Trial(label, tuple(f"{key}={value!r}" for key, value in pairs)))
+        return found
+
+    def _tuned(self) -> dict[str, list[float]]:
+        return {LEARNING_RATE: self.learning_rates, REGULARIZER: self.regularizers}
+
+
+def _shown(value: Any) -> str:
+    """A plain value as Hydra reads it on a command line."""
+    if isinstance(value, list):
+        return f"[{','.join(_shown(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_shown(item)}' for key, item in value.items())}}}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

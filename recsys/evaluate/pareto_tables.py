@@ -1,0 +1,247 @@
+"""Tables of a sweep's page, and the same points as Markdown. All text from outside passes through `text`."""
+
+from collections.abc import Sequence
+
+from recsys.evaluate.pareto import Choice, Failure, Point, Refusal, Result, Sweep, TrialResult, baseline
+from recsys.evaluate.sections import text
+
+MIB = 1 << 20
+ON_FRONTIER = "★"
+
+POINT_HEADS = (
+    ("method", True),
+    ("budget", False),
+    ("plan bytes", False),
+    ("smaller", False),
+    ("file bytes", False),
+    ("peak train RSS, MiB", False),
+    ("validation AUC", False),
+    ("test AUC", False),
+    ("± sd", False),
+    ("− full", False),
+    ("log loss", False),
+    ("train rows/s", False),
+    ("latency, ms", False),
+    ("seeds", False),
+    ("trial", True),
+    ("frontier", True),
+)
+"""(name, whether it sorts as text)."""
+
+
+def point_table(points: Sequence[Point], full_bytes: int) -> str:
+    """One row for each (method, budget), means over seeds."""
+    full = baseline(points)
+    return _sortable("points", POINT_HEADS, [_point_row(point, full, full_bytes) for point in points])
+
+
+def _point_row(point: Point, full: Point | None, full_bytes: int) -> str:
+    return "".join(
+        [
+            _text(point.method),
+            _number(point.ratio, f"{point.ratio:g}×"),
+            _number(point.plan_bytes, f"{point.plan_bytes:,}"),
+            _number(full_bytes / point.plan_bytes, f"{full_bytes / point.plan_bytes:.1f}×"),
+            _number(point.file_bytes, f"{point.file_bytes:,}"),
+            _number(point.peak_rss_bytes, f"{point.peak_rss_bytes / MIB:,.0f}"),
+            _number(point.validation_auc, f"{point.validation_auc:.4f}"),
+            _number(point.test_auc, f"{point.test_auc:.4f}"),
+            _optional(point.test_auc_sd, ".4f", "one seed has no spread"),
+            _optional(None if full is None else point.test_auc - full.test_auc, "+.4f", "the sweep has no `full`"),
+            _number(point.test_log_loss, f"{point.test_log_loss:.4f}"),
+            _number(point.rows_per_second, f"{point.rows_per_second:,.0f}"),
+            _optional(point.latency_ms, ".2f", "measured when all cells are done"),
+            _number(point.num_seeds, str(point.num_seeds)),
+            _text(point.trial or "as configured"),
+            _text(ON_FRONTIER if point.on_frontier else ""),
+        ]
+    )
+
+
+def choice_table(chosen: Sequence[Choice], full: Point | None) -> str:
+    """What to take at each budget."""
+    heads = [(name, name == "method") for name in ("budget", "bytes", "method", "plan bytes", "validation AUC")]
+    heads += [("test AUC", False), ("− full", False)]
+    rows = [
+        "".join(
+            [
+                _number(choice.ratio, f"{choice.ratio:g}×"),
+                _number(choice.budget_bytes, f"{choice.budget_bytes:,}"),
+                _text(f"{choice.point.method} ({choice.point.ratio:g}×)"),
+                _number(choice.point.plan_bytes, f"{choice.point.plan_bytes:,}"),
+                _number(choice.point.validation_auc, f"{choice.point.validation_auc:.4f}"),
+                _number(choice.point.test_auc, f"{choice.point.test_auc:.4f}"),
+                _optional(None if full is None else choice.point.test_auc - full.test_auc, "+.4f", "no `full`"),
+            ]
+        )
+        for choice in chosen
+    ]
+    return _sortable("choices", heads, rows)
+
+
+def cell_table(results: Sequence[Result]) -> str:
+    """One row for each (method, budget, seed), with the command that repeats it."""
+    heads = ["method", "budget", "seed", "trial", "plan bytes", "file bytes", "peak train RSS, MiB", "validation AUC"]
+    heads += ["test AUC", "log loss", "train rows/s", "latency, ms", "command"]
+    rows = [
+        "".join(
+            [
+                _text(result.cell.method),
+                _number(result.cell.ratio, f"{result.cell.ratio:g}×"),
+                _number(result.cell.seed, str(result.cell.seed)),
+                _text(result.cell.trial or "as configured"),
+                _number(result.plan_bytes, f"{result.plan_bytes:,}"),
+                _number(result.file_bytes, f"{result.file_bytes:,}"),
+                _number(result.peak_rss_bytes, f"{result.peak_rss_bytes / MIB:,.0f}"),
+                _number(result.validation_auc, f"{result.validation_auc:.5f}"),
+                _number(result.test_auc, f"{result.test_auc:.5f}"),
+                _number(result.test_log_loss, f"{result.test_log_loss:.5f}"),
+                _number(result.rows_per_second, f"{result.rows_per_second:,.0f}"),
+                _optional(result.latency_ms, ".3f", "measured when all cells are done"),
+                _code(result.cell.command),
+            ]
+        )
+        for result in results
+    ]
+    return _sortable("cells", [(name, name in ("method", "trial", "command")) for name in heads], rows)
+
+
+def trial_table(trials: Sequence[TrialResult]) -> str:
+    """Every setting that was tried, and which was taken."""
+    heads = [("method", True), ("budget", False), ("trial", True), ("validation AUC", False), ("taken", True)]
+    rows = [
+        _text(trial.cell.method)
+        + _number(trial.cell.ratio, f"{trial.cell.ratio:g}×")
+        + _text(trial.cell.trial)
+        + _number(trial.validation_auc, f"{trial.validation_auc:.5f}")
+        + _text("yes" if trial.chosen else "")
+        for trial in trials
+    ]
+    return _sortable("trials", heads, rows)
+
+
+def refusal_table(refusals: Sequence[Refusal], full_bytes: int) -> str:
+    """Budgets that methods cannot meet, with what they need at least."""
+    heads = [("method", True), ("budget", False), ("budget, bytes", False), ("floor, bytes", False), ("says", True)]
+    rows = []
+    for refusal in refusals:
+        budget = int(full_bytes / refusal.ratio)
+        floor = None if refusal.floor_bytes is None else float(refusal.floor_bytes)
+        rows.append(
+            _text(refusal.method)
+            + _number(refusal.ratio, f"{refusal.ratio:g}×")
+            + _number(budget, f"{budget:,}")
+            + _optional(floor, ",.0f", "its message does not tell")
+            + f'<td class="text long">{text(refusal.message)}</td>'
+        )
+    return _sortable("refusals", heads, rows)
+
+
+def failure_table(failures: Sequence[Failure]) -> str:
+    """Cells that did not end well."""
+    heads = [("cell", True), ("what happened", True), ("log", True), ("command", True)]
+    rows = [
+        _text(failure.cell.run.rpartition("cells/")[2])
+        + f'<td class="text long">{text(failure.message)}</td>'
+        + _code(failure.log)
+        + _code(failure.cell.command)
+        for failure in failures
+    ]
+    return _sortable("failures", heads, rows)
+
+
+def markdown(sweep: Sweep, points: Sequence[Point], chosen: Sequence[Choice]) -> str:
+    """The points, what to take at each budget, and what was refused, for a README."""
+    full = baseline(points)
+    lines = [
+        f"`{sweep.command}`",
+        "",
+        "![Test AUC against serving bytes](pareto.svg)",
+        "",
+        *_markdown_table(
+            [name for name, _ in POINT_HEADS], [_markdown_point(p, full, sweep.full_bytes) for p in points]
+        ),
+        "",
+        "Best on validation among all that fit:",
+        "",
+        *_markdown_table(
+            ["budget", "method", "plan bytes", "validation AUC", "test AUC"],
+            [
+                (
+                    f"{choice.ratio:g}×",
+                    f"{choice.point.method} ({choice.point.ratio:g}×)",
+                    f"{choice.point.plan_bytes:,}",
+                    f"{choice.point.validation_auc:.4f}",
+                    f"{choice.point.test_auc:.4f}",
+                )
+                for choice in chosen
+            ],
+        ),
+    ]
+    lines += ["", *(_markdown_refusals(sweep.refusals))]
+    lines += [f"- failed: {failure.cell.run}: {failure.message}" for failure in sweep.failures]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_point(point: Point, full: Point | None, full_bytes: int) -> tuple[str, ...]:
+    return (
+        point.method,
+        f"{point.ratio:g}×",
+        f"{point.plan_bytes:,}",
+        f"{full_bytes / point.plan_bytes:.1f}×",
+        f"{point.file_bytes:,}",
+        f"{point.peak_rss_bytes / MIB:,.0f}",
+        f"{point.validation_auc:.4f}",
+        f"{point.test_auc:.4f}",
+        "—" if point.test_auc_sd is None else f"{point.test_auc_sd:.4f}",
+        "—" if full is None else f"{point.test_auc - full.test_auc:+.4f}",
+        f"{point.test_log_loss:.4f}",
+        f"{point.rows_per_second:,.0f}",
+        "—" if point.latency_ms is None else f"{point.latency_ms:.2f}",
+        str(point.num_seeds),
+        point.trial or "as configured",
+        ON_FRONTIER if point.on_frontier else "",
+    )
+
+
+def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
+
+
+def _markdown_refusals(refusals: Sequence[Refusal]) -> list[str]:
+    """One line for each method: the budgets that it cannot meet, and its floor."""
+    lines = []
+    for method in dict.fromkeys(refusal.method for refusal in refusals):
+        of_it = [refusal for refusal in refusals if refusal.method == method]
+        budgets = ", ".join(f"{refusal.ratio:g}×" for refusal in of_it)
+        floors = [refusal.floor_bytes for refusal in of_it if refusal.floor_bytes is not None]
+        lines.append(f"- {method} at {budgets}: " + (f"needs {max(floors):,} bytes" if floors else of_it[0].message))
+    return lines
+
+
+def _sortable(name: str, heads: Sequence[tuple[str, bool]], rows: Sequence[str]) -> str:
+    columns = "".join(
+        f'<th{" class=text" if as_text else ""} scope="col"><button>{text(head)}</button></th>'
+        for head, as_text in heads
+    )
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    table = f'<table class="sortable" id="{name}"><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="box table grid"><div class="scroll tall">{table}</div></div>'
+
+
+def _text(value: str) -> str:
+    return f'<td class="text">{text(value)}</td>'
+
+
+def _code(value: str) -> str:
+    return f'<td class="text code"><code>{text(value)}</code></td>'
+
+
+def _number(value: float, shown: str) -> str:
+    return f'<td data-sort="{value!r}">{text(shown)}</td>'
+
+
+def _optional(value: float | None, form: str, reason: str) -> str:
+    if value is None:
+        return f'<td class="none" data-sort=""><abbr title="{text(reason)}">—</abbr></td>'
+    return _number(value, f"{value:{form}}".replace("-", "−"))
