@@ -43,7 +43,7 @@ def seed_centroids(points: Tensor, num_centroids: int, *, weights: Tensor, gener
     Returns:
         float32, shape (K, D); points repeat only where fewer than K differ.
     """
-    trials = 2 + num_centroids.bit_length()
+    trials = 2 + num_centroids.bit_length() // 2
     chosen = _draw(weights, 1, generator)
     nearest = (points - points[chosen]).square().sum(1)
     picks = [chosen]

@@ -21,9 +21,14 @@ def inertia(points: Tensor, centroids: Tensor, weights: Tensor) -> float:
 def test_inertia_is_that_of_scikit_learn(size: int, width: int, num: int, weighted: bool) -> None:
     points = torch.randn(size, width, generator=generator())
     weights = 1 / torch.arange(1, size + 1).float() if weighted else torch.ones(size)
-    ours = inertia(points, kmeans(points, num, weights=weights, generator=generator(1)), weights)
-    theirs = KMeans(num, n_init=1, random_state=0, max_iter=25).fit(points.numpy(), sample_weight=weights.numpy())
-    assert ours <= theirs.inertia_ * 1.04
+    ours, theirs = 0.0, 0.0  # over a few seeds: a single run of either falls into better or worse optima
+    for seed in range(4):
+        ours += inertia(points, kmeans(points, num, weights=weights, generator=generator(seed)), weights)
+        fitted = KMeans(num, n_init=1, random_state=seed, max_iter=25).fit(
+            points.numpy(), sample_weight=weights.numpy()
+        )
+        theirs += fitted.inertia_
+    assert ours <= theirs * 1.03
 
 
 def test_lloyd_by_hand() -> None:

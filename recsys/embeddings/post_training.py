@@ -1,0 +1,128 @@
+"""Base of methods that train full tables and compress them when they are frozen.
+
+What they train is the plan of `full` to the last bit of its fingerprint, so that a trained checkpoint of `full` is one
+of theirs. The budget bounds what is served.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys.core.component import Component
+from recsys.core.errors import ConfigError
+from recsys.core.modules import Combiner, Remap
+from recsys.core.parts import EmbeddingParts
+from recsys.core.plan import TablePlan
+from recsys.core.specs import FeatureSpec
+from recsys.embeddings.frequency import densities
+from recsys.embeddings.method import Identity, MethodConfig, full_bytes, full_table, num_ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostTrainingConfig(MethodConfig):
+    """Full tables while training, something smaller afterwards.
+
+    All features are compressed together, whatever their widths: narrow ones reach their floor sooner than wide ones.
+    """
+
+    @abstractmethod
+    def serve(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
+        """What is served of features; above the budget only where nothing smaller can be planned."""
+
+    @abstractmethod
+    def compress(self, served: TablePlan, trained: Mapping[str, Tensor]) -> EmbeddingParts:
+        """Give a plan of `serve` its values.
+
+        Args:
+            served: the plan.
+            trained: float32 (n, embedding_dim) by feature name.
+        Returns:
+            Parts with `served` as their plan; the same tables give the same parts.
+        """
+
+    def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
+        """Plan one full table per feature, whatever the budget: that bounds what is served."""
+        return TablePlan.merge([full_table(feature, self.init) for feature in features])
+
+    def serving_plan(self, plan: TablePlan) -> TablePlan:
+        """What is served of a model with full tables.
+
+        Raises:
+            ConfigError: a feature of `plan` has no full table.
+        """
+        kept, served = self._split(plan)
+        return TablePlan.merge([kept, served]).reordered([entry.feature.name for entry in plan.features])
+
+    def freeze(self, parts: EmbeddingParts) -> EmbeddingParts:
+        """Compress trained tables; see `MethodConfig.freeze`."""
+        kept, served = self._split(parts.plan)
+        if served == parts.plan.of([entry.feature.name for entry in served.features]):
+            return parts
+        trained = {e.feature.name: parts.tables[e.tables[0]].detach().cpu() for e in parts.plan.features}
+        unchanged = parts.of([entry.feature.name for entry in kept.features])
+        names = [entry.feature.name for entry in parts.plan.features]
+        return EmbeddingParts.merge([unchanged, self.compress(served, trained)]).reordered(names)
+
+    def _split(self, plan: TablePlan) -> tuple[TablePlan, TablePlan]:
+        """(what stays as it is, what is served of the rest)."""
+        _check_full(plan)
+        features = [entry.feature for entry in plan.features]
+        small = [f for f in features if f.num_embeddings is not None and f.num_embeddings <= self.full_below]
+        rest = [feature for feature in features if feature not in small]
+        budget = self.budget_bytes(features) - full_bytes(small)
+        served = plan.of([feature.name for feature in rest])
+        if served.num_bytes > budget:
+            served = self.serve(rest, budget_bytes=max(budget, 0))
+        return plan.of([feature.name for feature in small]), served
+
+
+def built(component: Component) -> Remap | Combiner:
+    """Build a remap or combiner."""
+    module = component.build()
+    assert isinstance(module, (Remap, Combiner))
+    return module
+
+
+def unchanged(served: TablePlan, trained: Mapping[str, Tensor]) -> EmbeddingParts:
+    """Parts of features that keep their full tables."""
+    return EmbeddingParts(
+        plan=served,
+        tables={entry.tables[0]: trained[entry.feature.name] for entry in served.features},
+        remaps={entry.feature.name: built(entry.remap) for entry in served.features},  # type: ignore[misc]
+        combiners={entry.feature.name: built(entry.combiner) for entry in served.features},  # type: ignore[misc]
+    )
+
+
+def is_full(served: TablePlan, feature: str) -> bool:
+    """True if the feature is served from a full table."""
+    (entry,) = served.of([feature]).features
+    return entry.remap == Component.of(Identity)
+
+
+def runs_of_ids(feature: FeatureSpec) -> Iterator[tuple[int, int, float]]:
+    """`densities` with finite and positive values: an id is never quite worthless, id 0 as frequent as the next."""
+    runs = list(densities(feature))
+    top = max((density for _, _, density in runs if math.isfinite(density)), default=0.0) or 1.0
+    for low, high, density in runs:
+        yield low, high, min(max(density, 1e-6 * top), top)
+
+
+def id_weights(feature: FeatureSpec) -> Tensor:
+    """Estimated share of the training look-ups that each id has; float32, shape (n,), sum 1."""
+    weights = torch.empty(num_ids(feature), dtype=torch.float64)
+    for low, high, density in runs_of_ids(feature):
+        weights[low:high] = density
+    return (weights / weights.sum()).float()
+
+
+def _check_full(plan: TablePlan) -> None:
+    for entry in plan.features:
+        if entry.remap != Component.of(Identity) or len(entry.tables) != 1:
+            raise ConfigError(
+                f"feature {entry.feature.name!r} was trained with {entry.remap.target}, and only trained full tables "
+                "can be compressed. Train with embedding=full, or with this method, first."
+            )
