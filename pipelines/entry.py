@@ -8,6 +8,7 @@ import sys
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,14 +16,17 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
+from torch.distributed import TCPStore
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipelines.config import Run, load
+from recsys.core.component import load_class
 from recsys.core.errors import RecsysError
+from recsys.core.jsonable import TARGET, has_field
 
 CONFIG_FOLDER = str(Path(__file__).resolve().parent.parent / "conf")
 QUIET = ("torchrec", "torch", "fbgemm_gpu", "matplotlib")
@@ -30,6 +34,7 @@ QUIET = ("torchrec", "torch", "fbgemm_gpu", "matplotlib")
 
 def stage_main(work: Callable[[Run], None]) -> Callable[[], None]:
     """Make a command of a stage function."""
+    failed: list[str] = []
 
     @hydra.main(version_base="1.3", config_path=CONFIG_FOLDER, config_name="config")
     @functools.wraps(work)
@@ -40,6 +45,7 @@ def stage_main(work: Callable[[Run], None]) -> Callable[[], None]:
         except RecsysError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 tell(str(error))
+                failed.append(HydraConfig.get().job.override_dirname)
                 raise  # Hydra runs the other jobs of the sweep, then raises it again
             refuse(str(error))
 
@@ -47,16 +53,49 @@ def stage_main(work: Callable[[Run], None]) -> Callable[[], None]:
     def start() -> None:
         # Hydra then raises what it finds wrong, so that it is told here; what is left is a bug and shows its traceback.
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+        failed.clear()
         try:
-            command()
+            with_left_out_keys(command)
         except (HydraException, OmegaConfBaseException) as error:
             refuse(told(error, sys.argv[1:]))
-        except RecsysError:
-            refuse("at least one job of the sweep failed; its message is above. The others are done.")
+        except RecsysError as error:
+            if not failed:
+                refuse(str(error))
+            refuse(f"{len(failed)} job(s) of the sweep failed, told above: {'; '.join(failed)}. The others are done.")
         if launched_by_torchrun():
             leave()
 
     return start
+
+
+def with_left_out_keys(command: Callable[[], None]) -> None:
+    """Call `command`; keys that the class of an option has, but a user's yaml leaves out, count as if they stood there.
+
+    Hydra takes a key that no yaml names for a mistake, and wants `+` in front of one that is none.
+    """
+    while True:
+        try:
+            return command()
+        except (HydraException, OmegaConfBaseException) as error:
+            left_out = next((i for i, text in enumerate(sys.argv) if i and is_left_out(error, text)), None)
+            if left_out is None:
+                raise
+        sys.argv[left_out] = "+" + sys.argv[left_out]
+
+
+def is_left_out(error: Exception, override: str) -> bool:
+    """True if `error` is about this override, and the class that it belongs to has what the yaml lacks."""
+    cause, key = error.__cause__, override.partition("=")[0]
+    if not isinstance(cause, OmegaConfBaseException) or not isinstance(cause.parent_node, DictConfig):
+        return False
+    if not f"{key}.".startswith(f"{cause.full_key}."):
+        return False
+    root, path = cause.parent_node._get_root(), str(cause.full_key).split(".")
+    for depth in range(len(path) - 1, 0, -1):
+        node = OmegaConf.select(root, ".".join(path[:depth]))
+        if isinstance(node, DictConfig) and TARGET in node:
+            return has_field(load_class(node[TARGET], key=key), path[depth:])
+    return False
 
 
 def leave() -> None:
@@ -72,9 +111,25 @@ def leave() -> None:
 
 
 def tell(message: str) -> None:
-    """Tell the user what is wrong."""
+    """Tell the user what is wrong; what all ranks find wrong is told by the first of them alone."""
+    if not is_first_to_tell(message):
+        return
     rank = f" on rank {os.environ['RANK']}" if launched_by_torchrun() else ""
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error{rank}:[/] {_plain(message)}")
+
+
+def is_first_to_tell(message: str) -> bool:
+    """False if another rank has told this; true where the ranks cannot ask one another."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True):
+        return True
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    try:
+        # The launcher's own store: it is there before the ranks have met, and after some of them are gone.
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=10))
+        return store.add(f"recsys/told/{attempt}/{message}", 1) == 1
+    except (RuntimeError, KeyError):
+        return True
 
 
 def refuse(message: str) -> NoReturn:
@@ -87,9 +142,13 @@ def told(error: Exception, overrides: Sequence[str]) -> str:
     """What Hydra could not compose: the key, what was given, and what would do."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if not isinstance(cause, OmegaConfBaseException) or not isinstance(cause.parent_node, DictConfig):
-        given = f"{error.override}: " if isinstance(error, OverrideParseException) else ""
-        return given + " ".join(str(error).partition("Config search path")[0].split())
-    known = [str(key) for key in cause.parent_node if key not in ("_target_", "hydra")]
+        if isinstance(error, OverrideParseException):
+            key, _, value = str(error.override).partition("=")
+            return f"{error.override}: Hydra's grammar cannot read this value. Quote it twice: '{key}=\"{value}\"'"
+        return " ".join(str(error).partition("Config search path")[0].split())
+    known = {str(key) for key in cause.parent_node if key not in (TARGET, "hydra")}
+    if TARGET in cause.parent_node:
+        known |= set(load_class(cause.parent_node[TARGET], key=str(cause.full_key)).__dataclass_fields__)
     given = next((text for text in overrides if text.lstrip("+~").split("=")[0] == cause.full_key), str(cause.full_key))
     near = difflib.get_close_matches(str(cause.key), known, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""

@@ -6,7 +6,7 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -54,6 +54,18 @@ def build_config(cls: type[T], data: Any, *, key: str) -> T:
         ConfigError: unknown key, wrong type, missing or impossible value; the message names key, value and choices.
     """
     return typing.cast(T, _Reader(all_fields=False).read(cls, data, key))
+
+
+def has_field(cls: type[Any], path: Sequence[str]) -> bool:
+    """True if a config of this class may hold a value at `path`, names from outside in."""
+    if not path:
+        return True
+    if not dataclasses.is_dataclass(cls) or path[0] not in {f.name for f in dataclasses.fields(cls) if f.init}:
+        return False
+    hint = typing.get_type_hints(cls)[path[0]]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    return has_field(hint, path[1:])
 
 
 class _Reader:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from recsys.core.manifest import Manifest
 from tests.pipelines.world import SMALL, call, command_line
 
 CASES: dict[str, tuple[str, str]] = {
@@ -40,8 +41,12 @@ CASES: dict[str, tuple[str, str]] = {
         "model._target_=os.system",
         r"model._target_='os.system': only classes below 'recsys.' are built",
     ),
+    "unknown key of a foreign class": (
+        "model={_target_: os.system, a: 1}",
+        r"model._target_='os.system': only classes below 'recsys.' are built",
+    ),
     "class of another kind": ("model._target_=recsys.train.config.TrainConfig", r"model"),
-    "not to be parsed": ("train.batch_size=[", r"train.batch_size=\[: "),
+    "not to be parsed": ("train.batch_size=[", r"train.batch_size=\[: Hydra's grammar cannot read this value. Quote"),
     "left to the user": ("dataset=csv", r"dataset.files has no default. Set it on the command line: dataset.files="),
 }
 
@@ -87,4 +92,48 @@ def test_a_bug_shows_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_jobs_of_a_sweep_get_folders_of_their_own(tmp_path: Path) -> None:
     assert command_line("ingest", tmp_path / "runs", "--multirun", *SMALL, "ingest.seed=1,2") == 0
+    assert len(list((tmp_path / "runs" / "data").glob("synthetic-*/manifest.json"))) == 2
+
+
+MINE = """
+_target_: recsys.data.table.TableDataset
+name: mine
+files: [raw.csv]
+label: y
+categorical:
+  - {name: item}
+"""
+
+
+def yaml_of_a_user(folder: Path, text: str = MINE) -> str:
+    """Write it as the user's own `conf/dataset/mine.yaml`; returns the override that lets Hydra find it."""
+    (folder / "conf" / "dataset").mkdir(parents=True)
+    (folder / "conf" / "dataset" / "mine.yaml").write_text(text.replace("raw.csv", str(folder / "raw.csv")))
+    return f"hydra.searchpath=[file://{folder}/conf]"
+
+
+@pytest.mark.parametrize(
+    "options", [('dataset.separator=";"',), ('dataset.separator=";"', "dataset.split.method=hash")]
+)
+def test_keys_that_a_yaml_leaves_out_can_be_given(options: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "raw.csv").write_text("y;item\n" + "1;a\n0;b\n" * 200)
+    found = yaml_of_a_user(tmp_path)
+    assert command_line("ingest", tmp_path / "runs", found, "dataset=mine", *options) == 0
+    (manifest,) = (tmp_path / "runs" / "data").glob("table-*/manifest.json")
+    assert Manifest.read(manifest.parent).categorical["item"].num_keys == 2
+
+
+def test_keys_that_neither_yaml_nor_class_has_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = yaml_of_a_user(tmp_path)
+    for wrong, near in (("dataset.seperator='x'", "separator"), ("dataset.split.colum='x'", "column")):
+        assert command_line("ingest", tmp_path / "runs", found, "dataset=mine", wrong) == 1
+        assert f"error: {wrong}: no such key. Did you mean {near!r}?" in capsys.readouterr().err
+
+
+def test_failed_jobs_of_a_sweep_are_named_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = ("--multirun", *SMALL, "ingest.seed=1,2", "ingest.chunk_rows=0,1000")
+    assert command_line("ingest", tmp_path / "runs", *sweep) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: 2 job(s) of the sweep failed, told above: ")
+    assert last.count("ingest.chunk_rows=0") == 2 and "ingest.seed=2" in last and "chunk_rows=1000" not in last
     assert len(list((tmp_path / "runs" / "data").glob("synthetic-*/manifest.json"))) == 2
