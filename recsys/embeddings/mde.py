@@ -16,8 +16,8 @@ from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec, TableSpec
 from recsys.embeddings.combiners import Only
 from recsys.embeddings.frequency import densities
-from recsys.embeddings.method import num_ids
-from recsys.embeddings.projection import ProjectedConfig, Projection, narrow_table, projected_bytes, worthwhile_width
+from recsys.embeddings.method import MethodConfig, num_ids
+from recsys.embeddings.projection import Projection, narrow_table, projected_bytes, worthwhile_width
 
 STEPS = 1 << 14
 """Of the search for alpha, and of that for lambda below it."""
@@ -120,7 +120,7 @@ def _widths(features: Sequence[FeatureSpec], blocks: Sequence[list[Block]], step
 
 
 @dataclass(frozen=True, kw_only=True)
-class MdeConfig(ProjectedConfig):
+class MdeConfig(MethodConfig):
     """Width lambda * p**alpha, p = 1 / vocabulary size of a feature, or the look-ups per id of a block of its ids.
 
     lambda gives the most popular block the asked width, so alpha = 0 means full tables. The smallest alpha in [0, 1]

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from recsys.core.plan import TablePlan
 from recsys.core.specs import FeatureSpec
-from recsys.embeddings.method import fit
-from recsys.embeddings.projection import ProjectedConfig, narrow_table
+from recsys.embeddings.method import MethodConfig, fit
+from recsys.embeddings.projection import narrow_table
 
 
 @dataclass(frozen=True, kw_only=True)
-class NarrowConfig(ProjectedConfig):
+class NarrowConfig(MethodConfig):
     """The largest width that fits, the same for all features, with a projection of its own for each.
 
     A feature of so few ids that its projection would outweigh what it saves keeps its full table. The floor is width 1.

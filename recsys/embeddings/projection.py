@@ -1,8 +1,5 @@
 """Tables narrower than the embedding, and the matrices that widen their rows: what `narrow` and `mde` share."""
 
-from collections.abc import Sequence
-from itertools import groupby
-
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +7,7 @@ from recsys.core.component import Component
 from recsys.core.modules import Combiner
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec, Init, TableSpec
-from recsys.embeddings.method import FLOAT_BYTES, MethodConfig, full_bytes, full_table, num_ids
+from recsys.embeddings.method import FLOAT_BYTES, full_table, num_ids
 
 
 class Projection(Combiner):
@@ -51,33 +48,3 @@ def narrow_table(feature: FeatureSpec, width: int, init: Init) -> TablePlan:
     combiner = Component.of(Projection, row_dim=width, embedding_dim=feature.embedding_dim)
     entry = FeaturePlan(feature=feature, tables=(table.name,), remap=remap, combiner=combiner)
     return TablePlan(tables=(table,), features=(entry,))
-
-
-class ProjectedConfig(MethodConfig):
-    """Base of methods that make tables narrower."""
-
-    def plan(self, features: Sequence[FeatureSpec]) -> TablePlan:
-        """Plan all features; see `MethodConfig.plan`.
-
-        Linear weights, features of width 1, cannot be narrower: they keep full tables and the others get what is left.
-        Were they planned as a group with a share of the budget, they would overspend it and nobody make up for that.
-        """
-        kept = [f for f in features if f.embedding_dim == 1 or num_ids(f) <= self.full_below]
-        if len(kept) == len(features):
-            return super().plan(features)
-        names = {feature.name for feature in kept}
-        rest = sorted((f for f in features if f.name not in names), key=_width)
-        budget = self.budget_bytes(features)
-        left = budget - full_bytes(kept)
-        plans = [full_table(feature, self.init) for feature in kept]
-        for _, group in groupby(rest, key=_width):
-            members = list(group)
-            share = max(left * full_bytes(members) // full_bytes(rest), 0)
-            plans.append(self.plan_group(members, budget_bytes=share))
-        plan = TablePlan.merge(plans).reordered([feature.name for feature in features])
-        self._check(plan, budget)
-        return plan
-
-
-def _width(feature: FeatureSpec) -> int:
-    return feature.embedding_dim
