@@ -1,0 +1,148 @@
+"""`double_hash`: frequent ids own rows, the others have two by hash (Zhang et al., RecSys 2020, arXiv:2007.14523)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from recsys.core.component import Component
+from recsys.core.errors import ConfigError
+from recsys.core.modules import Remap
+from recsys.core.plan import FeaturePlan, TablePlan
+from recsys.core.specs import FeatureSpec, Init, TableSpec
+from recsys.embeddings.combiners import Concat, Sum
+from recsys.embeddings.frequency import heads
+from recsys.embeddings.method import FLOAT_BYTES, MethodConfig, full_table
+from recsys.ops.hashing import hash_rows, salt_for
+
+NUM_HASHES = 2
+
+
+class Join(Enum):
+    """How the two rows become one."""
+
+    SUM = "sum"
+    CONCAT = "concat"  # of rows d / 2 wide
+
+
+class DoubleHashRemap(Remap):
+    """Ids below `num_heads` read rows of their own, the others one row by hash for each salt.
+
+    Args (of the constructor):
+        num_heads: ids that own rows; theirs begin at `first_head`.
+        first_head: row of id 0.
+        rows_per_head: 1, which both look-ups read, or 2, one for each.
+        shared: (first, number) of the rows that are hashed to.
+        salts: one for each look-up.
+    """
+
+    salts: Tensor
+    steps: Tensor
+
+    def __init__(
+        self, num_heads: int, first_head: int, rows_per_head: int, shared: list[int], salts: list[int]
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.first_head, self.rows_per_head = num_heads, first_head, rows_per_head
+        self.first_shared, self.num_shared = shared
+        # Not persistent: both follow from the plan.
+        self.register_buffer("salts", torch.tensor(salts, dtype=torch.int64), persistent=False)
+        steps = [lookup % rows_per_head for lookup in range(len(salts))]
+        self.register_buffer("steps", torch.tensor(steps, dtype=torch.int64), persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return rows, int64, shape (len(salts), N)."""
+        shared = self.first_shared + hash_rows(ids, self.salts, self.num_shared)
+        own = self.first_head + (ids * self.rows_per_head).unsqueeze(0) + self.steps.unsqueeze(1)
+        return torch.where((ids >= 0) & (ids < self.num_heads), own, shared)
+
+    def rows_needed(self) -> list[int] | None:
+        """All heads' rows, and all that are hashed to."""
+        last = max(self.first_head + self.num_heads * self.rows_per_head, self.first_shared + self.num_shared)
+        return [last] * self.salts.numel()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoubleHashConfig(MethodConfig):
+    """One table for all features of a width: `head_share` of its rows belong to frequent ids, the rest are hashed to.
+
+    The paper's frequency hashing with double hashing for the rest. Which ids are frequent is decided over all features
+    together, from the training counts (`frequency.heads`). All features hash into the same rows, each with two hash
+    functions of its own: multiplexed hashing beats one hashed table per feature at equal bytes (arXiv:2305.12102,
+    table 1). Features of hashed keys have no known frequent ids; all their keys are hashed.
+
+    With `sum` a head reads its one row twice: so all embeddings are sums of two rows, learn alike, and pool before
+    they combine. With `concat` rows are d / 2 wide and a head owns two. What has width 1 (a linear weight) cannot be
+    split, and is summed.
+    """
+
+    join: Join = Join.SUM
+    head_share: float = 0.5  # of the rows
+    seed: int = 0  # of the hash functions
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.head_share < 1:
+            raise ConfigError(
+                f"head_share={self.head_share}: must lie in [0, 1); rows that are hashed to need a share too."
+            )
+
+    def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
+        """Plan one table of as many rows as the budget holds; full tables if every id can have rows of its own."""
+        width = features[0].embedding_dim
+        rows_per_head = NUM_HASHES if self._join_at(width) is Join.CONCAT else 1
+        if width % rows_per_head:
+            raise ConfigError(
+                f"join=concat splits the embedding width {width} in {NUM_HASHES} equal parts, and cannot. "
+                "Choose an even model.embedding_dim, or join=sum."
+            )
+        num_rows = max(1, budget_bytes // (width // rows_per_head * FLOAT_BYTES))
+        known = [feature for feature in features if feature.num_embeddings is not None]
+        total = sum(feature.num_embeddings or 0 for feature in known)
+        if len(known) == len(features) and num_rows >= total * rows_per_head:
+            return TablePlan.merge([full_table(feature, self.init) for feature in features])
+        counts = heads(known, int(num_rows * self.head_share) // rows_per_head)
+        table = TableSpec(
+            name=f"table_double_hash_{features[0].name}",
+            num_embeddings=num_rows,
+            embedding_dim=width // rows_per_head,
+            init=self._table_init(rows_per_head),
+        )
+        by_name = {feature.name: count for feature, count in zip(known, counts, strict=True)}
+        return TablePlan(tables=(table,), features=self._entries(features, table, by_name, rows_per_head))
+
+    def _join_at(self, width: int) -> Join:
+        return Join.SUM if width == 1 else self.join
+
+    def _table_init(self, rows_per_head: int) -> Init:
+        if rows_per_head > 1:
+            return self.init
+        spread = NUM_HASHES**-0.5  # two independent rows add up to twice the variance of one
+        return Init(
+            distribution=self.init.distribution, center=self.init.center * spread, scale=self.init.scale * spread
+        )
+
+    def _entries(
+        self, features: Sequence[FeatureSpec], table: TableSpec, num_heads: dict[str, int], rows_per_head: int
+    ) -> tuple[FeaturePlan, ...]:
+        first_shared = sum(num_heads.values()) * rows_per_head
+        shared = [first_shared, table.num_embeddings - first_shared]
+        entries, first_head = [], 0
+        for feature in features:
+            count = num_heads.get(feature.name, 0)
+            remap = Component.of(
+                DoubleHashRemap,
+                num_heads=count,
+                first_head=first_head,
+                rows_per_head=rows_per_head,
+                shared=shared,
+                salts=[salt_for(feature.name, lookup, self.seed) for lookup in range(NUM_HASHES)],
+            )
+            combiner = Component.of(Concat if rows_per_head > 1 else Sum)
+            entries.append(
+                FeaturePlan(feature=feature, tables=(table.name,) * NUM_HASHES, remap=remap, combiner=combiner)
+            )
+            first_head += count * rows_per_head
+        return tuple(entries)
