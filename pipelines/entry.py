@@ -8,6 +8,7 @@ import sys
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
@@ -25,7 +26,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipelines.config import Run, load
 from recsys.core.component import load_class
-from recsys.core.errors import RecsysError
+from recsys.core.errors import ConfigError, RecsysError
 from recsys.core.jsonable import TARGET, has_field
 
 CONFIG_FOLDER = str(Path(__file__).resolve().parent.parent / "conf")
@@ -85,16 +86,18 @@ def with_left_out_keys(command: Callable[[], None]) -> None:
 
 def is_left_out(error: Exception, override: str) -> bool:
     """True if `error` is about this override, and the class that it belongs to has what the yaml lacks."""
-    cause, key = error.__cause__, override.partition("=")[0]
+    cause, (key, _, value) = error.__cause__, override.partition("=")
     if not isinstance(cause, OmegaConfBaseException) or not isinstance(cause.parent_node, DictConfig):
         return False
-    if not f"{key}.".startswith(f"{cause.full_key}."):
+    given, missing = f"{key}.", f"{cause.full_key}."
+    if not (given.startswith(missing) or (value.startswith("{") and missing.startswith(given))):
         return False
     root, path = cause.parent_node._get_root(), str(cause.full_key).split(".")
     for depth in range(len(path) - 1, 0, -1):
-        node = OmegaConf.select(root, ".".join(path[:depth]))
+        where = ".".join(path[:depth])
+        node = OmegaConf.select(root, where)
         if isinstance(node, DictConfig) and TARGET in node:
-            return has_field(load_class(node[TARGET], key=key), path[depth:])
+            return has_field(load_class(node[TARGET], key=f"{where}.{TARGET}"), path[depth:])
     return False
 
 
@@ -148,7 +151,8 @@ def told(error: Exception, overrides: Sequence[str]) -> str:
         return " ".join(str(error).partition("Config search path")[0].split())
     known = {str(key) for key in cause.parent_node if key not in (TARGET, "hydra")}
     if TARGET in cause.parent_node:
-        known |= set(load_class(cause.parent_node[TARGET], key=str(cause.full_key)).__dataclass_fields__)
+        with suppress(ConfigError):  # what is wrong with the class itself is not what this is about
+            known |= set(load_class(cause.parent_node[TARGET]).__dataclass_fields__)
     given = next((text for text in overrides if text.lstrip("+~").split("=")[0] == cause.full_key), str(cause.full_key))
     near = difflib.get_close_matches(str(cause.key), known, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""

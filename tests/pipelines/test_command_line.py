@@ -113,7 +113,8 @@ def yaml_of_a_user(folder: Path, text: str = MINE) -> str:
 
 
 @pytest.mark.parametrize(
-    "options", [('dataset.separator=";"',), ('dataset.separator=";"', "dataset.split.method=hash")]
+    "options",
+    [("dataset={separator: ';'}",), ('dataset.separator=";"',), ('dataset.separator=";"', "dataset.split.method=hash")],
 )
 def test_keys_that_a_yaml_leaves_out_can_be_given(options: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "raw.csv").write_text("y;item\n" + "1;a\n0;b\n" * 200)
