@@ -23,6 +23,11 @@ def file_fingerprint(path: Path) -> str:
         with path.open("rb") as file:
             while data := file.read(READ_BYTES):
                 digest.update(data)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: no such file. Correct the path, or set the environment variable RECSYS_DATA to the folder of the "
+            "public data sets if it is a file of one of these."
+        ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from error
     return digest.hexdigest()

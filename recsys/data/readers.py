@@ -4,7 +4,7 @@ Text columns arrive as text, whatever they hold: `recsys.data.raw.normalise` con
 error name column, row and value.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
@@ -13,6 +13,7 @@ import polars as pl
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.data.compression import read_bytes
+from recsys.data.lines import damaged_line, is_ragged
 
 BLOCK_BYTES = 16 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -71,6 +72,9 @@ class TextReader:
     def __post_init__(self) -> None:
         if len(self.separator.encode()) != 1:
             raise ConfigError(f"separator={self.separator!r}: must be one ASCII character, '\\t' for tabs.")
+        repeated = _repeated(self.columns)
+        if repeated:
+            raise ConfigError(f"columns name {repeated} more than once. Give each column of the file its own name.")
 
     def count_rows(self, path: Path) -> int:
         """Rows of the file."""
@@ -99,17 +103,24 @@ class TextReader:
     def _split_header(self, block: bytes, path: Path) -> tuple[tuple[str, ...], bytes]:
         header, _, rest = block.partition(b"\n")
         try:
-            frame = pl.read_csv(header + b"\n", separator=self.separator, infer_schema=False)
+            # As a row: polars would give repeated names other names.
+            names = pl.read_csv(header + b"\n", separator=self.separator, infer_schema=False, has_header=False).row(0)
         except pl.exceptions.PolarsError as error:
             raise DataError(f"{path}, line 1: cannot be read as a header ({error}). Check the encoding.") from error
-        return tuple(frame.columns), rest
+        columns = tuple(name or "" for name in names)
+        repeated = _repeated(columns)
+        if repeated:
+            raise DataError(
+                f"{path}, line 1: the header names column(s) {repeated} more than once. Rename them, or give the names "
+                "of all columns in the dataset config (columns) for a file without its header line."
+            )
+        return columns, rest
 
     def _parse(self, block: bytes, columns: tuple[str, ...], path: Path, line: int) -> pl.DataFrame:
         if not block:
             return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
-        separator, per_line = self.separator.encode(), len(columns) - 1
-        if not (self.quoted and b'"' in block) and block.count(separator) != per_line * block.count(b"\n"):
-            self._refuse_ragged(block, columns, path, line)
+        if is_ragged(block, separator=self.separator.encode(), num_values=len(columns), quoted=self.quoted):
+            self._refuse(block, columns, path, line, "damaged")
         try:
             return pl.read_csv(
                 block,
@@ -119,23 +130,22 @@ class TextReader:
                 quote_char='"' if self.quoted else None,
             )
         except pl.exceptions.PolarsError as error:
-            self._refuse_ragged(block, columns, path, line, because=str(error).splitlines()[0])
+            self._refuse(block, columns, path, line, str(error).splitlines()[0])
 
-    def _refuse_ragged(
-        self, block: bytes, columns: tuple[str, ...], path: Path, line: int, *, because: str = "damaged"
-    ) -> NoReturn:
-        for number, text in enumerate(block.splitlines(), line):
-            found = text.count(self.separator.encode()) + 1
-            if found != len(columns) and not (self.quoted and b'"' in text):
-                raise DataError(
-                    f"{path}, line {number}: {found} value(s), expected {len(columns)} separated by "
-                    f"{self.separator!r}. The file is truncated, the line damaged, or separator or header set wrong."
-                )
+    def _refuse(self, block: bytes, columns: tuple[str, ...], path: Path, line: int, because: str) -> NoReturn:
+        separator = self.separator.encode()
+        damaged = damaged_line(block, separator=separator, num_values=len(columns), quoted=self.quoted)
+        if damaged is not None:
+            raise DataError(f"{path}, line {line + damaged[0]}: {damaged[1]}")
         last = line + block.count(b"\n") - 1
         raise DataError(
             f"{path}, between lines {line} and {last}: cannot be read ({because}). "
             "The file must be UTF-8 text with the same number of values on each line."
         )
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})
 
 
 @dataclass(frozen=True, kw_only=True)

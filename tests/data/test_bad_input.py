@@ -12,6 +12,7 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import CategoricalFeature, KeyType, NumericFeature
 from recsys.data.criteo import CriteoDataset
 from recsys.data.dataset import SplitConfig, SplitMethod
+from recsys.data.fingerprint import file_fingerprint
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.libfm import LibfmDataset
 from recsys.data.readers import TextReader, reader_for
@@ -65,7 +66,11 @@ CSV_CASES: dict[str, tuple[bytes, str]] = {
     "too many values": (with_row("1,2,3,x,a,b"), r"raw.csv, line 22: 6 value\(s\), expected 5"),
     "blank line": (with_row(""), r"raw.csv, line 22: 1 value\(s\), expected 5"),
     "cut off": (with_row("1,2,3,x,a")[:-9], r"raw.csv, line 42: 4 value\(s\), expected 5.*truncated"),
-    "not UTF-8": (with_row("1,2,3,x,a").replace(b"item1", b"it\xffem", 1), r"raw.csv, between lines 2 and 42.*UTF-8"),
+    "not UTF-8": (with_row("1,2,3,x,a").replace(b"item1", b"it\xffem", 1), r"raw.csv, line 3: byte 0xff is not UTF-8"),
+    "repeated column": (
+        with_row("1,2,3,x,a").replace(b"price,user", b"price,price"),
+        r"raw.csv, line 1: the header names column\(s\) \['price'\] more than once. Rename",
+    ),
     "empty file": (b"", r"raw.csv: the file holds no rows"),
     "header alone": (HEADER.encode(), r"raw.csv: the file holds no rows"),
     "only positive": (
@@ -88,6 +93,26 @@ def test_bad_csv(tmp_path: Path, case: str, quoted: bool) -> None:
     (tmp_path / "raw.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
         ingest(table(tmp_path / "raw.csv", quoted=quoted), tmp_path / "out", options=OPTIONS)
+
+
+QUOTE_CASES: dict[str, tuple[str, str]] = {
+    "never closed": ('1,2,3,"x,a', r"line 22: a double quote opens inside a value, or the value .* quoted=false"),
+    "closed too early": ('1,2,3,"x"y,a', r"line 22: a double quote"),
+    "in the middle": ('1,2,3,x"y,a', r"line 22: a double quote"),
+    "never closed, twice": ('1,2,3,"x,a\n1,2,4,y,b\n1,2,3,"x,a', r"line 22: a double quote"),
+    "after a quoted newline": ('1,2,3,"x\ny",a\n1,2,3,"x,a', r"line 24: a double quote"),
+    "too few values": ('1,2,3,"x"', r"line 22: 4 value\(s\), expected 5"),
+    "too many values": ('1,2,"3","x",a,b', r"line 22: 6 value\(s\), expected 5"),
+    "too few, too many": ('1,2,3,"x"\n1,2,3,"x",a,b', r"line 22: 4 value\(s\), expected 5"),
+}
+
+
+@pytest.mark.parametrize("case", QUOTE_CASES)
+def test_bad_quotes(tmp_path: Path, case: str) -> None:
+    row, message = QUOTE_CASES[case]
+    (tmp_path / "raw.csv").write_bytes(with_row(row))
+    with pytest.raises(DataError, match=rf"raw.csv, {message}"):
+        ingest(table(tmp_path / "raw.csv"), tmp_path / "out", options=OPTIONS)
 
 
 def good_frame() -> pl.DataFrame:
@@ -211,6 +236,11 @@ def test_absent_file(tmp_path: Path) -> None:
         ingest(CriteoDataset(path=str(tmp_path / "absent.tsv")), tmp_path / "out", options=OPTIONS)
 
 
+def test_absent_file_of_a_public_data_set_in_a_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent.tsv: no such file.* RECSYS_DATA"):
+        file_fingerprint(tmp_path / "absent.tsv")  # what the stage does before it opens the data set
+
+
 def test_criteo_of_another_form(tmp_path: Path) -> None:
     (tmp_path / "raw.tsv").write_text("1\t2\t3\n")
     with pytest.raises(DataError, match=r"raw.tsv, line 1: 3 value\(s\), expected 40"):
@@ -271,5 +301,7 @@ def test_impossible_configs() -> None:
         reader_for(Path("x.json"))
     with pytest.raises(ConfigError, match=r"separator='ab'"):
         TextReader(separator="ab")
+    with pytest.raises(ConfigError, match=r"columns name \['a'\] more than once"):
+        TextReader(columns=("a", "b", "a"))
     with pytest.raises(ConfigError, match=r"ingest.chunk_rows=0"):
         IngestOptions(chunk_rows=0)

@@ -1,0 +1,76 @@
+"""Which line of a block of delimited text is damaged, and how: for messages, and to notice what a parser lets pass."""
+
+import numpy as np
+import numpy.typing as npt
+
+QUOTE, NEWLINE, RETURN = ord('"'), ord("\n"), ord("\r")
+
+
+def damaged_line(block: bytes, *, separator: bytes, num_values: int, quoted: bool) -> tuple[int, str] | None:
+    """The first line that is not UTF-8, has a misplaced quote or another number of values; None where all are sound.
+
+    Args:
+        block: whole lines, the last with its newline.
+        quoted: values may stand between double quotes, and then hold separators and newlines.
+    Returns:
+        (Number of lines before it, what is wrong with it).
+    """
+    codes = np.frombuffer(block, np.uint8)
+    quotes = np.flatnonzero(codes == QUOTE) if quoted else np.empty(0, np.int64)
+    faults = [
+        _not_utf8(block),
+        _misplaced_quote(codes, quotes, separator[0]),
+        _ragged(codes, separator[0], num_values, quoted),
+    ]
+    found = [fault for fault in faults if fault is not None]
+    if not found:
+        return None
+    position, problem = min(found)
+    return block.count(b"\n", 0, position), problem
+
+
+def is_ragged(block: bytes, *, separator: bytes, num_values: int, quoted: bool) -> bool:
+    """True if some line cannot have `num_values` values."""
+    if not (quoted and b'"' in block):
+        return block.count(separator) != (num_values - 1) * block.count(b"\n")
+    return _ragged(np.frombuffer(block, np.uint8), separator[0], num_values, quoted) is not None
+
+
+def _not_utf8(block: bytes) -> tuple[int, str] | None:
+    try:
+        block.decode()
+    except UnicodeDecodeError as error:
+        return error.start, f"byte 0x{block[error.start]:02x} is not UTF-8. Convert the file to UTF-8."
+    return None
+
+
+def _misplaced_quote(
+    codes: npt.NDArray[np.uint8], quotes: npt.NDArray[np.int64], separator: int
+) -> tuple[int, str] | None:
+    """A quote that opens a value must follow a separator or newline, one that closes it must precede one."""
+    opening, closing = quotes[0::2], quotes[1::2]
+    # Doubled quotes inside a value look like one that closes and one that opens at once.
+    before = np.isin(codes[opening - 1], (separator, NEWLINE, QUOTE)) | (opening == 0)
+    after = np.isin(codes[closing + 1], (separator, NEWLINE, RETURN, QUOTE))
+    bad = np.concatenate([opening[~before], opening[: closing.size][~after], opening[closing.size :]])
+    if not bad.size:
+        return None
+    return int(bad.min()), (
+        'a double quote opens inside a value, or the value that it opens does not end with one. Write " inside a '
+        'quoted value as "", or set quoted=false if quotes mean nothing in this file.'
+    )
+
+
+def _ragged(codes: npt.NDArray[np.uint8], separator: int, num_values: int, quoted: bool) -> tuple[int, str] | None:
+    outside = (np.cumsum(codes == QUOTE, dtype=np.uint8) & 1) == 0 if quoted else np.ones(codes.size, np.bool_)
+    ends = np.flatnonzero((codes == NEWLINE) & outside)
+    separators = np.flatnonzero((codes == separator) & outside)
+    found = np.diff(np.searchsorted(separators, ends), prepend=0) + 1
+    bad = np.flatnonzero(found != num_values)
+    if not bad.size:
+        return None
+    start = int(ends[bad[0] - 1]) + 1 if bad[0] else 0
+    return start, (
+        f"{found[bad[0]]} value(s), expected {num_values} separated by {chr(separator)!r}. The file is truncated, "
+        "the line damaged, or separator or header set wrong."
+    )
