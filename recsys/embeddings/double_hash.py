@@ -1,7 +1,7 @@
 """`double_hash`: frequent ids own rows, the others have two by hash (Zhang et al., RecSys 2020, arXiv:2007.14523)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
@@ -120,9 +120,7 @@ class DoubleHashConfig(MethodConfig):
         if rows_per_head > 1:
             return self.init
         spread = NUM_HASHES**-0.5  # two independent rows add up to twice the variance of one
-        return Init(
-            distribution=self.init.distribution, center=self.init.center * spread, scale=self.init.scale * spread
-        )
+        return replace(self.init, center=self.init.center * spread, scale=self.init.scale * spread)
 
     def _entries(
         self, features: Sequence[FeatureSpec], table: TableSpec, num_heads: dict[str, int], rows_per_head: int

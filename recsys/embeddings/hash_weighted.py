@@ -1,7 +1,7 @@
 """`hash_weighted`: hashed rows, weighted by the id ("hash embeddings"; Svenstrup et al., 2017, arXiv:1709.03933)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -92,9 +92,7 @@ class HashWeightedConfig(MethodConfig):
 
     def _component_init(self) -> Init:
         spread = self.num_components**-0.5  # k independent rows add up to k times the variance of one
-        return Init(
-            distribution=self.init.distribution, center=self.init.center * spread, scale=self.init.scale * spread
-        )
+        return replace(self.init, center=self.init.center * spread, scale=self.init.scale * spread)
 
     def _plan_one(self, feature: FeatureSpec, pool: TableSpec) -> tuple[TableSpec, FeaturePlan]:
         weights = TableSpec(

@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
@@ -164,7 +164,7 @@ class QuotientRemainderConfig(MethodConfig):
 
 
 def _scaled(init: Init, factor: float) -> Init:
-    return Init(distribution=init.distribution, center=init.center * factor, scale=init.scale * factor)
+    return replace(init, center=init.center * factor, scale=init.scale * factor)
 
 
 def smallest_radices(size: int, num_parts: int) -> list[int]:

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -9,9 +8,10 @@ from recsys.core.specs import FeatureSpec, Init
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.double_hash import DoubleHashConfig, DoubleHashRemap, Join
 from recsys.ops.hashing import salt_for
-from tests.embeddings import budgets
 from tests.embeddings import dense_reference as reference
+from tests.embeddings.met_or_refused import check_budgets
 from tests.embeddings.test_dense_parity import CHECKS, EXTREMES, KINDS, SIZES, features
+from tests.embeddings.uniform import assert_uniform
 from tests.ops import splitmix64
 
 A = FeatureSpec(name="a", embedding_dim=8, num_embeddings=1000, octave_counts=(500, 400, 300, 200, 100, 90, 80, 70, 60))
@@ -70,11 +70,11 @@ def test_shared_rows_are_reached_alike_and_the_two_look_ups_are_independent(join
         remap = entry.remap.build()
         for ids in (torch.arange(2000, 202_000), torch.randint(-(2**63), 2**63 - 1, (200_000,), generator=generator)):
             rows = remap(ids) - first
-            budgets.assert_uniform(rows[0], number)
-            budgets.assert_uniform(rows[1], number)
-            budgets.assert_uniform(rows[0] * number + rows[1], number**2)
+            assert_uniform(rows[0], number)
+            assert_uniform(rows[1], number)
+            assert_uniform(rows[0] * number + rows[1], number**2)
     tails = [entry.remap.build()(torch.arange(2000, 202_000))[0] - first for entry in plan.features]
-    budgets.assert_uniform(tails[0] * number + tails[1], number**2)
+    assert_uniform(tails[0] * number + tails[1], number**2)
 
 
 @pytest.mark.parametrize("join", Join)
@@ -91,14 +91,16 @@ def test_a_head_embeds_to_its_own_rows_and_moves_no_other_id(join: Join) -> None
     assert weight.grad is not None and not weight.grad[plan.features[0].remap.params["shared"][0] :].any()
 
 
-@pytest.mark.parametrize("ratio", budgets.RATIOS)
 @pytest.mark.parametrize("join", Join)
-def test_budgets_are_met_and_not_wasted(join: Join, ratio: float) -> None:
-    make = partial(DoubleHashConfig, join=join)
-    for sizes in budgets.SIZES:
-        plan = budgets.check(make, budgets.features_of(sizes, 12), ratio)
-        assert (plan is None) == (sum(sizes) * (2 if join is Join.CONCAT else 1) < ratio)  # less than one row
-        assert plan is None or plan.num_bytes > sum(sizes) * 48 / ratio - 48
+def test_budgets_are_met_or_the_floor_is_told(join: Join) -> None:
+    check_budgets(lambda ratio: DoubleHashConfig(join=join, compression_ratio=ratio))
+
+
+@pytest.mark.parametrize("ratio", [2, 5, 10, 100])
+@pytest.mark.parametrize("join", Join)
+def test_budgets_are_not_wasted(join: Join, ratio: int) -> None:
+    plan = DoubleHashConfig(join=join, compression_ratio=ratio).plan([replace(A, num_embeddings=10**9), B])
+    assert (10**9 + 50) * 32 / ratio - 32 < plan.num_bytes <= (10**9 + 50) * 32 / ratio
 
 
 def test_a_budget_of_all_rows_gives_full_tables() -> None:

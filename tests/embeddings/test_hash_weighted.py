@@ -1,5 +1,3 @@
-from functools import partial
-
 import pytest
 import torch
 
@@ -7,9 +5,10 @@ from recsys.core.errors import ConfigError
 from recsys.core.specs import FeatureSpec, Init
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.hash_weighted import HashWeightedConfig, HashWeightedRemap, WeightedSum
-from tests.embeddings import budgets
 from tests.embeddings import dense_reference as reference
+from tests.embeddings.met_or_refused import check_budgets
 from tests.embeddings.test_dense_parity import CHECKS, KINDS, SIZES, features
+from tests.embeddings.uniform import assert_uniform
 from tests.ops import splitmix64
 
 
@@ -59,15 +58,15 @@ def test_bytes_are_split_between_weights_and_components() -> None:
     assert plan.num_bytes == 16_000
 
 
-@pytest.mark.parametrize("ratio", budgets.RATIOS)
 @pytest.mark.parametrize("num_components", [1, 2, 3])
-def test_budgets_are_met_or_the_floor_is_told(num_components: int, ratio: float) -> None:
-    make = partial(HashWeightedConfig, num_components=num_components)
-    for sizes in budgets.SIZES:
-        plan = budgets.check(make, budgets.features_of(sizes, 12), ratio)
-        if sizes == (12_345,):
-            assert (plan is None) == (ratio >= 12 / num_components)
-            assert plan is None or plan.num_bytes > 12_345 * 48 / ratio - 48
+def test_budgets_are_met_or_the_floor_is_told(num_components: int) -> None:
+    check_budgets(lambda ratio: HashWeightedConfig(num_components=num_components, compression_ratio=ratio))
+
+
+@pytest.mark.parametrize("ratio", [2, 5])
+def test_budgets_are_not_wasted(ratio: int) -> None:
+    plan = HashWeightedConfig(compression_ratio=ratio).plan(one(10**9, 12))
+    assert 48 * 10**9 / ratio - 48 < plan.num_bytes <= 48 * 10**9 / ratio
 
 
 def test_floor_is_the_weights_and_one_component() -> None:
@@ -83,13 +82,15 @@ def test_no_more_components_than_look_ups() -> None:
 
 
 def test_components_are_reached_alike_by_all_features() -> None:
-    plan = HashWeightedConfig(compression_ratio=3).plan(budgets.features_of((20_000, 20_000), 8))
+    plan = HashWeightedConfig(compression_ratio=3).plan(
+        [*one(20_000, 8), FeatureSpec(name="b", embedding_dim=8, num_embeddings=20_000)]
+    )
     assert len({name for entry in plan.features for name in entry.tables}) == 3
-    number = plan.table("table_components_f0").num_embeddings
+    number = plan.table("table_components_a").num_embeddings
     parts = [entry.remap.build()(torch.arange(20_000)) for entry in plan.features]
     for rows in parts:
         assert torch.equal(rows[0], torch.arange(20_000))
-        budgets.assert_uniform(rows[1:], number)
+        assert_uniform(rows[1:], number)
     shared = (parts[0][1] == parts[1][1]).sum().item()
     assert shared < 20, "about 20_000 / number equal ids of two features meet by chance"
 

@@ -1,5 +1,3 @@
-from functools import partial
-
 import pytest
 import torch
 
@@ -7,8 +5,8 @@ from recsys.core.errors import ConfigError
 from recsys.core.specs import FeatureSpec, Init
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.memcom import MemComConfig, MemComRemap, ScaledRow
-from tests.embeddings import budgets
 from tests.embeddings import dense_reference as reference
+from tests.embeddings.met_or_refused import check_budgets
 from tests.embeddings.test_dense_parity import CHECKS, KINDS, SIZES, features
 
 
@@ -51,14 +49,16 @@ def test_bytes_are_scalars_and_shared_rows(bias: bool) -> None:
     assert plan.num_bytes == (8_000 if bias else 4_000) + shared * 64
 
 
-@pytest.mark.parametrize("ratio", budgets.RATIOS)
 @pytest.mark.parametrize("bias", [False, True])
-def test_budgets_are_met_or_the_floor_is_told(bias: bool, ratio: float) -> None:
-    for sizes in budgets.SIZES:
-        plan = budgets.check(partial(MemComConfig, bias=bias), budgets.features_of(sizes, 12), ratio)
-        if sizes == (12_345,):
-            assert (plan is None) == (ratio >= (6 if bias else 12))
-            assert plan is None or plan.num_bytes > 12_345 * 48 / ratio - 48
+def test_budgets_are_met_or_the_floor_is_told(bias: bool) -> None:
+    check_budgets(lambda ratio: MemComConfig(bias=bias, compression_ratio=ratio))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("ratio", [2, 5])
+def test_budgets_are_not_wasted(ratio: int, bias: bool) -> None:
+    plan = MemComConfig(bias=bias, compression_ratio=ratio).plan(one(10**9, 12))
+    assert 48 * 10**9 / ratio - 48 < plan.num_bytes <= 48 * 10**9 / ratio
 
 
 def test_floor_is_the_scalars_and_a_row() -> None:
@@ -90,7 +90,9 @@ def test_hashed_keys_have_no_scalars() -> None:
 
 
 def test_what_would_not_shrink_stays_full() -> None:
-    plan = MemComConfig(compression_ratio=3).plan(budgets.features_of((1000, 1), 8))
+    plan = MemComConfig(compression_ratio=3).plan(
+        [*one(1000), FeatureSpec(name="b", embedding_dim=8, num_embeddings=1)]
+    )
     assert [entry.remap.target.rpartition(".")[2] for entry in plan.features] == ["MemComRemap", "Identity"]
 
 
