@@ -39,7 +39,7 @@ def unpack(stored: Tensor, spec: TableSpec) -> Tensor:
     codes = stored[:, :-4]
     shifts = torch.arange(0, 8, bits, dtype=torch.uint8)
     values = ((codes.unsqueeze(-1) >> shifts) & (2**bits - 1)).flatten(1)[:, : spec.embedding_dim]
-    scale, bias = stored[:, -4:].contiguous().view(torch.float16).float().unbind(1)
+    scale, bias = stored[:, -4:].clone(memory_format=torch.contiguous_format).view(torch.float16).float().unbind(1)
     rows: Tensor = values * scale.unsqueeze(1) + bias.unsqueeze(1)
     return rows
 

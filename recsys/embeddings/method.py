@@ -123,15 +123,30 @@ class MethodConfig(ABC):
         kept_names = {feature.name for feature in kept}
         rest = [feature for feature in features if feature.name not in kept_names]
         plans = [full_table(feature, self.init) for feature in kept]
-        left = budget - full_bytes(kept)
-        total = max(full_bytes(rest), 1)
-        # One width at a time: tables shared by features must have one. Each gets the share it has when uncompressed.
-        for _, group in groupby(sorted(rest, key=_width), key=_width):
-            members = list(group)
-            plans.append(self.plan_group(members, budget_bytes=max(left * full_bytes(members) // total, 0)))
+        # One width at a time: tables shared by features must have one.
+        groups = [list(group) for _, group in groupby(sorted(rest, key=_width), key=_width)]
+        plans += self._plan_groups(groups, budget - full_bytes(kept))
         plan = TablePlan.merge(plans).reordered([feature.name for feature in features])
         self._check(plan, budget)
         return plan
+
+    def _plan_groups(self, groups: list[list[FeatureSpec]], budget: int) -> list[TablePlan]:
+        """Each group gets the share of the budget that it has of uncompressed bytes; what it leaves goes to the next.
+
+        A group that cannot do with its share takes what it needs, and the others share the rest.
+        """
+        left, waiting = budget, sum(full_bytes(group) for group in groups)
+        plans = []
+        for number, group in enumerate(groups):
+            share = max(left * full_bytes(group) // max(waiting, 1), 0)
+            plan = self.plan_group(group, budget_bytes=share)
+            needed = self.serving_plan(plan).num_bytes
+            if needed > share and len(groups) > 1:
+                others = self._plan_groups(groups[:number] + groups[number + 1 :], budget - needed)
+                return [*others, plan]
+            left, waiting = left - needed, waiting - full_bytes(group)
+            plans.append(plan)
+        return plans
 
     def callbacks(self, plan: TablePlan) -> list[Callback]:
         """What must act while a model with this plan trains; most methods need nothing.

@@ -70,6 +70,8 @@ class MixedConfig(MethodConfig):
     def freeze(self, parts: EmbeddingParts) -> EmbeddingParts:
         """Each group's, by its method."""
         names = [entry.feature.name for entry in parts.plan.features]
+        if self.serving_plan(parts.plan) == parts.plan:
+            return parts
         groups = self._groups([entry.feature for entry in parts.plan.features])
         frozen = [method.freeze(parts.of([feature.name for feature in group])) for method, group in groups]
         return EmbeddingParts.merge(frozen).reordered(names)

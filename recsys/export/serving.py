@@ -14,8 +14,16 @@ from recsys.core.specs import Pooling, RowType, TableSpec
 from recsys.export.border import BorderCheck
 
 
+def sum_bags(values: Tensor, offsets: Tensor) -> Tensor:
+    """Sum the values of each bag: (N, D), (bags + 1,) -> (bags, D); an empty bag gives 0."""
+    ids = torch.arange(values.size(0), device=values.device)
+    # One row of zeros, because embedding_bag refuses a table without rows.
+    table = torch.cat([values, values.new_zeros((1, values.size(1)))])
+    return torch.embedding_bag(table, ids, offsets, False, 0, False, None, True)[0]
+
+
 class FloatTable(nn.Module):
-    """Rows of float32 or float16."""
+    """Rows of float32."""
 
     weight: Tensor
 
@@ -25,8 +33,22 @@ class FloatTable(nn.Module):
 
     def forward(self, rows: Tensor, offsets: Tensor) -> Tensor:
         """Sum the rows of each bag: (N,), (bags + 1,) -> float32 (bags, D); an empty bag gives 0."""
-        pooled = torch.embedding_bag(self.weight, rows, offsets, False, 0, False, None, True)[0]
-        return pooled.to(torch.float32)
+        return torch.embedding_bag(self.weight, rows, offsets, False, 0, False, None, True)[0]
+
+
+class HalfTable(nn.Module):
+    """Rows of float16."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+    def forward(self, rows: Tensor, offsets: Tensor) -> Tensor:
+        """Sum the rows of each bag in float32: (N,), (bags + 1,) -> float32 (bags, D); an empty bag gives 0."""
+        # embedding_bag would round its sums to float16.
+        return sum_bags(self.weight.index_select(0, rows).to(torch.float32), offsets)
 
 
 class ByteTable(nn.Module):
@@ -94,10 +116,7 @@ class Pool(nn.Module):
         """Pool (N, D) embeddings of ids, or finish (B, D) sums, to (B, D)."""
         # A feature of at most one id a row is pooled as it is when there are as many ids as rows.
         if self.combined_per_id and not (self.single_valued and combined.size(0) + 1 == offsets.size(0)):
-            ids = torch.arange(combined.size(0), device=combined.device)
-            # One row of zeros, because embedding_bag refuses a table without rows.
-            table = torch.cat([combined, combined.new_zeros((1, combined.size(1)))])
-            combined = torch.embedding_bag(table, ids, offsets, False, 0, False, None, True)[0]
+            combined = sum_bags(combined, offsets)
         if self.mean and not self.single_valued:
             lengths = (offsets[1:] - offsets[:-1]).clamp(min=1)
             combined = combined / lengths.unsqueeze(1)
@@ -217,4 +236,4 @@ def _table_module(weight: Tensor, spec: TableSpec) -> nn.Module:
         return NibbleTable(weight, spec.embedding_dim)
     if spec.row_type is RowType.INT2:
         return CrumbTable(weight, spec.embedding_dim)
-    return FloatTable(weight)
+    return HalfTable(weight) if spec.row_type is RowType.FLOAT16 else FloatTable(weight)

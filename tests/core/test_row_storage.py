@@ -7,17 +7,18 @@ from recsys.core.row_storage import pack, pack_rows, unpack
 from recsys.core.specs import RowType, TableSpec
 
 
+@pytest.mark.parametrize("rows", [1, 50])
 @pytest.mark.parametrize("width", [1, 2, 3, 7, 10, 16])
 @pytest.mark.parametrize("row_type", RowType)
-def test_rows_come_back_within_half_a_step(row_type: RowType, width: int) -> None:
-    table = torch.randn(50, width, generator=torch.Generator().manual_seed(0))
+def test_rows_come_back_within_half_a_step(row_type: RowType, width: int, rows: int) -> None:
+    table = torch.randn(rows, width, generator=torch.Generator().manual_seed(0))
     stored = pack(table, row_type)
-    assert stored.numel() * stored.element_size() == 50 * row_type.row_bytes(width)
-    back = unpack(stored, TableSpec(name="t", num_embeddings=50, embedding_dim=width, row_type=row_type))
+    assert stored.numel() * stored.element_size() == rows * row_type.row_bytes(width)
+    back = unpack(stored, TableSpec(name="t", num_embeddings=rows, embedding_dim=width, row_type=row_type))
     assert back.shape == table.shape and back.dtype == torch.float32
     step = (table.amax(1) - table.amin(1)) / (2**row_type.bits - 1) if row_type.value.startswith("int") else 0
     # float16 scale and bias move a value by some 2**-11 of its size
-    bound = (torch.as_tensor(step) / 2 + 0.004).expand(50).unsqueeze(1)
+    bound = (torch.as_tensor(step) / 2 + 0.004).expand(rows).unsqueeze(1)
     if row_type is not RowType.FLOAT32:
         assert ((back - table).abs() <= bound).all()
     else:
