@@ -26,7 +26,7 @@ class SplitMethod(Enum):
     GIVEN = "given"  # by the file it is in
     HASH = "hash"  # by the hash of its position: shares are approximate, a row's split depends on no other row
     SHUFFLE = "shuffle"  # by a seeded permutation of all positions: shares are exact
-    TIME = "time"  # by `column`, oldest first; ties by position
+    TIME = "time"  # by `column`, oldest first; rows of one value stay together, so shares are approximate
     ORDER = "order"  # by position: the first rows are train
 
 

@@ -38,12 +38,11 @@ def split_assigner(table: RawTable, num_rows: int, *, seed: int, chunk_rows: int
 
         return by_hash
     if method is SplitMethod.SHUFFLE:
-        order = torch.argsort(_row_hash(0, num_rows, salt))
+        codes = _exact_shares(torch.argsort(_row_hash(0, num_rows, salt)), table)
     elif method is SplitMethod.TIME:
-        order = _time_order(table, chunk_rows)
+        codes = _by_time(table, chunk_rows)
     else:
-        order = torch.arange(num_rows)
-    codes = _exact_shares(order, table)
+        codes = _exact_shares(torch.arange(num_rows), table)
     return lambda chunk: codes[chunk.first_row : chunk.first_row + chunk.frame.height]
 
 
@@ -58,20 +57,69 @@ def _row_hash(first_row: int, num_rows: int, salt: int) -> Tensor:
     return mix64(torch.arange(first_row, first_row + num_rows) + salt)
 
 
-def _exact_shares(order: Tensor, table: RawTable) -> Tensor:
-    """Codes by position: validation and test get their share rounded down, train the rest."""
-    num_rows = order.numel()
+def _exact_cuts(num_rows: int, table: RawTable) -> tuple[int, int]:
+    """Ranks where validation and test begin: both get their share rounded down, train the rest."""
     # Tolerance: 0.1 * 30 is 3.0000000000000004, but 0.29 * 100 is 28.999999999999996.
     validation, test = (int(num_rows * share + 1e-6) for share in (table.split.validation, table.split.test))
-    by_rank = torch.zeros(num_rows, dtype=torch.int8)
-    by_rank[num_rows - validation - test : num_rows - test] = 1
-    by_rank[num_rows - test :] = 2
+    return num_rows - validation - test, num_rows - test
+
+
+def _codes(order: Tensor, first: int, second: int) -> Tensor:
+    """Codes by position, int8: rows that `order`, int64, names from `first` are validation, from `second` on test."""
+    by_rank = torch.zeros(order.numel(), dtype=torch.int8)
+    by_rank[first:second] = 1
+    by_rank[second:] = 2
     codes = torch.empty_like(by_rank)
     codes[order] = by_rank
     return codes
 
 
-def _time_order(table: RawTable, chunk_rows: int) -> Tensor:
+def _exact_shares(order: Tensor, table: RawTable) -> Tensor:
+    return _codes(order, *_exact_cuts(order.numel(), table))
+
+
+def _by_time(table: RawTable, chunk_rows: int) -> Tensor:
+    """Oldest rows first; rows of one time stay together, so the cuts move to where the next time begins.
+
+    Raises:
+        DataError: a time is missing, or there are fewer different times than splits.
+    """
+    times = _times(table, chunk_rows)
+    ranked = pl.DataFrame({"time": times, "row": pl.int_range(len(times), eager=True)}).sort("time", "row")
+    runs = ranked["time"].rle().struct.unnest()
+    first, second = _nearest_cuts(runs["len"].cast(pl.Int64).cum_sum().to_list(), table)
+    parts = ranked["time"][:first], ranked["time"][first:second], ranked["time"][second:]
+    shares = (
+        f"{name} {len(part) / len(times):.1%} ({part[0]} … {part[-1]})"
+        for name, part in zip(SPLIT_NAMES, parts, strict=True)
+        if len(part)
+    )
+    logger.info("split by time, between two values of %r: %s", table.split.column, ", ".join(shares))
+    return _codes(ranked["row"].to_torch(), first, second)
+
+
+def _nearest_cuts(ends: list[int], table: RawTable) -> tuple[int, int]:
+    """The cuts between times that lie nearest to the exact ones and leave no wanted split empty.
+
+    Args:
+        ends: rank after the last row of each time, ascending.
+    """
+    wanted = [share > 0 for share in (table.split.validation, table.split.test)]
+    if len(ends) < 1 + sum(wanted):
+        raise DataError(
+            f"data set {table.name!r}: column {table.split.column!r} has {len(ends)} different value(s), and a split "
+            f"by time never cuts through one, so {1 + sum(wanted)} splits need as many. Name a column of finer times, "
+            "or choose another split method."
+        )
+    first, second = _exact_cuts(ends[-1], table)
+    last = len(ends) - wanted[1]
+    second_at = min(range(1 + wanted[0], last + 1), key=lambda i: abs(ends[i - 1] - second)) if wanted[1] else last
+    choices = range(1, second_at) if wanted[0] else [second_at]
+    first_at = min(choices, key=lambda i: abs(ends[i - 1] - first))
+    return ends[first_at - 1], ends[second_at - 1]
+
+
+def _times(table: RawTable, chunk_rows: int) -> pl.Series:
     name = table.split.column
     times = pl.concat([chunk.frame.select(name) for chunk in table.chunks(chunk_rows)]).to_series()
     if times.dtype == pl.String:  # text that is all numbers sorts as numbers
@@ -83,8 +131,7 @@ def _time_order(table: RawTable, chunk_rows: int) -> Tensor:
             f"data set {table.name!r}, row {row + 1} over all files, column {name!r}: no time to split by. "
             "Fill or remove such rows, or choose another split method."
         )
-    rows = pl.DataFrame({"time": times, "row": pl.int_range(len(times), eager=True)})
-    return rows.sort("time", "row")["row"].to_torch()
+    return times
 
 
 def check_splits(table: RawTable, label_counts: list[list[int]]) -> None:

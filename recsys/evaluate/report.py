@@ -54,7 +54,8 @@ def write(
     _dump(folder / RELIABILITY_FILE, to_json(evaluation.reliability))
     page = render(evaluation, context, history=history)
     (folder / REPORT_FILE).write_text(page, encoding="utf-8")
-    logger.info("wrote %s (%.0f KiB)", folder / REPORT_FILE, len(page.encode()) / 1024)
+    # Without the folder: a stage renames it when it is whole, and says then where it is.
+    logger.info("wrote %s (%.0f KiB)", REPORT_FILE, len(page.encode()) / 1024)
 
 
 def flat_metrics(evaluation: Evaluation) -> dict[str, Fact]:

@@ -35,6 +35,7 @@ def evaluate(predictions: pl.DataFrame, config: EvaluateConfig) -> Evaluation:
     metrics = core_metrics(scored) | (_grouped(predictions, scored, config.group_key) if config.group_key else {})
     false_rate, true_rate = roc_curve(scored.labels, scored.logits, num_points=NUM_ROC_POINTS)
     slices = tuple(row for column in config.slices for row in _slice_rows(predictions, scored, column, config))
+    _warn_of_one_label(slices)
     logger.info("evaluated %d rows and %d slices: AUC %s", scored.num_rows, len(slices), metrics["auc"])
     return Evaluation(
         num_rows=scored.num_rows,
@@ -61,6 +62,15 @@ def _slice_rows(frame: pl.DataFrame, scored: Scored, column: str, config: Evalua
             )
         )
     return rows
+
+
+def _warn_of_one_label(slices: tuple[SliceRow, ...]) -> None:
+    for row in slices:
+        if row.num_positives in (0, row.num_rows):
+            logger.warning(
+                "slice %s=%s: all %d rows have label %d, so its AUC is undefined",
+                *(row.column, row.value, row.num_rows, int(row.num_positives > 0)),
+            )
 
 
 def _grouped(frame: pl.DataFrame, scored: Scored, group_key: str) -> dict[str, MetricValue]:

@@ -57,7 +57,17 @@ def lead(evaluation: Evaluation) -> str:
             if off >= 0.0005
             else (", and its probabilities are right on average")
         )
-    return sentence + "."
+    return sentence + "." + _worse_than_base_rate(evaluation.metrics)
+
+
+def _worse_than_base_rate(metrics: Metrics) -> str:
+    entropy = metrics["normalized_entropy"].value
+    if entropy is None or entropy <= 1:
+        return ""
+    return (
+        " Its log loss is worse than that of predicting the mean rate for every row (normalised entropy "
+        f"{entropy:.4f}, above 1): do not use its probabilities as they are."
+    )
 
 
 def cards(metrics: Metrics) -> str:
@@ -83,6 +93,8 @@ def _card(name: str, metrics: Metrics) -> str:
         note = f"± {_half_interval(metrics).value_or(0):.4f} (95%); {note}"
     if name == "gauc" and metrics["gauc_row_share"].value is not None:
         note += f", over {metrics['gauc_row_share'].value:.0%} of rows"
+    if name == "normalized_entropy" and value.value_or(0) > 1:
+        note = "above 1: worse than predicting the mean rate"
     if name == "share_of_possible_auc" and value.value is not None:
         note = f"AUC above chance; true probabilities reach {metrics['bayes_auc']}"[:-2]
         meter = f'<div class="meter"><i style="width:{max(0.0, min(value.value, 1.0)):.2%}"></i></div>'

@@ -1,6 +1,8 @@
 """Ingest against an independent re-implementation in plain Python, and its splits."""
 
+import itertools
 import math
+import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import torch
 import xxhash
 
+from recsys.core.errors import DataError
 from recsys.core.manifest import Manifest
 from recsys.core.schema import MISSING_KEY, NumericFeature
 from recsys.data.criteo import CriteoDataset
@@ -181,8 +184,12 @@ def test_fingerprint_sees_content_seed_and_rule(tmp_path: Path, dataset: Build) 
     assert len(set(prints)) == 4 and fingerprint(frame) == prints[0]
 
 
-def split_rows(folder: Path) -> list[list[int]]:
-    return [pl.read_parquet(folder / split / "*.parquet")["__row__"].to_list() for split in SPLIT_NAMES]
+def split_rows(folder: Path, shares: tuple[float, float, float] = (1, 1, 1)) -> list[list[int]]:
+    """Rows of each split, none where its share is 0."""
+    return [
+        pl.read_parquet(folder / split / "*.parquet")["__row__"].to_list() if share else []
+        for split, share in zip(SPLIT_NAMES, shares, strict=True)
+    ]
 
 
 def test_shuffle_is_exact_seeded_and_pinned(tmp_path: Path, dataset: Build) -> None:
@@ -213,6 +220,36 @@ def test_order_and_time_splits_are_chronological(tmp_path: Path, dataset: Build)
     ingest(dataset(frame, rule), tmp_path / "time", options=OPTIONS)
     ranked = sorted(range(500), key=lambda row: (int(frame["user"][row]), row))
     assert split_rows(tmp_path / "time") == [sorted(ranked[:400]), sorted(ranked[400:450]), sorted(ranked[450:])]
+
+
+@pytest.mark.parametrize("shares", [(0.8, 0.1, 0.1), (0.6, 0.4, 0.0), (0.7, 0.0, 0.3), (0.2, 0.4, 0.4)])
+@pytest.mark.parametrize("seed", range(6))
+def test_no_time_is_in_two_splits(
+    seed: int, shares: tuple[float, float, float], tmp_path: Path, dataset: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw = random.Random(seed)
+    num_days = draw.choice([3, 4, 5, 40])
+    days = [f"2026-10-{min(int(draw.expovariate(3) * num_days), num_days - 1) + 1:02d}" for _ in range(500)]
+    days[:3] = ["2026-10-01", "2026-10-02", f"2026-10-{num_days:02d}"]  # as many different ones as there are splits
+    rule = SplitConfig(method=SplitMethod.TIME, column="user", train=shares[0], validation=shares[1], test=shares[2])
+    frame = small_frame().with_columns(user=pl.Series(days), label=pl.Series([row % 2 for row in range(500)]))
+    with caplog.at_level("INFO", "recsys"):
+        ingest(dataset(frame, rule), tmp_path / "out", options=OPTIONS)
+    parts = [[days[row] for row in rows] for rows in split_rows(tmp_path / "out", shares)]
+    wanted = [part for part, share in zip(parts, shares, strict=True) if share]
+    assert all(wanted) and sum(map(len, parts)) == 500
+    assert all(max(older) < min(newer) for older, newer in itertools.pairwise(wanted))
+    biggest = max(days.count(day) for day in days)
+    if num_days == 40:
+        assert all(abs(len(part) - share * 500) <= biggest + 1 for part, share in zip(parts, shares, strict=True))
+    assert f"train {len(parts[0]) / 500:.1%} ({min(parts[0])} … {max(parts[0])})" in caplog.text
+
+
+def test_too_few_times_are_refused(tmp_path: Path, dataset: Build) -> None:
+    frame = small_frame().with_columns(user=pl.Series([f"2026-10-{1 + row % 2}" for row in range(500)]))
+    rule = SplitConfig(method=SplitMethod.TIME, column="user")
+    with pytest.raises(DataError, match=r"column 'user' has 2 different value\(s\).*3 splits need as many"):
+        ingest(dataset(frame, rule), tmp_path / "out", options=OPTIONS)
 
 
 def test_given_files_split(tmp_path: Path, dataset: Build) -> None:

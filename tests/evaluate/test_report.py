@@ -155,3 +155,20 @@ def test_empty_evaluation_still_gives_a_page(predictions: pl.DataFrame, tmp_path
 def test_the_same_evaluation_gives_the_same_bytes(predictions: pl.DataFrame) -> None:
     evaluation = evaluate(predictions, EvaluateConfig(slices=["age"]))
     assert render(evaluation, {"seed": 1}, history=HISTORY) == render(evaluation, {"seed": 1}, history=HISTORY)
+
+
+def test_worse_than_the_base_rate_is_said_in_words(predictions: pl.DataFrame) -> None:
+    words = "worse than that of predicting the mean rate for every row (normalised entropy"
+    wrong = predictions.with_columns(logit=-pl.col("logit"), probability=1 - pl.col("probability"))
+    wrong = wrong.drop("bayes_probability")
+    assert words in Page(render(evaluate(wrong, EvaluateConfig()), {})).text
+    assert words not in Page(render(evaluate(predictions, EvaluateConfig()), {})).text
+
+
+def test_the_log_names_the_report_without_the_folder_aside(
+    predictions: pl.DataFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "evaluate.partial").mkdir()
+    with caplog.at_level("INFO"):
+        write(evaluate(predictions, EvaluateConfig()), tmp_path / "evaluate.partial", {})
+    assert "wrote report.html (" in caplog.text and "partial" not in caplog.text

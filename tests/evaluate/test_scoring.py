@@ -111,3 +111,15 @@ def test_absent_columns_are_refused_by_name(predictions: pl.DataFrame) -> None:
         evaluate(predictions, EvaluateConfig(group_key="visitor"))
     with pytest.raises(ConfigError, match=r"evaluate.slices: no column 'country'"):
         evaluate(predictions, EvaluateConfig(slices=["country"]))
+
+
+def test_slices_of_one_label_are_warned_of(predictions: pl.DataFrame, caplog: pytest.LogCaptureFixture) -> None:
+    day = pl.when(pl.col("label") == 1).then(pl.lit("clicked")).otherwise(pl.lit("other"))
+    mixed = predictions.with_columns(day=pl.when(pl.int_range(pl.len()) < 3000).then(pl.lit("both")).otherwise(day))
+    with caplog.at_level("WARNING"):
+        evaluate(mixed, EvaluateConfig(slices=["day"]))
+    positives = int(predictions["label"][3000:].sum())
+    assert [record.message for record in caplog.records] == [
+        f"slice day=other: all {1000 - positives} rows have label 0, so its AUC is undefined",
+        f"slice day=clicked: all {positives} rows have label 1, so its AUC is undefined",
+    ]
