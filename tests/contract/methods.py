@@ -33,14 +33,21 @@ RATIOS = (4, 2, 1.3)
 """Tried in turn: what a method cannot reach, it refuses."""
 
 
-def load(method: str) -> MethodConfig:
-    """The configuration of a yaml; the test is skipped where the yaml leaves something to the user."""
-    path = FOLDER / f"{method}.yaml"
-    data = OmegaConf.load(path)
+def given(method: str) -> MethodConfig | None:
+    """The configuration of a yaml; None where it leaves something to the user."""
+    data = OmegaConf.load(FOLDER / f"{method}.yaml")
     if OmegaConf.missing_keys(data):
-        pytest.skip(f"{path.name} leaves {sorted(OmegaConf.missing_keys(data))} to the user")
+        return None
     values = OmegaConf.to_container(data, resolve=True)
     return build_config(MethodConfig, values, key="embedding")  # type: ignore[type-abstract]
+
+
+def load(method: str) -> MethodConfig:
+    """The configuration of a yaml; the test is skipped where it leaves something to the user."""
+    config = given(method)
+    if config is None:
+        pytest.skip(f"{method}.yaml leaves something to the user")
+    return config
 
 
 @cache
