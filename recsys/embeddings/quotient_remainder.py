@@ -76,8 +76,9 @@ class QuotientRemainderConfig(MethodConfig):
     """`num_parts` tables per feature, one a digit of the id; a feature that would not shrink keeps its full table.
 
     The lowest digit gets all rows that the budget leaves, the others are as small as can be. So ids below that radix,
-    the frequent ones, differ from each other in a row of the largest table, and share it with rare ids only. (Published
-    code keeps the number of remainders small instead, which makes neighbours share: the most frequent ids.)
+    the frequent ones, differ from each other in a row of the largest table, and share it with rare ids only. Published
+    code keeps the number of remainders small instead, which makes neighbours share, so the most frequent ids: on Criteo
+    at 20x, AUC .738 rather than .753 (two seeds; and .748 with the factors' initial weights the other way round).
     The floor of a feature of n ids is about num_parts * n ** (1 / num_parts) rows, d / num_parts wide with `concat`.
     Concatenation halves a row's width (for two parts) before it drops a row, so it pays at high ratios only. What has
     width 1 (a linear weight) cannot be split, and is summed.

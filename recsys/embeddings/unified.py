@@ -18,7 +18,11 @@ class UnifiedConfig(MethodConfig):
     """Every feature reads c rows of one table, each look-up with a hash of its own, and concatenates them.
 
     `num_lookups` splits the asked width d into c rows of width d / c. `lookups` overrides c for some features at that
-    row width, so their embedding becomes c * d / num_lookups wide: the paper's variable number of look-ups.
+    row width, so their embedding becomes c * d / num_lookups wide: the paper's variable number of look-ups. At equal
+    bytes c look-ups of width d / c share c times the rows. `alone` is for what the paper keeps without collisions, such
+    as a gender. Different features collide on purpose: a reader with weights of its own for each feature learns to tell
+    them apart, which summing features up (a factorization machine) does not. The embedding's initial scale matters,
+    hence another default than elsewhere; compare with `hash` at equal `init`.
     """
 
     init: Init = field(default_factory=lambda: Init(distribution=Distribution.UNIFORM, scale=0.05))

@@ -33,7 +33,7 @@ def test_rows_worked_out_by_hand() -> None:
 
 @pytest.mark.parametrize("join", Join)
 def test_heads_own_rows_and_all_rows_belong_to_somebody(join: Join) -> None:
-    plan = DoubleHashConfig(join=join, compression_ratio=5).plan([A, B, IP])
+    plan = DoubleHashConfig(join=join, head_share=0.5, compression_ratio=5).plan([A, B, IP])
     (table,) = plan.tables
     rows_per_head = 2 if join is Join.CONCAT else 1
     assert table.embedding_dim == 8 // rows_per_head
@@ -141,7 +141,7 @@ def test_salts_are_those_of_the_name_the_lookup_and_the_seed() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("join", Join)
 def test_values_and_gradients_equal_the_dense_reference(join: Join, kind: str, check: str) -> None:
-    plan = DoubleHashConfig(join=join, compression_ratio=2.5).plan(features(kind, width=6, linear=True))
+    plan = DoubleHashConfig(join=join, head_share=0.5, compression_ratio=2.5).plan(features(kind, width=6, linear=True))
     assert any(0 < e.remap.params["num_heads"] < SIZES[e.feature.source] for e in plan.features)
     CHECKS[check](plan, reference.random_bags(SIZES, 9, seed=0, max_length=KINDS[kind][0]))
 
