@@ -1,0 +1,179 @@
+"""`dpq`: train a full table through a codebook, serve codes and the codebook (DPQ-VQ, ICML 2020, arXiv:1908.09756).
+
+A row is cut into P parts; each part is replaced by the nearest of K centroids of that part. The gradient passes to the
+row as if nothing had happened, and the loss gets mean |centroid - row|^2, which moves the centroids after their rows.
+Served are n * P * log2 K bits of codes and 4 * K * d bytes of centroids; training takes more than full tables do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from recsys.core.callback import Callback
+from recsys.core.component import Component, load_class
+from recsys.core.errors import ConfigError
+from recsys.core.modules import Combiner
+from recsys.core.parts import EmbeddingParts
+from recsys.core.plan import FeaturePlan, TablePlan
+from recsys.core.specs import FeatureSpec
+from recsys.embeddings.allocation import Option, allocate
+from recsys.embeddings.codebook_training import TrainCodebooks
+from recsys.embeddings.codes import code_sizes, codes_bytes, codes_parts, codes_plan, nearest
+from recsys.embeddings.method import MethodConfig, full_table, num_ids
+from recsys.embeddings.pq import expected_loss
+from recsys.ops.kmeans import refine
+
+ROWS_AT_ONCE = 1 << 16
+"""Rows whose codes are computed together when a table is frozen."""
+
+
+class NearestCentroids(Combiner):
+    """The row with each part replaced by its nearest centroid. Not linear: multi-valued features pool afterwards.
+
+    Distances are plain. Published code normalises them by statistics of the batch, so that all centroids get used; but
+    then an id's code depends on the batch and the rank that it is in, and later on running statistics, and the centroid
+    pulled towards a row need not be near it. Here unused centroids are moved instead: see `TrainCodebooks`.
+    """
+
+    linear: bool = False
+
+    def __init__(self, codebook: list[int], init_scale: float, penalty_weight: float) -> None:
+        """Take the codebook's shape [P, K, d / P], the deviation of its first values, and what its penalty counts."""
+        super().__init__()
+        self.num_parts, self.num_centroids, self.part_dim = codebook
+        self.penalty_weight = penalty_weight
+        self.codebook = nn.Parameter(torch.empty(codebook).normal_(0.0, init_scale))
+        self.last: tuple[Tensor, Tensor] | None = None  # codes and rows of the last forward pass in training
+
+    def forward(self, ids: Tensor, rows: list[Tensor]) -> Tensor:
+        """Return the centroids nearest to `rows[0]`, (N, d), whose gradient goes to the row."""
+        row = rows[0]
+        codes = self.codes(ids, row.detach())
+        if not torch.jit.is_scripting():
+            self.last = (codes, row.detach()) if self.training else None
+        return self.centroids(codes).detach() + (row - row.detach())
+
+    def codes(self, ids: Tensor, rows: Tensor) -> Tensor:
+        """Codes of rows (N, d), int64, shape (N, P)."""
+        return nearest(self.split(rows), self.codebook.detach())
+
+    def split(self, rows: Tensor) -> Tensor:
+        """Cut rows (N, d) into parts (N, P, d / P)."""
+        return rows.reshape(-1, self.num_parts, self.part_dim)
+
+    def centroids(self, codes: Tensor) -> Tensor:
+        """The centroids of codes (N, P) side by side, (N, d)."""
+        first = torch.arange(self.num_parts, device=codes.device) * self.num_centroids
+        return torch.embedding(self.codebook.flatten(0, 1), codes + first).flatten(1)
+
+    def take_penalty(self) -> Tensor | None:
+        """Weighted mean |centroid - row|^2 of the last forward pass, once; its gradient goes to the codebook."""
+        if self.last is None:
+            return None
+        (codes, rows), self.last = self.last, None
+        total = (self.centroids(codes) - rows).square().sum()
+        return self.penalty_weight * total / max(rows.numel(), 1)  # no id in the batch: 0, with a gradient
+
+    def refined(self, ids: Tensor, rows: Tensor, iterations: int) -> Tensor:
+        """The codebook after k-means on sampled rows (N, d), (P, K, d / P); unused centroids move to outlying rows."""
+        return refine_parts(self.codebook.detach().cpu(), self.split(rows), iterations)
+
+
+def refine_parts(codebook: Tensor, parts: Tensor, iterations: int) -> Tensor:
+    """Lloyd's iterations of every part: codebook (P, K, w), sampled parts (N, P, w) -> codebook."""
+    weights = torch.ones(len(parts))
+    books = [refine(parts[:, p], book, weights=weights, iterations=iterations) for p, book in enumerate(codebook)]
+    return torch.stack(books)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPQConfig(MethodConfig):
+    """Codes of every feature; parts and centroids of each follow from the budget and the spread of its look-ups.
+
+    Without a budget every feature gets the most parts and centroids. With one, features may also keep full tables, and
+    all do where the budget allows it.
+    """
+
+    part_dim: int = 2  # values of a part, at least
+    num_centroids: int = 256  # of a part, at most
+    penalty_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.part_dim < 1:
+            raise ConfigError(f"part_dim={self.part_dim}: a part needs one value or more.")
+        if not 2 <= self.num_centroids <= 2**16:
+            raise ConfigError(f"num_centroids={self.num_centroids}: must lie in [2, 65536].")
+        if not self.penalty_weight > 0:
+            raise ConfigError(f"penalty_weight={self.penalty_weight}: must be above 0, or centroids would stay put.")
+
+    def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
+        """Give each feature the codes that leave least expected error in all; its floor is one bit an id."""
+        options = [self._options(feature) for feature in features]
+        chosen = allocate(options, budget_bytes)
+        return TablePlan.merge([choices[number].plan for choices, number in zip(options, chosen, strict=True)])
+
+    def _options(self, feature: FeatureSpec) -> list[Option]:
+        full = full_table(feature, self.init)
+        sizes = code_sizes(feature.embedding_dim, part_dim=self.part_dim, num_centroids=self.num_centroids)
+        coded = [option for size in sizes if (option := self.option(feature, *size)).num_bytes < full.num_bytes]
+        if self.budget_mib is None and self.compression_ratio is None and coded:
+            return coded
+        return [*coded, Option(plan=full, num_bytes=full.num_bytes, loss=0.0)]
+
+    def option(self, feature: FeatureSpec, num_parts: int, num_centroids: int) -> Option:
+        """One way to code a feature."""
+        return Option(
+            plan=self.coded(feature, num_parts, num_centroids),
+            num_bytes=codes_bytes(num_ids(feature), feature.embedding_dim, num_parts, num_centroids),
+            loss=expected_loss(feature, num_parts=num_parts, num_centroids=num_centroids),
+        )
+
+    def coded(self, feature: FeatureSpec, num_parts: int, num_centroids: int) -> TablePlan:
+        """The training plan of codes."""
+        plan = full_table(feature, self.init)
+        combiner = self.combiner(feature, [num_parts, num_centroids, feature.embedding_dim // num_parts])
+        return TablePlan(tables=plan.tables, features=(replace(plan.features[0], combiner=combiner),))
+
+    def combiner(self, feature: FeatureSpec, codebook: list[int]) -> Component:
+        """What trains a codebook of that shape."""
+        return Component.of(
+            NearestCentroids, codebook=codebook, init_scale=self.init.scale, penalty_weight=self.penalty_weight
+        )
+
+    def callbacks(self, plan: TablePlan) -> list[Callback]:
+        """What moves the centroids."""
+        tables = {entry.feature.name: plan.table(entry.tables[0]) for entry in plan.features if is_coded(entry)}
+        return [TrainCodebooks(tables)] if tables else []
+
+    def serving_plan(self, plan: TablePlan) -> TablePlan:
+        """Packed codes and a codebook table for each coded feature."""
+        return TablePlan.merge(
+            [self.served_codes(e) if is_coded(e) else plan.of([e.feature.name]) for e in plan.features]
+        )
+
+    def served_codes(self, entry: FeaturePlan) -> TablePlan:
+        """What is served of one coded feature."""
+        num_parts, num_centroids, _ = entry.combiner.params["codebook"]
+        return codes_plan(entry.feature, num_parts=num_parts, num_centroids=num_centroids)
+
+    def freeze(self, parts: EmbeddingParts) -> EmbeddingParts:
+        """Compute the codes of all ids, also of those that training never saw."""
+        return EmbeddingParts.merge([self._freeze_one(parts.of([e.feature.name])) for e in parts.plan.features])
+
+    def _freeze_one(self, parts: EmbeddingParts) -> EmbeddingParts:
+        (entry,) = parts.plan.features
+        combiner = parts.combiners[entry.feature.name]
+        if not isinstance(combiner, NearestCentroids):
+            return parts
+        table = parts.tables[entry.tables[0]]
+        ids = torch.arange(len(table)).split(ROWS_AT_ONCE)
+        codes = torch.cat([combiner.codes(some, table[some]) for some in ids])
+        return codes_parts(self.served_codes(entry), codes, combiner.codebook)
+
+
+def is_coded(entry: FeaturePlan) -> bool:
+    """True if the feature is trained through a codebook."""
+    return issubclass(load_class(entry.combiner.target), NearestCentroids)
