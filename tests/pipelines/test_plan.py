@@ -1,0 +1,101 @@
+"""The planner as a user types it: a budget gives tables, `plan.json` and `survey.json`, and nothing is trained."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines import plan
+from pipelines.config import Run
+from pipelines.entry import CONFIG_FOLDER
+from pipelines.plan import Survey
+from recsys.core.errors import ConfigError
+from recsys.core.jsonable import from_json
+from recsys.core.plan import TablePlan
+from tests.pipelines.world import SMALL, do, make_run
+
+METHODS = Path(CONFIG_FOLDER) / "embedding"
+
+
+def planned(runs: Path, *overrides: str) -> tuple[Run, Survey]:
+    run = make_run(runs, *SMALL, *overrides)
+    plan.work(run)
+    return run, from_json(Survey, json.loads((run.stage("plan") / "survey.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def unified(small_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Survey]:
+    return planned(tmp_path_factory.mktemp("plan"), "embedding=unified", "budget_mib=0.004", "plan.num_ranks=2")
+
+
+def test_budget_is_the_embeddings(unified: tuple[Run, Survey]) -> None:
+    run, survey = unified
+    assert run.config.embedding.budget_mib == 0.004 and "budget_mib" not in run.values
+    assert survey.budget_bytes == int(0.004 * 2**20)
+
+
+def test_every_method_is_there_with_a_reason_or_a_plan(unified: tuple[Run, Survey]) -> None:
+    _, survey = unified
+    assert [method.method for method in survey.methods] == sorted(path.stem for path in METHODS.glob("*.yaml"))
+    for method in survey.methods:
+        assert bool(method.refusal) != (method.serving_bytes is not None), method
+        if method.serving_bytes is not None:
+            assert method.floor_bytes is not None
+            assert method.floor_bytes <= survey.budget_bytes and method.serving_bytes <= survey.budget_bytes
+    reasons = {method.method: method.refusal for method in survey.methods}
+    assert "needs" in reasons["full"] and "'path'" in reasons["plan"]
+
+
+def test_the_plan_is_what_would_be_trained(unified: tuple[Run, Survey]) -> None:
+    run, survey = unified
+    chosen = TablePlan.from_json((run.stage("plan") / "plan.json").read_text())
+    assert survey.chosen == "unified" and survey.refusal == ""
+    assert sum(feature.serving_bytes for feature in survey.features) == chosen.num_bytes <= survey.budget_bytes
+    values = [*SMALL, "name=again", "embedding=plan", f"embedding.path={run.stage('plan') / 'plan.json'}"]
+    trained = do("train", Path(run.config.runs), *values)
+    assert TablePlan.from_json((trained.stage("train") / "plan.json").read_text()) == chosen
+
+
+def test_ranks_hold_the_tables_between_them(unified: tuple[Run, Survey]) -> None:
+    _, survey = unified
+    assert [rank.rank for rank in survey.ranks] == [0, 1]
+    assert sum(rank.table_bytes for rank in survey.ranks) == sum(each.training_bytes for each in survey.features)
+    assert all(rank.optimizer_bytes * 4 == rank.table_bytes for rank in survey.ranks), "one value a row of four"
+    assert survey.ranks[0].replicated_bytes == survey.ranks[1].replicated_bytes > 0
+    assert {table.table for table in survey.tables} == {"table_unified_C1"}
+
+
+def test_tables_are_printed_and_a_second_time_nothing_is_done(
+    unified: tuple[Run, Survey], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = unified
+    before = (run.stage("plan") / "stage.json").read_bytes()
+    plan.work(run)
+    shown = capsys.readouterr().out
+    for part in ("every method at this budget", "> │ unified", "below its floor", "by feature", "each of 2 rank(s)"):
+        assert part in shown, part
+    assert (run.stage("plan") / "stage.json").read_bytes() == before
+
+
+def test_method_below_its_floor_is_told_after_the_survey(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match=r"embedding: QuotientRemainderConfig needs .* bytes, above"):
+        planned(tmp_path, "embedding=quotient_remainder", "budget_mib=0.0001")
+    assert "every method at this budget" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("plan.json"))
+
+
+def test_what_replicates_tables_holds_them_on_every_rank(tmp_path: Path) -> None:
+    adam = ("train.optimizer.table=adam", "plan.num_ranks=2")
+    _, survey = planned(tmp_path, "embedding=hash", "embedding.compression_ratio=3", *adam)
+    total = sum(each.training_bytes for each in survey.features)
+    assert [rank.table_bytes for rank in survey.ranks] == [total, total]
+    assert [rank.optimizer_bytes for rank in survey.ranks] == [2 * total, 2 * total]
+
+
+def test_two_budgets_are_one_too_many(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"budget_mib=1.0 and embedding.budget_mib=2.0 are the same option. Set one"):
+        make_run(tmp_path, *SMALL, "budget_mib=1.0", "embedding.budget_mib=2.0")
+    with pytest.raises(ConfigError, match="budget_mib and compression_ratio are both set"):
+        make_run(tmp_path, *SMALL, "budget_mib=1", "embedding.compression_ratio=2")
+    with pytest.raises(ConfigError, match=r"plan: num_ranks=-1: must be 0 or more"):
+        make_run(tmp_path, *SMALL, "plan.num_ranks=-1")
