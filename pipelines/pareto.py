@@ -24,10 +24,12 @@ from pipelines.pareto_cells import (
     without_repeats,
 )
 from pipelines.pareto_config import ParetoConfig
+from pipelines.pareto_done import is_done, note_done
 from pipelines.pareto_facts import empty_sweep
 from pipelines.pareto_progress import SweepProgress
 from pipelines.pareto_results import CellFolders, read_result, validation_auc, with_latency
 from pipelines.pareto_worker import Worker
+from pipelines.stage import fingerprint
 from recsys.core.errors import ConfigError, RecsysError
 from recsys.core.manifest import Manifest
 from recsys.core.progress import ProgressBar
@@ -98,11 +100,12 @@ class _Sweeping:
         return CellFolders(Path(self.sweep_run.config.runs), job)
 
     def _ingest(self) -> None:
-        """Read the data set once for all cells, apart from this process, which has to stay free of threads."""
+        """Read the data set, once for all cells."""
         overrides = [*self.base, f"runs={self.sweep_run.config.runs}", f"name={self.sweep_run.config.name}"]
         message = self.worker.do(overrides, ["ingest"], self.sweep_run.folder / "ingest.log")
         if message:
             raise RecsysError(message)
+        self._data = fingerprint(self.sweep_run.stage("ingest"))
 
     def _plan(self) -> tuple[list[PlannedBudget], list[Refusal]]:
         """What each method makes of each budget, before any training."""
@@ -160,15 +163,19 @@ class _Sweeping:
     def _step(self, job: Job, stages: tuple[str, ...]) -> bool:
         """Train a job and do more of its stages, in a process of their own; a failure is noted, the sweep goes on."""
         folders = self._folders(job)
-        todo = [] if job.trained_by else ["train"]
-        todo += [*(["validate"] if job.budget.frozen else []), *stages]
+        wanted = [*([] if job.trained_by else ["train"]), *(["validate"] if job.budget.frozen else []), *stages]
         self._progress.start(job.name.removeprefix(f"{job.sweep}/cells/"))
-        worked = not all((folders.stage(stage) / "stage.json").exists() for stage in todo)
-        message = self.worker.do(job.overrides, todo, folders.log) if todo else ""
-        self._progress.end(worked=worked, failed=bool(message))
+        todo = wanted if not is_done(folders, wanted, self._data) else []
+        if job.trained_by and not (folders.stage("train") / "stage.json").exists():
+            message = f"the training that it shares with {job.trained_by} failed."
+        else:
+            message = self.worker.do(job.overrides, todo, folders.log) if todo else ""
+        self._progress.end(worked=bool(todo), failed=bool(message))
         if message:
             self.failures.append(Failure(cell=job.cell, message=message, log=str(folders.log)))
             self._write()
+        elif todo:
+            note_done(folders, wanted, self._data)
         return not message
 
     def _measure(self) -> None:

@@ -74,8 +74,12 @@ class Job:
         )
 
 
-def compose_run(overrides: Sequence[str]) -> Run:
+def compose_run(overrides: Sequence[str], *, remember: bool = False) -> Run:
     """What `pipelines.run` would make of these overrides.
+
+    Args:
+        overrides: as on a command line.
+        remember: leave them where a stage that starts ranks looks for its command line.
 
     Raises:
         ConfigError: they do not compose, or something in them is impossible.
@@ -88,7 +92,8 @@ def compose_run(overrides: Sequence[str]) -> Run:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(told(error, overrides)) from error
     finally:
-        HydraConfig.instance().cfg = before
+        if not remember:
+            HydraConfig.instance().cfg = before
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:

@@ -13,12 +13,9 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-
 from pipelines import evaluate, export, ingest, pareto_validate, train
 from pipelines.config import Run
-from pipelines.entry import CONFIG_FOLDER, set_up_logging
+from pipelines.entry import set_up_logging
 from pipelines.pareto_cells import compose_run
 from recsys.core.errors import RecsysError
 
@@ -73,8 +70,7 @@ def _work(overrides: list[str], stages: list[str], log: str, send: Connection) -
         os.dup2(file.fileno(), 2)
     set_up_logging()
     try:
-        run = compose_run(overrides)
-        _remember(overrides)
+        run = compose_run(overrides, remember=True)
         for stage in stages:
             STAGES[stage](run)
         message = ""
@@ -85,12 +81,6 @@ def _work(overrides: list[str], stages: list[str], log: str, send: Connection) -
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}"
     send.send(message)
-
-
-def _remember(overrides: list[str]) -> None:
-    """Leave the overrides where a stage that starts ranks looks for them."""
-    with initialize_config_dir(version_base="1.3", config_dir=CONFIG_FOLDER):
-        HydraConfig.instance().set_config(compose("config", overrides=overrides, return_hydra_config=True))
 
 
 def _end_with_parent() -> None:

@@ -105,7 +105,11 @@ class Point:
 
 
 def points(results: Sequence[Result]) -> list[Point]:
-    """One point for each (method, budget) in the order of `results`, with those on the frontier marked."""
+    """One point for each (method, budget) in the order of `results`, with those on the frontier marked.
+
+    A point that has fewer seeds than another (its cells failed, or are still to come) is not compared: it might owe its
+    place to the seeds that it has.
+    """
     groups: dict[tuple[str, float], list[Result]] = {}
     for result in results:
         groups.setdefault((result.cell.method, result.cell.ratio), []).append(result)
@@ -114,10 +118,16 @@ def points(results: Sequence[Result]) -> list[Point]:
     return [Point(**{**vars(point), "on_frontier": id(point) in best}) for point in found]
 
 
+def comparable(found: Sequence[Point]) -> list[Point]:
+    """Points with as many seeds as any has."""
+    most = max((point.num_seeds for point in found), default=0)
+    return [point for point in found if point.num_seeds == most]
+
+
 def frontier(found: Sequence[Point]) -> list[Point]:
-    """Points with a better mean test AUC than every point of at most their bytes, by growing bytes."""
+    """Comparable points with a better mean test AUC than every one of at most their bytes, by growing bytes."""
     best: list[Point] = []
-    for point in sorted(found, key=lambda p: (p.plan_bytes, -p.test_auc)):
+    for point in sorted(comparable(found), key=lambda p: (p.plan_bytes, -p.test_auc)):
         if not best or point.test_auc > best[-1].test_auc:
             best.append(point)
     return best
@@ -133,11 +143,11 @@ class Choice:
 
 
 def choices(found: Sequence[Point], ratios: Sequence[float], full_bytes: int) -> list[Choice]:
-    """One choice for each budget that some point fits, chosen on validation AUC alone."""
+    """One choice for each budget that some point fits, chosen on validation AUC alone, among comparable points."""
     chosen = []
     for ratio in sorted(ratios):
         budget = int(full_bytes / ratio)
-        fitting = [p for p in found if p.plan_bytes <= budget]
+        fitting = [point for point in comparable(found) if point.plan_bytes <= budget]
         if fitting:
             best = max(fitting, key=lambda p: (p.validation_auc, -p.plan_bytes))
             chosen.append(Choice(ratio=ratio, budget_bytes=budget, point=best))

@@ -34,6 +34,7 @@ CSS = """
 .pareto .ring { stroke: var(--frontier); stroke-width: 1.4; fill: none; }
 .pareto .series { color: var(--c); }
 .pareto .series path { stroke: currentColor; fill: none; stroke-width: 1.5; }
+.pareto .series .spread { stroke-opacity: .55; }
 .pareto .series .mark { fill: currentColor; stroke: var(--surface); stroke-width: 1; }
 .pareto .series text { fill: var(--ink); }
 .pareto .legend { cursor: pointer; outline: none; }
@@ -199,7 +200,7 @@ def _series(scale: Scale, points: Sequence[Point], look: tuple[str, str]) -> str
         spread = scale.y(point.test_auc_low) - scale.y(point.test_auc_high)
         x = scale.x(point.plan_bytes)
         if spread > 0:
-            parts.append(f'<path d="M{x:.1f},{scale.y(point.test_auc_high):.1f}v{spread:.1f}"/>')
+            parts.append(f'<path class="spread" d="M{x:.1f},{scale.y(point.test_auc_high):.1f}v{spread:.1f}"/>')
         ring = '<circle class="ring" r="8.5"/>' if point.on_frontier else ""
         said = f"{point.method} {point.ratio:g}×: test AUC {point.test_auc:.4f}, {point.plan_bytes:,} bytes"
         parts.append(

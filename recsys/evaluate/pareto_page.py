@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 from recsys.evaluate import sections
-from recsys.evaluate.pareto import Choice, Point, Sweep, as_json, baseline, choices, points
+from recsys.evaluate.pareto import Choice, Point, Sweep, as_json, baseline, choices, comparable, points
 from recsys.evaluate.pareto_figure import CSS as FIGURE_CSS
 from recsys.evaluate.pareto_figure import pareto_figure, standalone
 from recsys.evaluate.pareto_tables import (
@@ -37,7 +37,7 @@ td.code { max-width: none; }
 td.code code { font-size: 12px; user-select: all; }
 td.long { white-space: normal; min-width: 340px; max-width: 560px; }
 tr.on td { background: var(--soft); }
-pre { font-size: 12.5px; overflow-x: auto; margin: 12px 0 0; user-select: all; }
+pre { font-size: 12.5px; white-space: pre-wrap; overflow-wrap: anywhere; margin: 12px 0 0; user-select: all; }
 """
 
 PAGE_SCRIPT = """
@@ -92,11 +92,11 @@ def render_sweep(sweep: Sweep) -> str:
         f'<p class="lead">{sections.text(lead(sweep, found))}</p>',
         sections.facts(dict(sweep.facts)),
         f"<pre>{sections.text(sweep.command)}</pre>",
-        _failures(sweep),
         _figures(sweep, found),
         _choices(chosen, found),
         _points(sweep, found),
         _refusals(sweep),
+        _failures(sweep),
         _details(sweep),
         f"<h2>How to read this</h2>{_terms(sweep)}",
     ]
@@ -112,7 +112,8 @@ def render_sweep(sweep: Sweep) -> str:
 def lead(sweep: Sweep, found: list[Point]) -> str:
     """What the sweep shows in one or two sentences."""
     missing = sweep.num_cells - len(sweep.results)
-    so_far = f" So far {len(sweep.results)} of {sweep.num_cells} cells are done." if missing else ""
+    so_far = f" So far {len(sweep.results)} of {sweep.num_cells} runs are done." if missing else ""
+    so_far += f" {len(sweep.failures)} failed." if sweep.failures else ""
     if not found:
         return f"No cell is done yet.{so_far}"
     full = baseline(found)
@@ -120,7 +121,7 @@ def lead(sweep: Sweep, found: list[Point]) -> str:
     sentence = f"{methods} methods at {len(found)} points, {len(sweep.results)} runs."
     if full is None:
         return sentence + so_far
-    close = [p for p in found if p.test_auc >= full.test_auc - LOSS and p.method != full.method]
+    close = [p for p in comparable(found) if p.test_auc >= full.test_auc - LOSS and p.method != full.method]
     if not close:
         return f"{sentence} No method stays within {LOSS} of the uncompressed test AUC of {full.test_auc:.4f}.{so_far}"
     least = min(close, key=lambda p: p.plan_bytes)
@@ -144,11 +145,10 @@ def _figures(sweep: Sweep, found: list[Point]) -> str:
         "up."
     )
     boxes = [_box("All points", caption, _figure("all", sweep, found))]
-    low, high = min(point.test_auc_low for point in found), max(point.test_auc_high for point in found)
-    bottom = high - ZOOM_SHARE * (high - low)
-    near = [point for point in found if point.test_auc_high >= bottom]
+    low, high = min(point.test_auc for point in found), max(point.test_auc for point in found)
+    near = [point for point in found if point.test_auc >= high - ZOOM_SHARE * (high - low)]
     if 2 <= len(near) < len(found):
-        svg = _figure("near", sweep, found, bottom)
+        svg = _figure("near", sweep, found, min(point.test_auc for point in near))
         boxes.append(_box("Near the top", f"The best {ZOOM_SHARE:.0%} of the range above.", svg))
     return f'<h2>Test AUC against serving bytes</h2><div class="grid">{"".join(boxes)}</div>'
 
@@ -217,7 +217,8 @@ def _terms(sweep: Sweep) -> str:
         "one after the other in one process, when nothing else of the sweep ran.",
         "Trials": f"{sweep.num_trials} for each method and budget at the first seed, chosen on validation AUC; the "
         "others use the chosen one.",
-        "Frontier": "Described on test means: neighbours closer than their spread may change places with other seeds.",
+        "Frontier": "Described on test means: neighbours closer than their spread may change places with other seeds. "
+        "Points with fewer seeds than others are left out of it, and of the choices.",
     }
     items = "".join(f"<dt>{name}</dt><dd>{sections.text(meaning)}</dd>" for name, meaning in terms.items())
     return f'<dl class="terms">{items}</dl>'

@@ -1,12 +1,13 @@
 """Tables of a sweep's page, and the same points as Markdown. All text from outside passes through `text`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from recsys.evaluate.pareto import Choice, Failure, Point, Refusal, Result, Sweep, TrialResult, baseline
 from recsys.evaluate.sections import text
 
 MIB = 1 << 20
 ON_FRONTIER = "★"
+LONGEST = 400  # characters of an error that is shown
 
 POINT_HEADS = (
     ("method", True),
@@ -121,20 +122,27 @@ def trial_table(trials: Sequence[TrialResult]) -> str:
 
 
 def refusal_table(refusals: Sequence[Refusal], full_bytes: int) -> str:
-    """Budgets that methods cannot meet, with what they need at least."""
-    heads = [("method", True), ("budget", False), ("budget, bytes", False), ("floor, bytes", False), ("says", True)]
+    """One row for each method: the budgets that it cannot meet, with what it needs at least."""
+    heads = [("method", True), ("budgets", True), ("floor, bytes", False), ("floor, smaller", False), ("says", True)]
     rows = []
-    for refusal in refusals:
-        budget = int(full_bytes / refusal.ratio)
-        floor = None if refusal.floor_bytes is None else float(refusal.floor_bytes)
+    for method, budgets, floor, message in _by_method(refusals):
         rows.append(
-            _text(refusal.method)
-            + _number(refusal.ratio, f"{refusal.ratio:g}×")
-            + _number(budget, f"{budget:,}")
+            _text(method)
+            + _text(budgets)
             + _optional(floor, ",.0f", "its message does not tell")
-            + f'<td class="text long">{text(refusal.message)}</td>'
+            + _optional(None if floor is None else full_bytes / floor, ".1f", "its message does not tell")
+            + _long(message)
         )
     return _sortable("refusals", heads, rows)
+
+
+def _by_method(refusals: Sequence[Refusal]) -> Iterator[tuple[str, str, int | None, str]]:
+    """(method, its budgets, largest floor that it told, first message)."""
+    for method in dict.fromkeys(refusal.method for refusal in refusals):
+        of_it = [refusal for refusal in refusals if refusal.method == method]
+        floors = [refusal.floor_bytes for refusal in of_it if refusal.floor_bytes is not None]
+        budgets = ", ".join(f"{refusal.ratio:g}×" for refusal in of_it)
+        yield method, budgets, max(floors, default=None), of_it[0].message
 
 
 def failure_table(failures: Sequence[Failure]) -> str:
@@ -142,7 +150,7 @@ def failure_table(failures: Sequence[Failure]) -> str:
     heads = [("cell", True), ("what happened", True), ("log", True), ("command", True)]
     rows = [
         _text(failure.cell.run.rpartition("cells/")[2])
-        + f'<td class="text long">{text(failure.message)}</td>'
+        + _long(failure.message)
         + _code(failure.log)
         + _code(failure.cell.command)
         for failure in failures
@@ -179,7 +187,7 @@ def markdown(sweep: Sweep, points: Sequence[Point], chosen: Sequence[Choice]) ->
         ),
     ]
     lines += ["", *(_markdown_refusals(sweep.refusals))]
-    lines += [f"- failed: {failure.cell.run}: {failure.message}" for failure in sweep.failures]
+    lines += [f"- failed: {failure.cell.run}: {_short(failure.message)}" for failure in sweep.failures]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -209,14 +217,16 @@ def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list
 
 
 def _markdown_refusals(refusals: Sequence[Refusal]) -> list[str]:
-    """One line for each method: the budgets that it cannot meet, and its floor."""
-    lines = []
-    for method in dict.fromkeys(refusal.method for refusal in refusals):
-        of_it = [refusal for refusal in refusals if refusal.method == method]
-        budgets = ", ".join(f"{refusal.ratio:g}×" for refusal in of_it)
-        floors = [refusal.floor_bytes for refusal in of_it if refusal.floor_bytes is not None]
-        lines.append(f"- {method} at {budgets}: " + (f"needs {max(floors):,} bytes" if floors else of_it[0].message))
-    return lines
+    return [
+        f"- {method} at {budgets}: " + (_short(message) if floor is None else f"needs {floor:,} bytes")
+        for method, budgets, floor, message in _by_method(refusals)
+    ]
+
+
+def _short(message: str) -> str:
+    """A message in one line of bearable length; the log has all of it."""
+    line = " ".join(message.split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
 def _sortable(name: str, heads: Sequence[tuple[str, bool]], rows: Sequence[str]) -> str:
@@ -231,6 +241,10 @@ def _sortable(name: str, heads: Sequence[tuple[str, bool]], rows: Sequence[str])
 
 def _text(value: str) -> str:
     return f'<td class="text">{text(value)}</td>'
+
+
+def _long(value: str) -> str:
+    return f'<td class="text long">{text(_short(value))}</td>'
 
 
 def _code(value: str) -> str:
