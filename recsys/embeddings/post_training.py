@@ -104,11 +104,11 @@ def is_full(served: TablePlan, feature: str) -> bool:
 
 
 def runs_of_ids(feature: FeatureSpec) -> Iterator[tuple[int, int, float]]:
-    """`densities` with finite and positive values: an id is never quite worthless, id 0 as frequent as the next."""
+    """`densities` plus one, so that ids that training does not know count too; id 0 is as frequent as the next."""
     runs = list(densities(feature))
     top = max((density for _, _, density in runs if math.isfinite(density)), default=0.0) or 1.0
     for low, high, density in runs:
-        yield low, high, min(max(density, 1e-6 * top), top)
+        yield low, high, min(density, top) + 1
 
 
 def id_weights(feature: FeatureSpec) -> Tensor:
