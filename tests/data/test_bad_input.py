@@ -95,26 +95,6 @@ def test_bad_csv(tmp_path: Path, case: str, quoted: bool) -> None:
         ingest(table(tmp_path / "raw.csv", quoted=quoted), tmp_path / "out", options=OPTIONS)
 
 
-QUOTE_CASES: dict[str, tuple[str, str]] = {
-    "never closed": ('1,2,3,"x,a', r"line 22: a double quote opens inside a value, or the value .* quoted=false"),
-    "closed too early": ('1,2,3,"x"y,a', r"line 22: a double quote"),
-    "in the middle": ('1,2,3,x"y,a', r"line 22: a double quote"),
-    "never closed, twice": ('1,2,3,"x,a\n1,2,4,y,b\n1,2,3,"x,a', r"line 22: a double quote"),
-    "after a quoted newline": ('1,2,3,"x\ny",a\n1,2,3,"x,a', r"line 24: a double quote"),
-    "too few values": ('1,2,3,"x"', r"line 22: 4 value\(s\), expected 5"),
-    "too many values": ('1,2,"3","x",a,b', r"line 22: 6 value\(s\), expected 5"),
-    "too few, too many": ('1,2,3,"x"\n1,2,3,"x",a,b', r"line 22: 4 value\(s\), expected 5"),
-}
-
-
-@pytest.mark.parametrize("case", QUOTE_CASES)
-def test_bad_quotes(tmp_path: Path, case: str) -> None:
-    row, message = QUOTE_CASES[case]
-    (tmp_path / "raw.csv").write_bytes(with_row(row))
-    with pytest.raises(DataError, match=rf"raw.csv, {message}"):
-        ingest(table(tmp_path / "raw.csv"), tmp_path / "out", options=OPTIONS)
-
-
 def good_frame() -> pl.DataFrame:
     return pl.DataFrame(
         {
