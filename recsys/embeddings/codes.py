@@ -126,7 +126,7 @@ def code_sizes(width: int, *, part_dim: int, num_centroids: int) -> list[tuple[i
         part_dim: values of a part at least; all d where the feature is narrower.
         num_centroids: at most so many, 2 or more.
     Returns:
-        (P, K): P divides d, K is a power of two, because others need as many bits as the next.
+        (P, K), the most of both last: P divides d, K is a power of two, because others need as many bits as the next.
     """
     parts = [p for p in range(1, width + 1) if width % p == 0 and width // p >= min(part_dim, width)]
     return [(p, 1 << b) for p in parts for b in range(1, num_centroids.bit_length())]

@@ -52,7 +52,7 @@ class NearestCentroids(Combiner):
         row = rows[0]
         codes = self.codes(ids, row.detach())
         if not torch.jit.is_scripting():
-            self.last = (codes, row.detach()) if self.training else None
+            self.last = (codes, row.detach()) if self.training and torch.is_grad_enabled() else None
         return self.centroids(codes).detach() + (row - row.detach())
 
     def codes(self, ids: Tensor, rows: Tensor) -> Tensor:
@@ -92,8 +92,8 @@ def refine_parts(codebook: Tensor, parts: Tensor, iterations: int) -> Tensor:
 class DPQConfig(MethodConfig):
     """Codes of every feature; parts and centroids of each follow from the budget and the spread of its look-ups.
 
-    Without a budget every feature gets the most parts and centroids. With one, features may also keep full tables, and
-    all do where the budget allows it.
+    Without a budget every feature that shrinks by it gets the most parts and centroids. With one, features may also
+    keep full tables, and all do where the budget allows it.
     """
 
     part_dim: int = 2  # values of a part, at least
@@ -118,10 +118,11 @@ class DPQConfig(MethodConfig):
     def _options(self, feature: FeatureSpec) -> list[Option]:
         full = full_table(feature, self.init)
         sizes = code_sizes(feature.embedding_dim, part_dim=self.part_dim, num_centroids=self.num_centroids)
+        if self.budget_mib is None and self.compression_ratio is None:
+            finest = self.option(feature, *sizes[-1])
+            return [finest if finest.num_bytes < full.num_bytes else _unchanged(full)]
         coded = [option for size in sizes if (option := self.option(feature, *size)).num_bytes < full.num_bytes]
-        if self.budget_mib is None and self.compression_ratio is None and coded:
-            return coded
-        return [*coded, Option(plan=full, num_bytes=full.num_bytes, loss=0.0)]
+        return [*coded, _unchanged(full)]
 
     def option(self, feature: FeatureSpec, num_parts: int, num_centroids: int) -> Option:
         """One way to code a feature."""
@@ -172,6 +173,10 @@ class DPQConfig(MethodConfig):
         ids = torch.arange(len(table)).split(ROWS_AT_ONCE)
         codes = torch.cat([combiner.codes(some, table[some]) for some in ids])
         return codes_parts(self.served_codes(entry), codes, combiner.codebook)
+
+
+def _unchanged(full: TablePlan) -> Option:
+    return Option(plan=full, num_bytes=full.num_bytes, loss=0.0)
 
 
 def is_coded(entry: FeaturePlan) -> bool:
