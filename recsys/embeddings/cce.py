@@ -1,0 +1,218 @@
+"""`cce`: clustered compositional embeddings: hashed chunks whose pointers are learned by clustering while training.
+
+Tsang & Ahle, NeurIPS 2023, arXiv:2210.05974. An id's embedding is c chunks wide d / c, each the sum of two rows:
+e = concat_i (A_i[p_i(id)] + B_i[h_i(id)]). The pointers p are stored for every id and start as hashes; h is a hash.
+After an epoch each chunk's vectors are clustered: A_i becomes the centroids, p_i the nearest centroid of every id, h_i
+is drawn anew, and B_i the mean of what the centroids leave of the ids in its rows.
+
+Differences from the authors' program, which has errors: h_i is drawn once a clustering, not inside its loop over
+batches; rows of B that no id reaches become zero, not NaN; the optimizer forgets both tables.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys.core.callback import Callback, TrainingSession
+from recsys.core.component import Component
+from recsys.core.errors import ConfigError
+from recsys.core.modules import Combiner, Remap
+from recsys.core.plan import FeaturePlan, TablePlan
+from recsys.core.specs import FeatureSpec, TableSpec
+from recsys.embeddings.collection import parts_in
+from recsys.embeddings.method import MethodConfig, fit, full_table, num_ids
+from recsys.ops import bits
+from recsys.ops.hashing import hash_rows, mix64, salt_for
+from recsys.ops.kmeans import kmeans, nearest_centroids
+
+SCALE = 4096
+"""Steps in which rows per id are chosen."""
+
+POINTS_PER_CENTROID = 200
+"""Ids that k-means sees for each centroid, as the authors sample; all ids get a pointer."""
+
+BLOCK_IDS = 1 << 18
+"""Ids whose pointers are made at once."""
+
+
+class ClusteredRemap(Remap):
+    """Rows of c stored pointers, then rows of c hashes; chunk i owns rows [i R, (i + 1) R) of either table."""
+
+    pointers: Tensor
+    salts: Tensor
+    starts: Tensor
+
+    def __init__(self, num_ids: int, num_rows: int, salts: list[int]) -> None:
+        """Start with hashed pointers.
+
+        Args:
+            num_ids: n.
+            num_rows: R, of each chunk in each table.
+            salts: of the pointers' first hashes and then of the hashes, c each.
+        """
+        super().__init__()
+        self.num_ids, self.num_rows, self.num_chunks = num_ids, num_rows, len(salts) // 2
+        self.bits = bits.bits_for(num_rows)
+        size = bits.packed_bytes(num_ids * self.num_chunks, self.bits)
+        self.register_buffer("pointers", torch.zeros(size, dtype=torch.uint8))
+        self.register_buffer("salts", torch.tensor(salts[self.num_chunks :], dtype=torch.int64))
+        starts = (torch.arange(self.num_chunks) * num_rows).unsqueeze(1)
+        self.register_buffer("starts", starts, persistent=False)
+        if not self.pointers.is_meta:
+            self.fill(hash_rows(torch.arange(num_ids), torch.tensor(salts[: self.num_chunks]), num_rows))
+
+    def fill(self, pointers: Tensor) -> None:
+        """Store the pointers of all ids: integers in [0, R), shape (c, n)."""
+        assert pointers.shape == (self.num_chunks, self.num_ids), f"pointers of shape {tuple(pointers.shape)}"
+        self.pointers.copy_(bits.pack(pointers.cpu().T, self.bits))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return rows, int64, shape (2 c, N): of the pointers, then of the hashes."""
+        chunks = torch.arange(self.num_chunks, device=ids.device).unsqueeze(1)
+        pointed = bits.unpack(self.pointers, ids.unsqueeze(0) * self.num_chunks + chunks, self.bits)
+        hashed = hash_rows(ids, self.salts, self.num_rows)
+        return torch.cat([pointed + self.starts, hashed + self.starts])
+
+    def rows_needed(self) -> list[int] | None:
+        """One past the last row of each chunk, twice."""
+        return [(chunk + 1) * self.num_rows for chunk in range(self.num_chunks)] * 2
+
+
+class PairSums(Combiner):
+    """Sums of the first and second half of the rows, side by side."""
+
+    def forward(self, ids: Tensor, rows: list[Tensor]) -> Tensor:
+        """Return concat_i (rows[i] + rows[c + i])."""
+        half = len(rows) // 2
+        return torch.cat(rows[:half], dim=-1) + torch.cat(rows[half:], dim=-1)
+
+
+class Clustering(Callback):
+    """Clusters the ids of every feature after each of the first epochs.
+
+    All ranks read the same rows and compute the same clusters.
+    """
+
+    def __init__(self, plan: TablePlan, config: "CCEConfig") -> None:
+        self._entries = [e for e in plan.features if e.remap.target.endswith(".ClusteredRemap")]
+        self._config = config
+        self._done = 0
+
+    def on_epoch_end(self, session: TrainingSession, record: dict[str, float]) -> None:
+        """Cluster, while clusterings are left."""
+        if self._done >= self._config.num_clusterings:
+            return
+        self._done += 1
+        parts = parts_in(session.model)
+        for entry in self._entries:
+            remap = parts[entry.feature.name][0]
+            assert isinstance(remap, ClusteredRemap)
+            self._cluster(session, entry, remap)
+
+    def _cluster(self, session: TrainingSession, entry: FeaturePlan, remap: ClusteredRemap) -> None:
+        pointed, hashed = entry.tables[0], entry.tables[-1]
+        count, rows = remap.num_chunks, torch.arange(remap.num_chunks * remap.num_rows)
+        old = [session.read_rows(name, rows).cpu().unflatten(0, (count, -1)) for name in (pointed, hashed)]
+        generator = torch.Generator().manual_seed(salt_for(entry.feature.name, self._done, self._config.seed))
+        salts = mix64(remap.salts.cpu() + self._done)
+        places = [part % remap.num_rows for part in _places(remap)]
+        new = [torch.zeros_like(table) for table in old]
+        pointers = torch.empty(count, remap.num_ids, dtype=torch.int64)
+        for chunk in range(count):
+            vectors = old[0][chunk][places[0][chunk]] + old[1][chunk][places[1][chunk]]
+            new[0][chunk], pointers[chunk] = _centroids(vectors, remap.num_rows, generator)
+            buckets = hash_rows(torch.arange(remap.num_ids), salts[chunk : chunk + 1], remap.num_rows)[0]
+            left = vectors - new[0][chunk][pointers[chunk]]
+            sums = torch.zeros_like(new[1][chunk]).index_add(0, buckets, left)
+            new[1][chunk] = sums / torch.bincount(buckets, minlength=remap.num_rows).clamp(min=1).unsqueeze(1)
+        session.write_rows(pointed, rows, new[0].flatten(0, 1))
+        session.write_rows(hashed, rows, new[1].flatten(0, 1))
+        remap.fill(pointers)
+        remap.salts.copy_(salts)
+
+    def state_dict(self) -> dict[str, int]:
+        """Clusterings done."""
+        return {"done": self._done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Restore them."""
+        self._done = state["done"]
+
+
+def _places(remap: ClusteredRemap) -> tuple[Tensor, Tensor]:
+    """Rows of all ids in either table, (c, n) each, on the CPU."""
+    blocks = [
+        remap(torch.arange(start, min(start + BLOCK_IDS, remap.num_ids), device=remap.salts.device)).cpu()
+        for start in range(0, remap.num_ids, BLOCK_IDS)
+    ]
+    pointed, hashed = torch.cat(blocks, dim=1).chunk(2)
+    return pointed, hashed
+
+
+def _centroids(vectors: Tensor, num_rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(centroids (R, d / c), nearest of every vector (n,)), from a sample of the vectors."""
+    chosen = torch.randperm(len(vectors), generator=generator)[: POINTS_PER_CENTROID * num_rows]
+    sample = vectors[chosen]
+    found = kmeans(sample, num_rows, weights=torch.ones(len(sample)), generator=generator)
+    return found, nearest_centroids(vectors, found)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CCEConfig(MethodConfig):
+    """Two tables a feature and c pointers an id, of as many bits as tell a chunk's rows apart.
+
+    Rows are in proportion to the vocabulary. The floor is the pointers': c bits an id. A feature that would not shrink
+    keeps its full table. Memory of a clustering: the vectors of one feature's chunk, float32, on every rank.
+    """
+
+    num_chunks: int = 4
+    num_clusterings: int = 3  # after the first, second, … epoch
+    seed: int = 0  # of hashes and clusterings
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_chunks < 1 or self.num_clusterings < 0:
+            raise ConfigError(
+                f"num_chunks={self.num_chunks}, num_clusterings={self.num_clusterings}: the first must be 1 or more, "
+                "the second 0 or more."
+            )
+
+    def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
+        """Plan the most rows per id that fit."""
+
+        def make(step: int) -> TablePlan:
+            return TablePlan.merge([self._plan_one(f, max(1, num_ids(f) * step // SCALE)) for f in features])
+
+        return fit(make, 0, SCALE // 2, budget_bytes)
+
+    def _plan_one(self, feature: FeatureSpec, num_rows: int) -> TablePlan:
+        chunks = self.num_chunks
+        if feature.embedding_dim % chunks:
+            if feature.embedding_dim > 1:
+                raise ConfigError(
+                    f"num_chunks={chunks} does not divide the width {feature.embedding_dim} of {feature.name!r}. "
+                    f"Choose a divisor of {feature.embedding_dim}, or another model.embedding_dim."
+                )
+            chunks = 1  # a linear weight has nothing to cut
+        names = (f"table_{feature.name}_pointed", f"table_{feature.name}_hashed")
+        width = feature.embedding_dim // chunks
+        tables = tuple(
+            TableSpec(name=name, num_embeddings=chunks * num_rows, embedding_dim=width, init=self.init)
+            for name in names
+        )
+        salts = [salt_for(feature.name, lookup, self.seed) for lookup in range(2 * chunks)]
+        remap = Component.of(ClusteredRemap, num_ids=num_ids(feature), num_rows=num_rows, salts=salts)
+        entry = FeaturePlan(
+            feature=feature,
+            tables=(names[0],) * chunks + (names[1],) * chunks,
+            remap=remap,
+            combiner=Component.of(PairSums),
+        )
+        plan, full = TablePlan(tables=tables, features=(entry,)), full_table(feature, self.init)
+        return plan if plan.num_bytes < full.num_bytes else full
+
+    def callbacks(self, plan: TablePlan) -> list[Callback]:
+        """The clustering."""
+        return [Clustering(plan, self)]
