@@ -4,15 +4,18 @@ k hash functions map an id to numbers in [-1, 1], its encoding; an MLP of `num_l
 encoding to d values. Source: arXiv:2010.10784. Stored are the network's weights alone, (k + 1) w + (num_layers - 1)
 (w + 1) w + (w + 1) d floats for each feature, whatever the number of its ids; the hashes are recomputed.
 
-What it costs instead: k / 4 64-bit mixes, 8 k bytes of passing memory and 2 (k w + (num_layers - 1) w^2 + w d)
-floating-point operations an id, in training thrice as many. With the paper's k = 1024 a batch of 4096 rows and 26
-features takes seconds on two CPU cores: lower `num_hashes` there. The first layer is most of a small network, so that
-also lowers the floor, which is w = 1: about 4 (k + 1) bytes a feature. Features that would not shrink stay full.
+What it costs instead: k / 4 64-bit mixes, about 20 k bytes of passing memory and 2 (k w + (num_layers - 1) w^2 + w d)
+floating-point operations an id; in training thrice as many operations. The first layer is most of a small network, and
+the smallest has w = 1: a feature takes 4 (k + 1) bytes at least, and one that would not shrink stays full. The paper
+has k = 1024, which is seconds a batch of 4096 rows and 26 features on two CPU cores, and 4 KiB a unit; the default here
+is an eighth of that, so that small budgets buy more units. Few units in many layers of ReLU are easily all zero, and
+such a network learns nothing: where a budget buys fewer than about 8, take fewer layers, fewer hashes, or Mish.
 
 Hashes here are 16 bits wide, four to one mix, where the published ones are residues modulo 10^6: how finely a single
 hash is graded hardly matters beside k of them, and all k of two ids are equal with probability 2^(-16 k).
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -27,9 +30,9 @@ from recsys.core.callback import Callback, TrainingSession
 from recsys.core.component import Component
 from recsys.core.errors import ConfigError
 from recsys.core.modules import Combiner, Remap
-from recsys.core.plan import FeaturePlan, TablePlan, component_bytes
+from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec
-from recsys.embeddings.method import FLOAT_BYTES, MethodConfig, fit, full_bytes, full_table
+from recsys.embeddings.method import FLOAT_BYTES, MethodConfig, full_bytes, full_table
 from recsys.ops.hashing import GOLDEN_GAMMA, mix64, salt_for
 
 HASHES_PER_MIX = 4
@@ -101,11 +104,11 @@ class HashNetwork(Combiner):
         return embeddings
 
     def encode(self, ids: Tensor) -> Tensor:
-        """The k hashes of each id, float32, shape (N, k): multiples of 2^-15 plus 2^-16, in (-1, 1)."""
+        """The k hashes of each id, float32, shape (N, k): odd multiples of 2^-16 in (-1, 1)."""
         mixed = mix64(ids.unsqueeze(1) + self.salts)
-        # The lowest 16 bits come first, as on every machine that torch's own files are written for.
-        hashes = mixed.view(torch.int16)[:, : self.num_hashes]
-        return (hashes.to(torch.float32) + 0.5) / 32768.0
+        # Not a view of four int16: TorchScript has none. All lowest 16 bits come first, then the next.
+        parts = [((mixed >> (16 * part)) & 0xFFFF).to(torch.float32) for part in range(4)]
+        return (torch.cat(parts, dim=1)[:, : self.num_hashes] - 32767.5) / 32768.0
 
 
 class Normalise(nn.Module):
@@ -149,7 +152,7 @@ class DHEConfig(MethodConfig):
     ran both, found ReLU without normalisation far better, and two ranks then compute what one does.
     """
 
-    num_hashes: int = 1024  # k
+    num_hashes: int = 128  # k; 1024 in the paper
     num_layers: int = 5  # hidden layers
     activation: Activation = Activation.RELU
     batch_norm: bool = False
@@ -165,18 +168,31 @@ class DHEConfig(MethodConfig):
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Plan the widest networks that fit; one unit more than the first layer alone could have makes all full."""
+
+        def needed(units: int) -> int:
+            return sum(self._feature_bytes(feature, units) for feature in features)
+
         high = max(budget_bytes, 0) // (FLOAT_BYTES * (self.num_hashes + 1)) + 1
+        # Counted, not planned: a network is built to be counted, and there are many to try.
+        units = max(1, bisect_right(range(1, high + 1), budget_bytes, key=needed))
+        return TablePlan.merge([self._plan_one(feature, units) for feature in features])
 
-        def make(units: int) -> TablePlan:
-            return TablePlan.merge([self._plan_one(feature, units) for feature in features])
+    def _network_bytes(self, feature: FeatureSpec, units: int) -> int:
+        floats = (self.num_hashes + 1) * units + (self.num_layers - 1) * (units + 1) * units
+        floats += 4 * units * self.num_layers * self.batch_norm + (units + 1) * feature.embedding_dim
+        return floats * FLOAT_BYTES
 
-        return fit(make, 1, high, budget_bytes)
+    def _feature_bytes(self, feature: FeatureSpec, units: int) -> int:
+        network = self._network_bytes(feature, units)
+        return network if feature.num_embeddings is None else min(network, full_bytes([feature]))
 
     def callbacks(self, plan: TablePlan) -> list[Callback]:
         """Equal running statistics on all ranks, where there are any."""
         return [AverageStatistics()] if self.batch_norm else []
 
     def _plan_one(self, feature: FeatureSpec, units: int) -> TablePlan:
+        if feature.num_embeddings is not None and self._network_bytes(feature, units) >= full_bytes([feature]):
+            return full_table(feature, self.init)
         network = Component.of(
             HashNetwork,
             sizes=[self.num_hashes, *[units] * self.num_layers, feature.embedding_dim],
@@ -185,7 +201,5 @@ class DHEConfig(MethodConfig):
             salt=salt_for(feature.name, 0, self.seed),
             scale=self.init.deviation,
         )
-        if feature.num_embeddings is not None and component_bytes(network) >= full_bytes([feature]):
-            return full_table(feature, self.init)
         entry = FeaturePlan(feature=feature, tables=(), remap=Component.of(NoRows), combiner=network)
         return TablePlan(tables=(), features=(entry,))

@@ -9,9 +9,10 @@ from recsys.embeddings.ce import CEConfig, ChunkRemap, chunk_widths
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.hash import HashConfig
 from tests.embeddings import dense_reference as reference
-from tests.embeddings.budgets import RATIOS, SIZES, assert_uniform, check, features_of
+from tests.embeddings.met_or_refused import SIZES, check_budgets, features_of
 from tests.embeddings.test_dense_parity import CHECKS, KINDS, features
 from tests.embeddings.test_dense_parity import SIZES as BAGS
+from tests.embeddings.uniform import assert_uniform
 from tests.ops import splitmix64
 
 ONE = [FeatureSpec(name="a", embedding_dim=16, num_embeddings=10_000)]
@@ -68,7 +69,7 @@ GOLDEN = [
 @pytest.mark.parametrize("ratio", [1, 1.01, 3, 50])
 def test_takes_the_bytes_of_hash(width: int, ratio: float) -> None:
     for sizes in SIZES:
-        specs = features_of(sizes, width)
+        specs = features_of(sizes, width, counted=False, linear=False)
         if len(specs) * ratio > sum(sizes):
             continue  # below the floor of one row for every feature
         assert CEConfig(compression_ratio=ratio).plan(specs).num_bytes == (
@@ -81,10 +82,8 @@ def test_a_feature_that_would_not_shrink_stays_full() -> None:
     assert CEConfig(compression_ratio=1.001).plan(ONE).features[0].remap.target.endswith("ChunkRemap")
 
 
-@pytest.mark.parametrize("sizes", SIZES)
-@pytest.mark.parametrize("ratio", RATIOS)
-def test_budgets(sizes: tuple[int, ...], ratio: float) -> None:
-    check(lambda **budget: CEConfig(**budget), features_of(sizes, 16), ratio)
+def test_budgets_are_met_or_the_floor_is_told() -> None:
+    check_budgets(lambda ratio: CEConfig(compression_ratio=ratio))
 
 
 def test_chunks_hash_evenly_and_independently() -> None:

@@ -14,16 +14,10 @@ def NoRows(params: Mapping[str, Any], state: Mapping[str, Tensor], key: int) -> 
 
 
 def encoding(salt: int, num_hashes: int, key: int) -> list[float]:
-    hashes: list[float] = []
-    step = 0
-    while len(hashes) < num_hashes:
-        step += 1
-        mixed = splitmix64.mix(key + splitmix64.mix(salt + step * 0x9E3779B97F4A7C15))
-        for _ in range(4):
-            low = mixed % 65536
-            hashes.append(((low - 65536 if low >= 32768 else low) + 0.5) / 32768)
-            mixed //= 65536
-    return hashes[:num_hashes]
+    count = (num_hashes + 3) // 4
+    mixed = [splitmix64.mix(key + splitmix64.mix(salt + step * 0x9E3779B97F4A7C15)) for step in range(1, count + 1)]
+    hashes = [mix // 65536**part % 65536 for part in range(4) for mix in mixed]
+    return [(2 * value + 1) / 65536 - 1 for value in hashes[:num_hashes]]
 
 
 def HashNetwork(params: Mapping[str, Any], state: Mapping[str, Tensor], key: int, rows: list[Tensor]) -> Tensor:
@@ -34,7 +28,7 @@ def HashNetwork(params: Mapping[str, Any], state: Mapping[str, Tensor], key: int
             norm = {name: state[f"norms.{layer}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")}
             values = (values - norm["running_mean"]) / torch.sqrt(norm["running_var"] + 1e-5)
             values = values * norm["weight"] + norm["bias"]
-        values = _mish(values) if params["activation"] == "mish" else values.clamp(min=0)
+        values = _mish(values) if params["activation"] == "mish" else torch.where(values > 0, values, 0.0)
     return state["last.weight"] @ values + state["last.bias"]
 
 
