@@ -6,7 +6,7 @@ similar ones. There a threshold of similarity decides how many merge; here the b
 mean of their members, weighted by how often ids are looked up.
 
 Bytes of a feature of n ids and width d, of whose m blocks of R rows k are kept: 4 k R d for rows, m * ceil(log2 k) / 8
-for the map. The floor is one block and one bit a block: 32 R d times less than full tables at most, 4096 by default at
+for the map. The floor is one block and one bit a block: 32 R d times less than full tables at most, 1024 by default at
 d = 16.
 """
 
@@ -62,7 +62,7 @@ class DedupRemap(Remap):
 class DedupConfig(PostTrainingConfig):
     """Blocks of rows merged by similarity; a feature keeps as many as its share of the most frequent ids fills."""
 
-    block_rows: int = 8
+    block_rows: int = 2  # merged together; more make a smaller map and a faster freeze, and lose more
     seed: int = 0  # of the hash functions
 
     def __post_init__(self) -> None:

@@ -42,7 +42,7 @@ def test_frozen_parts_are_those_of_the_serving_plan(ratio: float, block_rows: in
 
 def test_served_embeddings_equal_the_dense_reference() -> None:
     small = [replace(f, num_embeddings=min(f.num_embeddings or 0, 61)) for f in FEATURES]
-    config = DedupConfig(compression_ratio=4)
+    config = DedupConfig(compression_ratio=4, block_rows=8)
     frozen = config.freeze(trained(config.plan(small)))
     assert any(entry.remap.target.endswith("DedupRemap") for entry in frozen.plan.features)
     assert_equals_reference(frozen)
@@ -59,14 +59,14 @@ def test_rows_by_hand() -> None:
 def test_bytes_by_hand() -> None:
     """8000 ids of width 16 in blocks of 8 at ratio 16: 32,000 bytes. 61 blocks of 512, and 6 bits for each of 1000."""
     feature = [FeatureSpec(name="a", embedding_dim=16, num_embeddings=8000)]
-    config = DedupConfig(compression_ratio=16)
+    config = DedupConfig(compression_ratio=16, block_rows=8)
     served = config.serving_plan(config.plan(feature))
     assert served.table_bytes == 61 * 512 == 31_232 and served.remap_bytes == 750 + 3
 
 
 def test_repeated_blocks_are_exact() -> None:
     feature = [FeatureSpec(name="a", embedding_dim=8, num_embeddings=1000)]
-    config = DedupConfig(compression_ratio=5)
+    config = DedupConfig(compression_ratio=5, block_rows=8)
     parts = trained(config.plan(feature))
     parts.tables["table_a"][:] = parts.tables["table_a"][:80].repeat(13, 1)[:1000]
     assert torch.equal(served_rows(config.freeze(parts))["a"], parts.tables["table_a"])
@@ -93,8 +93,8 @@ def test_the_floor_is_said_and_accepted() -> None:
     feature = [FeatureSpec(name="a", embedding_dim=16, num_embeddings=80_000)]
     floor = 8 * 16 * 4 + 10_000 // 8 + 3
     with pytest.raises(ConfigError, match=rf"DedupConfig needs {floor:,} bytes"):
-        DedupConfig(compression_ratio=1e6).plan(feature)
-    DedupConfig(budget_mib=floor / 2**20).plan(feature)
+        DedupConfig(compression_ratio=1e6, block_rows=8).plan(feature)
+    DedupConfig(budget_mib=floor / 2**20, block_rows=8).plan(feature)
 
 
 def test_blocks_without_rows_are_refused() -> None:
