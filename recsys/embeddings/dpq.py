@@ -18,7 +18,7 @@ from recsys.core.modules import Combiner
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec
-from recsys.embeddings.allocation import Option, allocate
+from recsys.embeddings.allocation import Option
 from recsys.embeddings.codebook_training import TrainCodebooks
 from recsys.embeddings.codes import code_sizes, codes_bytes, codes_parts, codes_plan, nearest
 from recsys.embeddings.method import MethodConfig, full_table, num_ids
@@ -82,18 +82,24 @@ class NearestCentroids(Combiner):
 
 
 def refine_parts(codebook: Tensor, parts: Tensor, iterations: int) -> Tensor:
-    """Lloyd's iterations of every part: codebook (P, K, w), sampled parts (N, P, w) -> codebook."""
+    """Lloyd's iterations of every part: codebook (P, K, w), sampled parts (N, P, w) -> codebook.
+
+    With fewer rows than centroids the others stay where they are.
+    """
     weights = torch.ones(len(parts))
-    books = [refine(parts[:, p], book, weights=weights, iterations=iterations) for p, book in enumerate(codebook)]
-    return torch.stack(books)
+    moved = [
+        refine(parts[:, p], book[: len(parts)], weights=weights, iterations=iterations)
+        for p, book in enumerate(codebook)
+    ]
+    return torch.cat([torch.stack(moved), codebook[:, len(parts) :]], dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DPQConfig(MethodConfig):
-    """Codes of every feature; parts and centroids of each follow from the budget and the spread of its look-ups.
+    """Codes of one shape for every feature; those with least expected error that fit the budget.
 
-    Without a budget every feature that shrinks by it gets the most parts and centroids. With one, features may also
-    keep full tables, and all do where the budget allows it.
+    A feature that would not shrink keeps a full table. Sharing out bits by the error expected of each feature, as `pq`
+    does, was worse: on Frappe at a 30th of the bytes the first epoch ended at a validation AUC of 0.933, not 0.937.
     """
 
     part_dim: int = 2  # values of a part, at least
@@ -110,19 +116,20 @@ class DPQConfig(MethodConfig):
             raise ConfigError(f"penalty_weight={self.penalty_weight}: must be above 0, or centroids would stay put.")
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
-        """Give each feature the codes that leave least expected error in all; its floor is one bit an id."""
-        options = [self._options(feature) for feature in features]
-        chosen = allocate(options, budget_bytes)
-        return TablePlan.merge([choices[number].plan for choices, number in zip(options, chosen, strict=True)])
+        """Choose the shape of all codes; its floor is one bit an id."""
+        sizes = code_sizes(features[0].embedding_dim, part_dim=self.part_dim, num_centroids=self.num_centroids)
+        choices = [[self._smaller(feature, *size) for feature in features] for size in sizes]
+        fitting = [options for options in choices if _bytes(options) <= budget_bytes]
+        if fitting:
+            best = min(fitting, key=lambda options: (sum(option.loss for option in options), _bytes(options)))
+        else:
+            best = min(choices, key=_bytes)
+        return TablePlan.merge([option.plan for option in best])
 
-    def _options(self, feature: FeatureSpec) -> list[Option]:
-        full = full_table(feature, self.init)
-        sizes = code_sizes(feature.embedding_dim, part_dim=self.part_dim, num_centroids=self.num_centroids)
-        if self.budget_mib is None and self.compression_ratio is None:
-            finest = self.option(feature, *sizes[-1])
-            return [finest if finest.num_bytes < full.num_bytes else _unchanged(full)]
-        coded = [option for size in sizes if (option := self.option(feature, *size)).num_bytes < full.num_bytes]
-        return [*coded, _unchanged(full)]
+    def _smaller(self, feature: FeatureSpec, num_parts: int, num_centroids: int) -> Option:
+        full, coded = full_table(feature, self.init), self.option(feature, num_parts, num_centroids)
+        kept = Option(plan=full, num_bytes=full.num_bytes, loss=0.0)
+        return coded if coded.num_bytes < kept.num_bytes else kept
 
     def option(self, feature: FeatureSpec, num_parts: int, num_centroids: int) -> Option:
         """One way to code a feature."""
@@ -175,8 +182,8 @@ class DPQConfig(MethodConfig):
         return codes_parts(self.served_codes(entry), codes, combiner.codebook)
 
 
-def _unchanged(full: TablePlan) -> Option:
-    return Option(plan=full, num_bytes=full.num_bytes, loss=0.0)
+def _bytes(options: Sequence[Option]) -> int:
+    return sum(option.num_bytes for option in options)
 
 
 def is_coded(entry: FeaturePlan) -> bool:
