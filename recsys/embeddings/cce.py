@@ -167,7 +167,7 @@ class CCEConfig(MethodConfig):
     keeps its full table. Memory of a clustering: the vectors of one feature's chunk, float32, on every rank.
     """
 
-    num_chunks: int = 4
+    num_chunks: int = 4  # a width that it does not divide is cut into the most chunks below it that do
     num_clusterings: int = 3  # after the first, second, … epoch
     seed: int = 0  # of hashes and clusterings
 
@@ -188,14 +188,7 @@ class CCEConfig(MethodConfig):
         return fit(make, 0, SCALE // 2, budget_bytes)
 
     def _plan_one(self, feature: FeatureSpec, num_rows: int) -> TablePlan:
-        chunks = self.num_chunks
-        if feature.embedding_dim % chunks:
-            if feature.embedding_dim > 1:
-                raise ConfigError(
-                    f"num_chunks={chunks} does not divide the width {feature.embedding_dim} of {feature.name!r}. "
-                    f"Choose a divisor of {feature.embedding_dim}, or another model.embedding_dim."
-                )
-            chunks = 1  # a linear weight has nothing to cut
+        chunks = max(c for c in range(1, self.num_chunks + 1) if feature.embedding_dim % c == 0)
         names = (f"table_{feature.name}_pointed", f"table_{feature.name}_hashed")
         width = feature.embedding_dim // chunks
         tables = tuple(

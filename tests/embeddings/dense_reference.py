@@ -39,7 +39,13 @@ def functions() -> dict[str, Callable[..., Any]]:
     modules = [
         importlib.import_module(f"{reference.__name__}.{m.name}") for m in pkgutil.iter_modules(reference.__path__)
     ]
-    return {name: value for module in modules for name, value in vars(module).items() if callable(value)}
+    found: dict[str, Callable[..., Any]] = {}
+    for module in modules:
+        for name, value in vars(module).items():
+            if callable(value) and getattr(value, "__module__", "") == module.__name__:
+                assert name not in found, f"{module.__name__}.{name}: another method has a class of that name"
+                found[name] = value
+    return found
 
 
 def embed(

@@ -28,7 +28,7 @@ def test_mixed_bits_and_hashed_rows_are_exact(cuda: torch.device) -> None:
         assert torch.equal(hash_rows(keys, salts.to(cuda), num_rows).cpu(), hash_rows(ANY_KEYS, salts, num_rows))
 
 
-@pytest.mark.parametrize("method", world.METHODS)
+@pytest.mark.parametrize("method", world.ALL_METHODS)
 def test_rows_of_every_remap_are_exact(cuda: torch.device, method: str) -> None:
     for entry in world.plan_of(method).features:
         ids = torch.arange(world.SIZES[entry.feature.source])
@@ -39,7 +39,7 @@ def test_rows_of_every_remap_are_exact(cuda: torch.device, method: str) -> None:
 
 @pytest.mark.parametrize("width", [8, 10])
 @pytest.mark.parametrize("table", FUSED_ON_CPU)
-@pytest.mark.parametrize("method", world.METHODS)
+@pytest.mark.parametrize("method", world.ALL_METHODS)
 def test_forward_and_fused_steps(cuda: torch.device, method: str, table: TableOptimizer, width: int) -> None:
     on_cpu, _ = world.embeddings_session(method, table, torch.device("cpu"), width)
     on_gpu, _ = world.embeddings_session(method, table, cuda, width)

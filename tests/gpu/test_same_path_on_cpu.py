@@ -12,9 +12,10 @@ import torch
 from recsys.core.errors import ConfigError
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.train import checkpoint
-from recsys.train.config import DeviceConfig, TableMemory, TableOptimizer
+from recsys.train.config import DeviceConfig, OptimizerConfig, TableMemory, TableOptimizer
 from recsys.train.session import process_group
 from recsys.train.tables import initialize_tables
+from tests.embeddings import dense_reference as reference
 from tests.gpu import world
 from tests.gpu.conftest import reason_to_skip
 
@@ -29,18 +30,24 @@ def one_rank() -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_rank")
 @pytest.mark.parametrize("width", [8, 10])
-@pytest.mark.parametrize("method", world.METHODS)
+@pytest.mark.parametrize("method", world.ALL_METHODS)
 def test_sharded_is_unsharded(method: str, width: int) -> None:
     session, plan = world.embeddings_session(method, TableOptimizer.SGD, CPU, width)
+    torch.manual_seed(3)
     plain = PlannedEmbeddingBagCollection(plan, CPU)
     initialize_tables(plain.state_dict(), plan, seed=5)
-    optimizer = torch.optim.SGD(plain.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(tables := list(reference.table_parameters(plain).values()), lr=0.05)
+    known = {id(table) for table in tables}
+    owned = [parameter for parameter in plain.parameters() if id(parameter) not in known]
+    of_combiners = torch.optim.Adam(owned, lr=OptimizerConfig().dense_learning_rate) if owned else None
     for number in range(2):
         got = world.step(session, number)
-        optimizer.zero_grad()
+        plain.zero_grad()
         output = plain(world.batch(number).sparse).values()
         output.backward(torch.randn(output.shape, generator=torch.Generator().manual_seed(100 + number)))
         optimizer.step()
+        if of_combiners is not None:
+            of_combiners.step()
         torch.testing.assert_close(got, output.detach(), rtol=1e-5, atol=1e-5)
     world.assert_same_weights(world.weights(session), dict(plain.state_dict()), tolerance=1e-5)
 

@@ -60,7 +60,7 @@ def test_waiting_is_noticed(cuda: torch.device) -> None:
 
 
 @pytest.mark.parametrize("sharded", [False, True], ids=["plain", "sharded"])
-@pytest.mark.parametrize("method", world.METHODS)
+@pytest.mark.parametrize("method", world.ALL_METHODS)
 def test_forward_of_the_collection_never_waits(
     cuda: torch.device, method: str, sharded: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys.core.batch import Batch
+from recsys.core.errors import ConfigError
 from recsys.core.plan import TablePlan
 from recsys.core.specs import Distribution, FeatureSpec, Init, Pooling
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
@@ -28,6 +29,7 @@ from recsys.train.config import DeviceConfig, OptimizerConfig, TableOptimizer, T
 from recsys.train.session import Session, shard
 from recsys.train.tables import initialize_tables
 from recsys.train.trainer import Trainer
+from tests.contract import methods
 
 NUM_DENSE, WIDTH, BATCH, ROWS = 3, 8, 64, 1024
 SIZES = {"user": 1000, "item": 300, "tags": 50}
@@ -50,8 +52,27 @@ METHODS: dict[str, MethodConfig] = {
 }
 
 
+def _of_yaml(method: str) -> MethodConfig | None:
+    """The method with initial weights that matter at once; None where its yaml leaves something to the user."""
+    config = methods.given(method)
+    return None if config is None else replace(config, init=INIT)
+
+
+ALL_METHODS = METHODS | {
+    name: config for name in methods.METHODS if name not in METHODS and (config := _of_yaml(name)) is not None
+}
+"""Those above and whatever `conf/embedding` holds beside."""
+
+
 def plan_of(method: str, width: int = WIDTH) -> TablePlan:
-    return METHODS[method].plan([replace(feature, embedding_dim=width) for feature in FEATURES])
+    features = [replace(feature, embedding_dim=width) for feature in FEATURES]
+    for ratio in (None,) if method in METHODS else (3, 1.5, None):
+        config = ALL_METHODS[method]
+        try:
+            return (config if ratio is None else replace(config, compression_ratio=ratio)).plan(features)
+        except ConfigError:
+            continue
+    raise AssertionError(method)
 
 
 def batch(number: int) -> Batch:
@@ -89,6 +110,7 @@ def embeddings_session(
 ) -> tuple[Session, TablePlan]:
     """A sharded collection alone, with weights that depend on the plan only."""
     plan = plan_of(method, width)
+    torch.manual_seed(3)  # of what combiners own
     collection = PlannedEmbeddingBagCollection(plan, torch.device("meta"))
     optimizer = OptimizerConfig(table=table, table_learning_rate=0.05)
     session = shard(collection, optimizer, DeviceConfig(device=device.type), device)
