@@ -37,13 +37,14 @@ class TrainingSession(Protocol):
             float32, shape (R, embedding_dim), equal on all ranks, on this rank's device.
         """
 
-    def write_rows(self, table: str, rows: torch.Tensor, values: torch.Tensor) -> None:
-        """Replace rows of a table, and forget what the optimizer has gathered about them; a collective call.
+    def write_rows(self, table: str, rows: torch.Tensor, values: torch.Tensor, *, forget: bool = True) -> None:
+        """Replace rows of a table; a collective call.
 
         Args:
             table: its name in the plan.
             rows: int64, shape (R,), distinct, equal on all ranks.
             values: float32, shape (R, embedding_dim), equal on all ranks.
+            forget: zero what the optimizer has gathered about these rows, because they now mean something else.
         """
 
 

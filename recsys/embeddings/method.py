@@ -151,7 +151,7 @@ class MethodConfig(ABC):
     def callbacks(self, plan: TablePlan) -> list[Callback]:
         """What must act while a model with this plan trains; most methods need nothing.
 
-        `plan` is the whole model's; a callback finds its own features by their remaps.
+        `plan` is that of the features that this method has planned; tables of others may be in the model beside.
         """
         return []
 

@@ -77,8 +77,10 @@ class MixedConfig(MethodConfig):
         return EmbeddingParts.merge(frozen).reordered(names)
 
     def callbacks(self, plan: TablePlan) -> list[Callback]:
-        """Those of all methods."""
-        return [callback for method in self._methods() for callback in method.callbacks(plan)]
+        """Those of all methods, each for the features that it has planned."""
+        groups = self._groups([entry.feature for entry in plan.features])
+        plans = [(method, plan.of([feature.name for feature in group])) for method, group in groups]
+        return [callback for method, own in plans for callback in method.callbacks(own)]
 
     def files(self) -> list[Path]:
         """Those of all methods."""

@@ -176,7 +176,7 @@ class MagnitudePruning(Callback):
             changed = (pruned != rows).any(1).nonzero().squeeze(1)
             # A collective call, so every rank makes it, and all of them see the same rows.
             if changed.numel():
-                session.write_rows(table.name, changed, pruned[changed])
+                session.write_rows(table.name, changed, pruned[changed], forget=False)
 
 
 def largest(values: Tensor, count: int) -> Tensor:

@@ -62,14 +62,14 @@ class Session:
         weight, spec = self._table(table)
         return read_rows(weight, spec, rows.to(self.device))
 
-    def write_rows(self, table: str, rows: torch.Tensor, values: torch.Tensor) -> None:
-        """Replace rows of a table and forget their optimizer state; see `TrainingSession`."""
+    def write_rows(self, table: str, rows: torch.Tensor, values: torch.Tensor, *, forget: bool = True) -> None:
+        """Replace rows of a table; see `TrainingSession`."""
         self._flush_caches()
         weight, spec = self._table(table)
         rows = rows.to(self.device)
         write_rows(weight, spec, rows, values.to(self.device))
         for name, states in self.optimizer.state_dict()["state"].items():
-            if name.endswith(f".{table}.weight") and isinstance(states, dict):
+            if forget and name.endswith(f".{table}.weight") and isinstance(states, dict):
                 forget_rows(weight, states, rows)
         self.weights_loaded()
 
