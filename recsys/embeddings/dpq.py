@@ -38,6 +38,8 @@ class NearestCentroids(Combiner):
     """
 
     linear: bool = False
+    last_codes: Tensor
+    last_rows: Tensor
 
     def __init__(self, codebook: list[int], init_scale: float, penalty_weight: float) -> None:
         """Take the codebook's shape [P, K, d / P], the deviation of its first values, and what its penalty counts."""
@@ -45,14 +47,16 @@ class NearestCentroids(Combiner):
         self.num_parts, self.num_centroids, self.part_dim = codebook
         self.penalty_weight = penalty_weight
         self.codebook = nn.Parameter(torch.empty(codebook).normal_(0.0, init_scale))
-        self.last: tuple[Tensor, Tensor] | None = None  # codes and rows of the last forward pass in training
+        self.pending = False  # is there a last forward pass whose penalty nobody took?
+        self.last_codes, self.last_rows = torch.empty(0, dtype=torch.int64), torch.empty(0)
 
     def forward(self, ids: Tensor, rows: list[Tensor]) -> Tensor:
         """Return the centroids nearest to `rows[0]`, (N, d), whose gradient goes to the row."""
         row = rows[0]
         codes = self.codes(ids, row.detach())
-        if not torch.jit.is_scripting():
-            self.last = (codes, row.detach()) if self.training and torch.is_grad_enabled() else None
+        self.pending = self.training and torch.is_grad_enabled()
+        if self.pending:
+            self.last_codes, self.last_rows = codes, row.detach()
         return self.centroids(codes).detach() + (row - row.detach())
 
     def codes(self, ids: Tensor, rows: Tensor) -> Tensor:
@@ -70,11 +74,11 @@ class NearestCentroids(Combiner):
 
     def take_penalty(self) -> Tensor | None:
         """Weighted mean |centroid - row|^2 of the last forward pass, once; its gradient goes to the codebook."""
-        if self.last is None:
+        if not self.pending:
             return None
-        (codes, rows), self.last = self.last, None
-        total = (self.centroids(codes) - rows).square().sum()
-        return self.penalty_weight * total / max(rows.numel(), 1)  # no id in the batch: 0, with a gradient
+        self.pending = False
+        total = (self.centroids(self.last_codes) - self.last_rows).square().sum()
+        return self.penalty_weight * total / max(self.last_rows.numel(), 1)  # no id in the batch: 0, with a gradient
 
     def refined(self, ids: Tensor, rows: Tensor, iterations: int) -> Tensor:
         """The codebook after k-means on sampled rows (N, d), (P, K, d / P); unused centroids move to outlying rows."""
