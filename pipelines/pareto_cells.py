@@ -1,5 +1,6 @@
 """The cells of a sweep: which overrides make each, which budgets a method refuses, which cells can share a training."""
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,8 @@ from pipelines.pareto_config import ParetoConfig, Trial
 from recsys.core.errors import ConfigError
 from recsys.core.manifest import Manifest
 from recsys.evaluate.pareto import Cell, Refusal
+
+logger = logging.getLogger(__name__)
 
 OWN_KEYS = ("name", "seed", "embedding", "runs", "pareto")
 """Overrides of the sweep's own command line that its cells do not take over: they set these themselves."""
@@ -127,9 +130,12 @@ def plan_budget(
     embedding = run.config.embedding
     try:
         plan = embedding.plan(run.config.model.features(columns))
+        serving = embedding.serving_plan(plan)
     except ConfigError as error:
         return Refusal(method=method, ratio=ratio, floor_bytes=_floor(str(error)), message=str(error))
-    serving = embedding.serving_plan(plan)
+    except Exception as error:  # a bug in one method, which the page tells; the other methods go on
+        logger.exception("%s at %g× cannot be planned", method, ratio)
+        return Refusal(method=method, ratio=ratio, floor_bytes=None, message=f"{type(error).__name__}: {error}")
     elsewhere = [key for key in config.overrides.get(method, {}) if key.partition(".")[0] != "embedding"]
     alone = elsewhere or embedding.callbacks(plan) or embedding.files()
     return PlannedBudget(

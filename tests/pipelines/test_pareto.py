@@ -14,6 +14,7 @@ import pytest
 from pipelines import pareto
 from pipelines.pareto_cells import PlannedBudget, base_overrides, compose_run, plan_budget, without_repeats
 from pipelines.pareto_config import ParetoConfig
+from pipelines.pareto_worker import Worker
 from recsys.core.errors import ConfigError
 from recsys.core.manifest import Manifest
 from recsys.evaluate.pareto import Refusal
@@ -30,7 +31,6 @@ SWEEP = (
     "pareto.ratios=[1,8]",
     "pareto.seeds=[1,2]",
     "pareto.learning_rates=[0.02,0.1]",
-    "~pareto.overrides.unified_2",
     "+pareto.overrides.broken={embedding:hash,train.optimizer.dense_learning_rate:1e30}",
 )
 POINTS = {("full", 1.0), ("int8", 1.0), ("hash", 1.0), ("hash", 8.0)}
@@ -229,3 +229,9 @@ def test_budgets_are_planned_before_training(small_runs: Path) -> None:
     assert isinstance(above, Refusal) and above.floor_bytes is not None and "Raise the budget" in above.message
     with pytest.raises(ConfigError, match=r"Could not find 'embedding/nosuch'"):
         planned("nosuch", 1)
+
+
+@pytest.mark.slow
+def test_a_cell_whose_process_dies_is_a_failure(tmp_path: Path) -> None:
+    """Its log cannot be opened, so that it ends before it can say anything, as one that is killed."""
+    assert "the process ended with status 1" in Worker().do(["name=x"], ["train"], tmp_path)
