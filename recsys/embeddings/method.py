@@ -48,7 +48,7 @@ def num_ids(feature: FeatureSpec) -> int:
     """
     if feature.num_embeddings is None:
         raise ConfigError(
-            f"feature {feature.name!r} has no vocabulary (encoding: hash), and this method needs to know all its ids. "
+            f"column {feature.source!r} has no vocabulary (encoding: hash), and this method needs to know all its ids. "
             "Use embedding=hash or embedding=unified, or give the feature a vocabulary."
         )
     return feature.num_embeddings

@@ -114,39 +114,39 @@ def measure(logits: Mapping[RowType, Tensor], expected: Expected, metrics: Metri
         ParityError: an exported logit is NaN or infinite.
     """
     frozen, labels = expected.logits, expected.labels
-    auc, log_loss = metrics.auc(labels, frozen), metrics.log_loss(labels, frozen)
-    models = []
-    for row_type, exported in logits.items():
-        if not bool(torch.isfinite(exported).all()):
-            raise ParityError(
-                f"{row_type.value} model: some logits are NaN or infinite where the frozen model's are finite. "
-                "Look for a division or logarithm in the head that float32 serving rows do not survive."
-            )
-        difference = (exported.double() - frozen.double()).abs()
-        models.append(
-            RowTypeParity(
-                row_type=row_type,
-                max_abs_logit_difference=difference.max().item(),
-                mean_abs_logit_difference=difference.mean().item(),
-                max_logit_error=(difference / frozen.double().abs().clamp(min=1)).max().item(),
-                auc=metrics.auc(labels, exported),
-                auc_delta=_delta(metrics.auc(labels, exported), auc),
-                log_loss=metrics.log_loss(labels, exported),
-                log_loss_delta=_delta(metrics.log_loss(labels, exported), log_loss),
-            )
-        )
     return Parity(
         num_rows=labels.numel(),
         trained_auc=metrics.auc(labels, expected.trained_logits),
         trained_log_loss=metrics.log_loss(labels, expected.trained_logits),
-        frozen_auc=auc,
-        frozen_log_loss=log_loss,
-        models=tuple(models),
+        frozen_auc=metrics.auc(labels, frozen),
+        frozen_log_loss=metrics.log_loss(labels, frozen),
+        models=tuple(_compare(row_type, exported, expected, metrics) for row_type, exported in logits.items()),
     )
 
 
-def _delta(exported: float | None, trained: float | None) -> float | None:
-    return None if exported is None or trained is None else exported - trained
+def _compare(row_type: RowType, exported: Tensor, expected: Expected, metrics: Metrics) -> RowTypeParity:
+    if not bool(torch.isfinite(exported).all()):
+        raise ParityError(
+            f"{row_type.value} model: some logits are NaN or infinite where the frozen model's are finite. "
+            "Look for a division or logarithm in the head that float32 serving rows do not survive."
+        )
+    frozen, labels = expected.logits, expected.labels
+    difference = (exported.double() - frozen.double()).abs()
+    auc, log_loss = metrics.auc(labels, exported), metrics.log_loss(labels, exported)
+    return RowTypeParity(
+        row_type=row_type,
+        max_abs_logit_difference=difference.max().item(),
+        mean_abs_logit_difference=difference.mean().item(),
+        max_logit_error=(difference / frozen.double().abs().clamp(min=1)).max().item(),
+        auc=auc,
+        auc_delta=_delta(auc, metrics.auc(labels, frozen)),
+        log_loss=log_loss,
+        log_loss_delta=_delta(log_loss, metrics.log_loss(labels, frozen)),
+    )
+
+
+def _delta(exported: float | None, frozen: float | None) -> float | None:
+    return None if exported is None or frozen is None else exported - frozen
 
 
 def require(parity: Parity, config: ExportConfig) -> None:
