@@ -175,6 +175,7 @@ class _Sweeping:
             self.failures.append(Failure(cell=job.cell, message=message, log=str(folders.log)))
             self._write()
         elif todo:
+            folders.forget_resumption()
             note_done(folders, wanted, self._data)
         return not message
 

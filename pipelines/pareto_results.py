@@ -1,6 +1,7 @@
 """What finished cells left in their folders, and how fast their exported files answer."""
 
 import json
+import shutil
 import statistics
 import time
 from dataclasses import dataclass, replace
@@ -38,6 +39,11 @@ class CellFolders:
     def log(self) -> Path:
         """File of all that the cell printed."""
         return self.runs / self.job.name / "log.txt"
+
+    def forget_resumption(self) -> None:
+        """Delete the checkpoint that only an interrupted training needs: a sweep has hundreds of finished ones."""
+        for path in (self.runs / self.job.name / "train" / "checkpoints").glob("last*"):
+            shutil.rmtree(path)
 
     def metrics(self, stage: str) -> dict[str, Any]:
         """`metrics.json` of a stage."""
