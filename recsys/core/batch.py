@@ -11,11 +11,29 @@ from torchrec.streamable import Pipelineable
 
 @dataclass
 class Batch(Pipelineable):
-    """B rows: `dense` float32 (B, num_dense), `sparse` ids by source column, `labels` float32 (B,)."""
+    """B rows: `dense` float32 (B, num_dense), `sparse` ids by source column, `labels` float32 (L,).
+
+    The last B - L rows are padding: a sharded look-up needs equally many rows on every rank, and the rows of a global
+    batch may not divide by the ranks. They have no ids, and no logit of theirs counts.
+    """
 
     dense: torch.Tensor
     sparse: KeyedJaggedTensor
     labels: torch.Tensor
+
+    def padded(self, num_rows: int) -> "Batch":
+        """This batch with `num_rows` rows, of which those beyond its own are padding; itself if it has as many."""
+        missing = num_rows - self.dense.shape[0]
+        if missing <= 0:
+            return self
+        keys = self.sparse.keys()
+        lengths = self.sparse.lengths().view(len(keys), -1)
+        sparse = KeyedJaggedTensor(
+            keys=keys,
+            values=self.sparse.values(),
+            lengths=torch.nn.functional.pad(lengths, (0, missing)).reshape(-1),
+        )
+        return Batch(torch.nn.functional.pad(self.dense, (0, 0, 0, missing)), sparse, self.labels)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """A copy on `device`."""

@@ -112,8 +112,9 @@ class ParquetLoader:
 
     def _batches(self, epoch: int, start_batch: int) -> Iterator[Batch]:
         names = [feature.name for feature in self._manifest.schema.categorical]
-        for shares in self._shares(epoch, start_batch):
-            batch = Columns.concat(shares).to_batch(names)
+        for number, shares in enumerate(self._shares(epoch, start_batch), start=start_batch):
+            largest_share = -(-self.rows_of(number) // self._world_size)
+            batch = Columns.concat(shares).to_batch(names).padded(largest_share)
             yield batch.pin_memory() if self._options.pin_memory else batch
 
     def _shares(self, epoch: int, start_batch: int) -> Iterator[list[Columns]]:

@@ -67,7 +67,7 @@ def score(session: Scorer, source: BatchSource, description: str) -> tuple[Tenso
     with ProgressBar(description, total=source.num_rows, enabled=session.is_main) as bar:
         for batch in source.epoch(0):
             batch = batch.to(session.device)
-            logits = session.model(batch.dense, batch.sparse).float().cpu()
+            logits = session.model(batch.dense, batch.sparse).float().cpu()[: batch.labels.numel()]
             parts += list(_gathered(logits, batch.labels.cpu(), session))
             bar.advance(logits.numel() * session.world_size)
     session.model.train()

@@ -32,7 +32,7 @@ class ClickTask:
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
         """Sum of binary cross entropies, in nats."""
-        logits: Tensor = model(batch.dense, batch.sparse).float()
+        logits: Tensor = model(batch.dense, batch.sparse).float()[: batch.labels.numel()]
         return nn.functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
 
     def evaluate(self, session: Session, source: BatchSource) -> dict[str, float]:

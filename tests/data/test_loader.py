@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys.core.batch import Batch
 from recsys.core.errors import ConfigError, DataError
@@ -59,9 +60,13 @@ def encoded(tmp_path: Path) -> Path:
 
 def rows_of(batch: Batch) -> list[int]:
     """Rows of a batch, after checking that all its columns tell the same."""
-    rows = batch.dense[:, 0].long()
-    sparse = batch.sparse.to_dict()
-    assert batch.sparse.keys() == ["a", "tags", "b"] and batch.sparse.stride() == len(rows)
+    rows = batch.dense[: batch.labels.numel(), 0].long()
+    assert batch.sparse.keys() == ["a", "tags", "b"] and batch.sparse.stride() == len(batch.dense)
+    lengths = batch.sparse.lengths().view(3, -1)
+    assert not lengths[:, len(rows) :].any() and not batch.dense[len(rows) :].any(), "padding holds nothing"
+    sparse = KeyedJaggedTensor(
+        keys=batch.sparse.keys(), values=batch.sparse.values(), lengths=lengths[:, : len(rows)].reshape(-1)
+    ).to_dict()
     assert (
         sparse["a"].values().tolist() == (rows + 1).tolist() and sparse["b"].values().tolist() == (999 - rows).tolist()
     )
@@ -138,6 +143,8 @@ def test_no_share_is_too_short_for_a_model(encoded: Path, shuffle: bool, num_row
         assert sorted(row for parts in shares for part in parts for row in part) == list(range(num_rows))
         assert totals == [loaders[0].rows_of(batch) for batch in range(loaders[0].num_batches)]
         assert all(total == chosen.batch_size for total in totals[:-1])
+        for batches in zip(*(loader.epoch(0) for loader in loaders), strict=True):
+            assert len({len(batch.dense) for batch in batches}) == 1, "a sharded look-up needs equal shares"
         shortest = min(len(part) for parts in shares for part in parts)
         assert shortest >= min(2 if shuffle else 1, num_rows // world_size)
 

@@ -32,7 +32,7 @@ from recsys.train.session import process_group, shard
 from recsys.train.tables import initialize_tables
 from recsys.train.trainer import Trainer
 
-BATCH, ROWS, NUM_DENSE = 16, 100, 3  # the last batch is short, and odd for two ranks
+BATCH, ROWS, NUM_DENSE = 16, 101, 3  # the last batch is short, and odd: two ranks have unequal shares
 FEATURES = [
     FeatureSpec(name="user", embedding_dim=6, num_embeddings=40, max_length=1),
     FeatureSpec(name="item", embedding_dim=6, num_embeddings=30),
@@ -68,9 +68,11 @@ class Rows:
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(epoch))
         for number in range(start_batch, self.num_batches):
-            yield self._batch(
-                torch.tensor_split(order[number * BATCH : (number + 1) * BATCH], self._world_size)[self._rank]
-            )
+            yield self._share(order[number * BATCH : (number + 1) * BATCH])
+
+    def _share(self, rows: torch.Tensor) -> Batch:
+        shares = torch.tensor_split(rows, self._world_size)
+        return self._batch(shares[self._rank]).padded(max(len(share) for share in shares))
 
     def _batch(self, rows: torch.Tensor) -> Batch:
         tags = [self._tags[row] for row in rows.tolist()]
@@ -88,8 +90,7 @@ class Ordered(Rows):
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         for number in range(start_batch, self.num_batches):
-            whole = torch.arange(number * BATCH, min((number + 1) * BATCH, ROWS))
-            yield self._batch(torch.tensor_split(whole, self._world_size)[self._rank])
+            yield self._share(torch.arange(number * BATCH, min((number + 1) * BATCH, ROWS)))
 
 
 class Losses(Callback):
