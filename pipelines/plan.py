@@ -75,7 +75,8 @@ def work(run: Run) -> None:
     show(survey)
     if survey.refusal and not survey.features:
         raise ConfigError(f"embedding: {survey.refusal}")
-    print(f"plan: {folder / 'plan.json'} (train it with embedding=plan embedding.path=…), all of this: survey.json")
+    also = f" and embedding={survey.chosen}" if survey.refusal else ""
+    print(f"{folder}: plan.json, survey.json. To train it: `python -m pipelines.run` with the same arguments{also}.")
 
 
 def make(config: RunConfig, embedding: dict[str, Any], manifest: Manifest) -> tuple[Survey, TablePlan | None]:

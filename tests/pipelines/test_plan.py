@@ -84,6 +84,13 @@ def test_method_below_its_floor_is_told_after_the_survey(tmp_path: Path, capsys:
     assert not list(tmp_path.rglob("plan.json"))
 
 
+def test_full_has_no_choice_so_auto_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, survey = planned(tmp_path, "budget_mib=0.002")
+    assert survey.chosen == "auto" and "needs" in survey.refusal
+    assert sum(feature.serving_bytes for feature in survey.features) <= survey.budget_bytes
+    assert "full does not fit, so auto plans" in capsys.readouterr().out
+
+
 def test_what_replicates_tables_holds_them_on_every_rank(tmp_path: Path) -> None:
     adam = ("train.optimizer.table=adam", "plan.num_ranks=2")
     _, survey = planned(tmp_path, "embedding=hash", "embedding.compression_ratio=3", *adam)
