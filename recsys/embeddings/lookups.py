@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor
 
+from recsys.core.errors import DataError
 from recsys.core.modules import Combiner, Remap
 from recsys.core.plan import FeaturePlan
 from recsys.core.specs import TableSpec
@@ -38,7 +39,17 @@ class Lookups(nn.Module):
         return [lookup_key(e.feature.name, t) for e in self.entries for t, name in enumerate(e.tables) if name == table]
 
     def inputs(self, by_source: dict[str, JaggedTensor]) -> list[JaggedTensor]:
-        """Ids of each feature."""
+        """Ids of each feature.
+
+        Raises:
+            DataError: the batch lacks a column.
+        """
+        for entry in self.entries:
+            if entry.feature.source not in by_source:
+                raise DataError(
+                    f"the batch has columns {sorted(by_source)}, but not {entry.feature.source!r}, which feature "
+                    f"{entry.feature.name!r} reads. Give it, with lengths of 0 where rows have no ids."
+                )
         return [by_source[entry.feature.source] for entry in self.entries]
 
     def physical(self, inputs: list[JaggedTensor]) -> KeyedJaggedTensor:

@@ -67,40 +67,29 @@ class ByteTable(nn.Module):
         )
 
 
-class NibbleTable(nn.Module):
-    """Rows of four bits a value with a float16 scale and bias each."""
+class PackedTable(nn.Module):
+    """Rows of four or two bits a value with a float16 scale and bias each."""
 
     weight: Tensor
 
-    def __init__(self, weight: Tensor, embedding_dim: int) -> None:
+    def __init__(self, weight: Tensor, embedding_dim: int, bits: int) -> None:
         super().__init__()
-        self.embedding_dim = embedding_dim  # an odd width leaves half a byte unused
+        self.bits = bits
+        self.embedding_dim = embedding_dim  # the last byte of a row may hold fewer values than it could
         self.register_buffer("weight", weight)
 
     def forward(self, rows: Tensor, offsets: Tensor) -> Tensor:
         """Sum the dequantized rows of each bag: (N,), (bags + 1,) -> float32 (bags, D); an empty bag gives 0."""
-        pooled: Tensor = torch.ops.quantized.embedding_bag_4bit_rowwise_offsets(
-            self.weight, rows, offsets, False, 0, False, None, None, True
-        )
-        return pooled[:, : self.embedding_dim]
-
-
-class CrumbTable(nn.Module):
-    """Rows of two bits a value with a float16 scale and bias each."""
-
-    weight: Tensor
-
-    def __init__(self, weight: Tensor, embedding_dim: int) -> None:
-        super().__init__()
-        self.embedding_dim = embedding_dim
-        self.register_buffer("weight", weight)
-
-    def forward(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Sum the dequantized rows of each bag: (N,), (bags + 1,) -> float32 (bags, D); an empty bag gives 0."""
-        pooled: Tensor = torch.ops.quantized.embedding_bag_2bit_rowwise_offsets(
-            self.weight, rows, offsets, False, 0, False, None, None, True
-        )
-        return pooled[:, : self.embedding_dim]
+        if self.bits == 4:
+            pooled = torch.ops.quantized.embedding_bag_4bit_rowwise_offsets(
+                self.weight, rows, offsets, False, 0, False, None, None, True
+            )
+        else:
+            pooled = torch.ops.quantized.embedding_bag_2bit_rowwise_offsets(
+                self.weight, rows, offsets, False, 0, False, None, None, True
+            )
+        values: Tensor = pooled[:, : self.embedding_dim]
+        return values
 
 
 class Pool(nn.Module):
@@ -232,8 +221,6 @@ class ServingModel(nn.Module):
 def _table_module(weight: Tensor, spec: TableSpec) -> nn.Module:
     if spec.row_type is RowType.INT8:
         return ByteTable(weight)
-    if spec.row_type is RowType.INT4:
-        return NibbleTable(weight, spec.embedding_dim)
-    if spec.row_type is RowType.INT2:
-        return CrumbTable(weight, spec.embedding_dim)
+    if spec.row_type in (RowType.INT4, RowType.INT2):
+        return PackedTable(weight, spec.embedding_dim, spec.row_type.bits)
     return HalfTable(weight) if spec.row_type is RowType.FLOAT16 else FloatTable(weight)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from recsys.core.errors import ConfigError
+from recsys.core.errors import ConfigError, DataError
 from recsys.core.jsonable import build_config
 from recsys.core.modules import Combiner
 from recsys.core.parts import EmbeddingParts
@@ -18,6 +18,7 @@ from recsys.embeddings.collection import PlannedEmbeddingBagCollection, PlannedE
 from recsys.embeddings.frozen import build_frozen
 from recsys.embeddings.method import MethodConfig
 from recsys.export.narrow import check_table, narrow
+from recsys.export.script import script_model
 from recsys.export.serving import ServingEmbeddings
 from tests.contract.methods import (
     FEATURES,
@@ -213,6 +214,16 @@ def test_keys_without_vocabulary_are_embedded_or_refused_in_words(method: str) -
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_batch_without_ids_embeds_to_zeros(method: str) -> None:
+    collection = collection_of(method)
+    out = collection(reference.jagged({name: [[], [], []] for name in batch()})).values()
+    assert out.shape[0] == 3 and not out.any()
+    out.sum().backward()
+    with pytest.raises(DataError, match="not 'user', which feature 'user' reads"):
+        collection(reference.jagged({name: bags for name, bags in batch().items() if name != "user"}))
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_vocabulary_of_one_id(method: str) -> None:
     feature = FeatureSpec(name="one", embedding_dim=8, num_embeddings=1, max_length=1)
     collection = PlannedEmbeddingBagCollection(load(method).plan([feature])).eval()
@@ -241,7 +252,7 @@ def test_freezing_gives_what_was_planned(method: str) -> None:
 def serve(parts: EmbeddingParts, bags: reference.Bags) -> torch.Tensor:
     """What the scripted embeddings of an exported model make of the bags."""
     sources = list(bags)
-    scripted = torch.jit.script(ServingEmbeddings(parts, sources).eval())
+    scripted = script_model(ServingEmbeddings(parts, sources))  # refuses operators that stock libtorch lacks
     ids = [torch.tensor([key for bag in bags[name] for key in bag], dtype=torch.int64) for name in sources]
     offsets = [torch.tensor([0, *(len(bag) for bag in bags[name])]).cumsum(0) for name in sources]
     with torch.no_grad():

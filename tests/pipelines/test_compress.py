@@ -1,0 +1,66 @@
+"""A trained run compressed without training again: the same weights, another way to serve them, and what it costs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines import compress
+from pipelines.config import Run
+from recsys.core.errors import ConfigError, StageError
+from recsys.export.manifest import BundleManifest
+from tests.pipelines.world import SMALL, do, make_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one trained run of full tables, `small`."""
+    folder = tmp_path_factory.mktemp("runs")
+    for stage in ("ingest", "train"):
+        do(stage, folder, *SMALL, "embedding=full")
+    return folder
+
+
+def compressed(runs: Path, *overrides: str) -> Run:
+    return make_run(runs, "from=small", *overrides)
+
+
+def test_options_of_data_and_model_are_those_of_the_trained_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command names neither data set nor model, and evaluates the trained run too, which had only been trained."""
+    run = compressed(runs, "embedding=int8", "name=narrow", "export.num_parity_rows=300", "export.num_golden_rows=50")
+    compress.work(run)
+    manifest = BundleManifest.read(runs / "narrow" / "export")
+    assert {table.row_type.value for table in manifest.models["float32"].plan.tables} == {"int8"}
+    assert not (runs / "narrow" / "train").exists()
+    figures = [
+        json.loads((runs / name / "evaluate" / "metrics.json").read_text())["auc"] for name in ("small", "narrow")
+    ]
+    assert figures[0] == pytest.approx(figures[1], abs=5e-3) and figures[0] != figures[1]
+    printed = capsys.readouterr().out
+    assert (
+        f"{figures[0]:.5f}" in printed
+        and f"{figures[1]:.5f}" in printed
+        and f"{figures[1] - figures[0]:+.5f}" in printed
+    )
+
+
+def test_a_second_call_changes_nothing(runs: Path) -> None:
+    options = ("embedding=int4", "name=again", "export.num_parity_rows=300", "export.num_golden_rows=50")
+    compress.work(compressed(runs, *options))
+    model = runs / "again" / "export" / "model.pt"
+    before = model.stat().st_mtime_ns
+    compress.work(compressed(runs, *options))
+    assert model.stat().st_mtime_ns == before
+
+
+def test_a_method_with_tables_of_its_own_is_refused(runs: Path) -> None:
+    with pytest.raises(ConfigError, match=r"from=small: HashConfig trains tables of its own .* pipelines.run"):
+        compress.work(compressed(runs, "embedding=hash", "embedding.compression_ratio=3", "name=no"))
+    assert not (runs / "no").exists()
+
+
+def test_without_a_trained_run_it_says_how_to_name_one(runs: Path) -> None:
+    with pytest.raises(ConfigError, match="from= is missing"):
+        compress.work(make_run(runs, "embedding=int8"))
+    with pytest.raises(StageError, match="nowhere"):
+        compress.work(make_run(runs, "from=nowhere", "embedding=int8"))
