@@ -219,7 +219,7 @@ def test_a_batch_without_ids_embeds_to_zeros(method: str) -> None:
     out = collection(reference.jagged({name: [[], [], []] for name in batch()})).values()
     assert out.shape[0] == 3 and not out.any()
     out.sum().backward()
-    with pytest.raises(DataError, match="not 'user', which feature 'user' reads"):
+    with pytest.raises(DataError, match="not 'user', which feature 'user"):
         collection(reference.jagged({name: bags for name, bags in batch().items() if name != "user"}))
 
 
