@@ -32,7 +32,7 @@ METHODS = Path(CONFIG_FOLDER) / "embedding"
 AUTO = "auto"
 """The method that plans where the one asked for has no choice."""
 
-CHOSEN_IDS, SURVEYED_IDS = 2**22, 2**18
+CHOSEN_IDS, SURVEYED_IDS = 2**22, 2**16
 """Ids of a feature that are enumerated to count collisions: under the plan chosen, and under every method."""
 
 
