@@ -41,7 +41,7 @@ def work(run: Run) -> None:
                 return
             plan = plan_tables(run.config, Manifest.read(data))
             frozen = run.config.embedding.serving_plan(plan)
-            scorer = _sharded(run, trained, device) if frozen == plan else _replica(run, trained, device)
+            scorer = _sharded(run, trained, device) if frozen == plan else _replica(run, device)
             logits, _ = score(scorer, loaders(run, data)(SPLIT, False), "test")
             if scorer.is_main:
                 _report(run, frozen, logits, folder)
@@ -58,11 +58,9 @@ def _sharded(run: Run, trained: Path, device: torch.device) -> Session:
     return session
 
 
-def _replica(run: Run, trained: Path, device: torch.device) -> Replica:
-    """What is served of the trained model, whole on every rank: its tables are compressed, and freezing needs them."""
-    manifest = Manifest.read(run.stage("ingest"))
-    loaded = load_trained(run.config, manifest, trained / "checkpoints" / "best")
-    return Replica(loaded.frozen_model.to(device), device)
+def _replica(run: Run, device: torch.device) -> Replica:
+    """What is served of the trained model, whole on every rank."""
+    return Replica(load_trained(run).frozen_model.to(device), device)
 
 
 def check_columns(schema: Schema, config: EvaluateConfig) -> None:

@@ -35,7 +35,7 @@ def work(run: Run) -> None:
         if folder is None:
             return
         manifest = Manifest.read(data)
-        loaded = load_trained(run.config, manifest, trained / "checkpoints" / "best")
+        loaded = load_trained(run)
         raw, golden = _golden(run, loaded, data)
         lineage = {
             "run": run.config.name,

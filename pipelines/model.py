@@ -1,19 +1,23 @@
 """Joins what rooms may not: manifest -> features -> plan -> collection -> model, trained or frozen."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
-from pipelines.config import RunConfig
+from pipelines.config import Run, RunConfig
+from pipelines.stage import StageKey, fingerprint, stage
 from recsys.core.manifest import Manifest
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
-from recsys.embeddings.frozen import build_frozen, parts_of
+from recsys.embeddings.frozen import build_frozen, load_parts, parts_of, save_parts
 from recsys.models.ctr import CtrModel
 from recsys.train import checkpoint
 from recsys.train.tables import table_of
+
+CHECKPOINTS = "checkpoints"
+PARTS_NAME = "parts.pt"
 
 
 @dataclass(frozen=True)
@@ -65,18 +69,14 @@ class Trained:
     frozen: EmbeddingParts
 
 
-def load_trained(config: RunConfig, manifest: Manifest, best: Path) -> Trained:
+def load_trained(run: Run) -> Trained:
     """Load the best checkpoint of a run and freeze its embeddings.
-
-    Args:
-        config: of the run; its embedding freezes what the checkpoint's plan has trained.
-        manifest: of the data set.
-        best: folder of the checkpoint.
 
     Raises:
         CheckpointError: the checkpoint was trained with another plan than the configuration's.
     """
-    built = build_model(config, manifest, on_meta=False)
+    best = run.stage("train") / CHECKPOINTS / "best"
+    built = build_model(run.config, Manifest.read(run.stage("ingest")), on_meta=False)
     checkpoint.read_state(best, built.plan)
     state = checkpoint.read_tensors(best, "model.")
     built.model.load_state_dict(state)
@@ -84,8 +84,23 @@ def load_trained(config: RunConfig, manifest: Manifest, best: Path) -> Trained:
     tables = {key: table for key in state if (table := table_of(key, built.plan)) is not None}
     weights = {table.name: state[key][:, : table.embedding_dim].contiguous() for key, table in tables.items()}
     parts = parts_of(built.embeddings, weights)
-    frozen = config.embedding.freeze(parts)
-    assert frozen.plan == config.embedding.serving_plan(built.plan), "the method froze something it had not planned"
+    frozen = _frozen(run, parts)
     if frozen is parts:
         return Trained(built.model, built.model, frozen)
     return Trained(built.model, CtrModel(build_frozen(frozen), built.model.head).eval(), frozen)
+
+
+def _frozen(run: Run, parts: EmbeddingParts) -> EmbeddingParts:
+    """The parts as they are served: made once for all stages that need them, because clustering may take minutes."""
+    plan = run.config.embedding.serving_plan(parts.plan)
+    if plan == parts.plan:
+        return parts
+    inputs = {"train": fingerprint(run.stage("train"))}
+    key = StageKey(stage="freeze", config=run.part("embedding"), inputs=inputs, resolved=run.values, shared=True)
+    with stage(run.stage("freeze"), key, overwrite=run.config.overwrite) as folder:
+        if folder is not None and (not dist.is_initialized() or dist.get_rank() == 0):
+            frozen = run.config.embedding.freeze(parts)
+            assert frozen.plan == plan, "the method froze something it had not planned"
+            (folder / "plan.json").write_text(plan.to_json())
+            save_parts(frozen, folder / PARTS_NAME)
+    return load_parts(plan, run.stage("freeze") / PARTS_NAME)

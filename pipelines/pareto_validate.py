@@ -6,7 +6,6 @@ from pipelines.config import Run
 from pipelines.model import load_trained
 from pipelines.stage import StageKey, check_made_with, fingerprint, stage
 from pipelines.train import loaders
-from recsys.core.manifest import Manifest
 from recsys.metrics import auc, log_loss
 from recsys.train.score import Replica, score
 from recsys.train.session import process_group
@@ -21,7 +20,7 @@ def work(run: Run) -> None:
         key = StageKey(stage="validate", config=run.part("embedding"), inputs=inputs, resolved=run.values)
         with stage(run.stage("validate"), key, overwrite=run.config.overwrite) as folder:
             if folder is not None:
-                loaded = load_trained(run.config, Manifest.read(data), trained / "checkpoints" / "best")
+                loaded = load_trained(run)
                 scorer = Replica(loaded.frozen_model.to(device), device)
                 logits, labels = score(scorer, loaders(run, data)("validation", False), "validation")
                 figures = {

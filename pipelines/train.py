@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from pipelines.config import Run
 from pipelines.entry import launched_by_torchrun, relaunch, stage_main
-from pipelines.model import PlannedModel, build_model
+from pipelines.model import CHECKPOINTS, PlannedModel, build_model
 from pipelines.stage import StageKey, fingerprint, stage
 from pipelines.tensorboard import TensorBoardCallback
 from recsys.core.manifest import Manifest
@@ -29,7 +29,6 @@ from recsys.train.trainer import Progress, Trainer
 logger = logging.getLogger(__name__)
 
 TRAIN_KEYS = ("model", "embedding", "train", "seed")
-CHECKPOINTS = "checkpoints"
 WHOLE_CHECKPOINT = f"{CHECKPOINTS}/last*/{STATE_NAME}"
 
 

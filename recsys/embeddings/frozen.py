@@ -1,9 +1,13 @@
 """Between a collection and its parts: what a method freezes, and the collection that computes what was frozen."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
+from recsys.core.modules import Combiner, Remap
 from recsys.core.parts import EmbeddingParts
+from recsys.core.plan import TablePlan
 from recsys.core.row_storage import unpack_tables
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection, parts_in
 
@@ -35,3 +39,24 @@ def build_frozen(parts: EmbeddingParts) -> PlannedEmbeddingBagCollection:
         remap.load_state_dict(parts.remaps[name].state_dict())
         combiner.load_state_dict(parts.combiners[name].state_dict())
     return collection.eval()
+
+
+def save_parts(parts: EmbeddingParts, path: Path) -> None:
+    """Write the values of parts; their plan is kept by the caller."""
+    modules = {"remaps": parts.remaps, "combiners": parts.combiners}
+    states = {kind: {name: module.state_dict() for name, module in of.items()} for kind, of in modules.items()}
+    torch.save({"tables": dict(parts.tables), **states}, path)
+
+
+def load_parts(plan: TablePlan, path: Path) -> EmbeddingParts:
+    """Read what `save_parts` wrote for this plan."""
+    stored = torch.load(path, weights_only=True)
+    remaps: dict[str, Remap] = {}
+    combiners: dict[str, Combiner] = {}
+    for entry in plan.features:
+        name, remap, combiner = entry.feature.name, entry.remap.build(), entry.combiner.build()
+        assert isinstance(remap, Remap) and isinstance(combiner, Combiner)
+        remap.load_state_dict(stored["remaps"][name])
+        combiner.load_state_dict(stored["combiners"][name])
+        remaps[name], combiners[name] = remap, combiner
+    return EmbeddingParts(plan=plan, tables=stored["tables"], remaps=remaps, combiners=combiners)
