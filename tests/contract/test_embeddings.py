@@ -15,7 +15,7 @@ from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan, component_bytes
 from recsys.core.specs import FeatureSpec, Pooling, RowType
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection, PlannedEmbeddingCollection, parts_in
-from recsys.embeddings.frozen import build_frozen
+from recsys.embeddings.frozen import build_frozen, parts_of
 from recsys.embeddings.method import MethodConfig
 from recsys.export.narrow import check_table, narrow
 from recsys.export.script import script_model
@@ -278,3 +278,22 @@ def test_methods_that_freeze_nothing_serve_what_they_trained(method: str) -> Non
     with torch.no_grad():
         want = collection_of(method)(reference.jagged(batch())).values()
         torch.testing.assert_close(build_frozen(parts)(reference.jagged(batch())).values(), want, rtol=0, atol=0)
+
+
+LARGER = (
+    FeatureSpec(name="user", embedding_dim=16, num_embeddings=6000, max_length=1, octave_counts=(99,) * 13),
+    FeatureSpec(name="item", embedding_dim=16, num_embeddings=3000, max_length=1, octave_counts=(99,) * 12),
+)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_exported_bytes_are_those_of_the_plan(method: str) -> None:
+    """Within 2 %, and what `ModelFile` states for code and headers; salts and positions are in it."""
+    config = load(method)
+    plan = planned(replace(config, compression_ratio=2), LARGER)[0] or config.plan(LARGER)
+    collection = PlannedEmbeddingBagCollection(plan)
+    tables = {name: table.detach() for name, table in reference.dense_tables(plan, collection).items()}
+    served = config.freeze(parts_of(collection, tables))
+    size = len(script_model(ServingEmbeddings(served, [f.name for f in LARGER])).save_to_buffer())
+    constant = 1024 * (40 + len(served.plan.tables) + len(served.plan.features))
+    assert served.plan.num_bytes * 0.98 <= size <= served.plan.num_bytes * 1.02 + constant
