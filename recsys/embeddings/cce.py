@@ -7,12 +7,17 @@ is drawn anew, and B_i the mean of what the centroids leave of the ids in its ro
 
 Differences from the authors' program, which has errors: h_i is drawn once a clustering, not inside its loop over
 batches; rows of B that no id reaches become zero, not NaN; the optimizer forgets both tables.
+
+Measured on the Criteo sample at 10x (DCNv2, dense rate 2e-4, one seed, validation AUC of the best epoch): .7585 without
+clustering, .7578 with one an epoch. Most of its ids come once or twice, and what is clustered of them is noise. Equal
+rows for all features gave .758 where rows in proportion to the vocabulary gave .736.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from recsys.core.callback import Callback, TrainingSession
@@ -25,13 +30,17 @@ from recsys.embeddings.collection import parts_in
 from recsys.embeddings.method import MethodConfig, fit, full_table, num_ids
 from recsys.ops import bits
 from recsys.ops.hashing import hash_rows, mix64, salt_for
-from recsys.ops.kmeans import kmeans, nearest_centroids
+from recsys.ops.kmeans import kmeans, nearest_centroids, refine, weighted_means
 
-SCALE = 4096
-"""Steps in which rows per id are chosen."""
+POINTS_PER_CENTROID = 50
+"""Ids that k-means sees for each centroid (the authors: 200, at four times the cost); all ids get a pointer."""
 
-POINTS_PER_CENTROID = 200
-"""Ids that k-means sees for each centroid, as the authors sample; all ids get a pointer."""
+SEEDED = 64
+"""Rows up to which k-means++ chooses where to start. It takes a step a row, each over all points: with 1024 rows five
+times as long as starting at random points, for an inertia 2 % lower."""
+
+ITERATIONS = 15
+"""Of k-means where it starts at random points."""
 
 BLOCK_IDS = 1 << 18
 """Ids whose pointers are made at once."""
@@ -92,7 +101,7 @@ class PairSums(Combiner):
 class Clustering(Callback):
     """Clusters the ids of every feature after each of the first epochs.
 
-    All ranks read the same rows and compute the same clusters.
+    Rank 0 computes the clusters and tells them: ranks that add in another order would not find the same ones.
     """
 
     def __init__(self, plan: TablePlan, config: "CCEConfig") -> None:
@@ -112,23 +121,24 @@ class Clustering(Callback):
             self._cluster(session, entry, remap)
 
     def _cluster(self, session: TrainingSession, entry: FeaturePlan, remap: ClusteredRemap) -> None:
-        pointed, hashed = entry.tables[0], entry.tables[-1]
         count, rows = remap.num_chunks, torch.arange(remap.num_chunks * remap.num_rows)
-        old = [session.read_rows(name, rows).cpu().unflatten(0, (count, -1)) for name in (pointed, hashed)]
-        generator = torch.Generator().manual_seed(salt_for(entry.feature.name, self._done, self._config.seed))
+        names = (entry.tables[0], entry.tables[-1])
+        tables = [session.read_rows(name, rows).cpu().contiguous().unflatten(0, (count, -1)) for name in names]
         salts = mix64(remap.salts.cpu() + self._done)
-        places = [part % remap.num_rows for part in _places(remap)]
-        new = [torch.zeros_like(table) for table in old]
-        pointers = torch.empty(count, remap.num_ids, dtype=torch.int64)
-        for chunk in range(count):
-            vectors = old[0][chunk][places[0][chunk]] + old[1][chunk][places[1][chunk]]
-            new[0][chunk], pointers[chunk] = _centroids(vectors, remap.num_rows, generator)
-            buckets = hash_rows(torch.arange(remap.num_ids), salts[chunk : chunk + 1], remap.num_rows)[0]
-            left = vectors - new[0][chunk][pointers[chunk]]
-            sums = torch.zeros_like(new[1][chunk]).index_add(0, buckets, left)
-            new[1][chunk] = sums / torch.bincount(buckets, minlength=remap.num_rows).clamp(min=1).unsqueeze(1)
-        session.write_rows(pointed, rows, new[0].flatten(0, 1))
-        session.write_rows(hashed, rows, new[1].flatten(0, 1))
+        pointers = torch.zeros(count, remap.num_ids, dtype=torch.int64)
+        if session.is_main:
+            places = [part % remap.num_rows for part in _places(remap)]
+            generator = torch.Generator().manual_seed(salt_for(entry.feature.name, self._done, self._config.seed))
+            for chunk in range(count):
+                vectors = tables[0][chunk][places[0][chunk]] + tables[1][chunk][places[1][chunk]]
+                tables[0][chunk], pointers[chunk] = _centroids(vectors, remap.num_rows, generator)
+                buckets = hash_rows(torch.arange(remap.num_ids), salts[chunk : chunk + 1], remap.num_rows)[0]
+                tables[1][chunk] = _means(vectors - tables[0][chunk][pointers[chunk]], buckets, remap.num_rows)
+        if session.world_size > 1:
+            for value in (*tables, pointers):
+                dist.broadcast(value, src=0)
+        for name, table in zip(names, tables, strict=True):
+            session.write_rows(name, rows, table.flatten(0, 1))
         remap.fill(pointers)
         remap.salts.copy_(salts)
 
@@ -155,16 +165,27 @@ def _centroids(vectors: Tensor, num_rows: int, generator: torch.Generator) -> tu
     """(centroids (R, d / c), nearest of every vector (n,)), from a sample of the vectors."""
     chosen = torch.randperm(len(vectors), generator=generator)[: POINTS_PER_CENTROID * num_rows]
     sample = vectors[chosen]
-    found = kmeans(sample, num_rows, weights=torch.ones(len(sample)), generator=generator)
+    weights = torch.ones(len(sample))
+    if num_rows <= SEEDED:
+        found = kmeans(sample, num_rows, weights=weights, generator=generator)
+    else:
+        found = refine(sample, sample[:num_rows], weights=weights, iterations=ITERATIONS)
     return found, nearest_centroids(vectors, found)[0]
+
+
+def _means(vectors: Tensor, buckets: Tensor, num_rows: int) -> Tensor:
+    """Mean of the vectors of each bucket, zeros where there is none."""
+    zeros = torch.zeros(num_rows, vectors.shape[1])
+    return weighted_means(vectors, buckets, torch.ones(len(vectors)), fallback=zeros)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CCEConfig(MethodConfig):
     """Two tables a feature and c pointers an id, of as many bits as tell a chunk's rows apart.
 
-    Rows are in proportion to the vocabulary. The floor is the pointers': c bits an id. A feature that would not shrink
-    keeps its full table. Memory of a clustering: the vectors of one feature's chunk, float32, on every rank.
+    All features get the same number of rows, as the authors cap their tables, so that small vocabularies, which would
+    not shrink, keep full tables. The floor is the pointers': c bits an id. Memory of a clustering, on rank 0: the
+    pointers of one feature as int64, four times, and the vectors of one chunk.
     """
 
     num_chunks: int = 4  # a width that it does not divide is cut into the most chunks below it that do
@@ -180,12 +201,13 @@ class CCEConfig(MethodConfig):
             )
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
-        """Plan the most rows per id that fit."""
+        """Plan the most rows that fit."""
 
-        def make(step: int) -> TablePlan:
-            return TablePlan.merge([self._plan_one(f, max(1, num_ids(f) * step // SCALE)) for f in features])
+        def make(num_rows: int) -> TablePlan:
+            return TablePlan.merge([self._plan_one(feature, num_rows) for feature in features])
 
-        return fit(make, 0, SCALE // 2, budget_bytes)
+        # From half the ids on, two tables are no smaller than the full one.
+        return fit(make, 1, max(1, *(num_ids(feature) // 2 for feature in features)), budget_bytes)
 
     def _plan_one(self, feature: FeatureSpec, num_rows: int) -> TablePlan:
         chunks = max(c for c in range(1, self.num_chunks + 1) if feature.embedding_dim % c == 0)

@@ -109,7 +109,7 @@ class OwnOrShared(Combiner):
 class Promotion(Callback):
     """Scores ids by the norms of their gradients, and gives private rows to those of the highest scores.
 
-    Every rank holds the same sketch: each step they exchange ids and importance, 16 bytes a look-up. The sketch (76
+    Every rank holds the same sketch: each step they exchange ids and importance, 16 bytes a look-up. The sketch (84
     bytes a private row) is memory of training alone, and no part of the bytes that are served.
     """
 

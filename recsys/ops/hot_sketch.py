@@ -29,7 +29,7 @@ class HotSketch:
     id with share g of its stream's importance is kept with probability above 1 - (1 - g) / ((SLOTS - 1) g w), where w
     is the number of buckets (the paper's theorem). Slots whose ids hold places are not given to others.
 
-    76 bytes a place: four slots of an id, a score and a mark, and the place's slot.
+    84 bytes a place: four slots of an id, a score and a mark; the place's slot and stream.
     """
 
     def __init__(self, capacities: list[int]) -> None:
@@ -60,10 +60,11 @@ class HotSketch:
             importance: int64, shape (N,), 0 or more; look-ups of importance 0 do nothing.
         """
         buckets = self._buckets(streams, ids)
-        slots = buckets.unsqueeze(1) * SLOTS + torch.arange(SLOTS, device=ids.device)
-        same = (self.ids[slots] == ids.unsqueeze(1)) & (self.scores[slots] >= 0)
-        known = same.any(1)
-        self.scores.index_add_(0, slots[same], importance[known])
+        # Whole buckets are gathered: several times as fast as slot by slot.
+        same = self.ids.view(-1, SLOTS)[buckets] == ids.unsqueeze(1)
+        same &= self.scores.view(-1, SLOTS)[buckets] >= 0
+        known, place = same.max(1)
+        self.scores.index_add_(0, (buckets * SLOTS + place)[known], importance[known])
         new = ~known & (importance > 0)
         buckets, ids, importance = _sums(buckets[new], ids[new], importance[new])
         order, ranks = _ranked(buckets, -importance)
@@ -77,11 +78,11 @@ class HotSketch:
 
     def _insert(self, buckets: Tensor, ids: Tensor, importance: Tensor) -> None:
         """Let in one id a bucket."""
-        slots = buckets.unsqueeze(1) * SLOTS + torch.arange(SLOTS, device=ids.device)
         full = torch.iinfo(torch.int64).max
-        least, place = self.scores[slots].masked_fill(self.held[slots], full).min(1)
+        scores = self.scores.view(-1, SLOTS)[buckets].masked_fill_(self.held.view(-1, SLOTS)[buckets], full)
+        least, place = scores.min(1)
         free = least < full
-        chosen = slots.gather(1, place.unsqueeze(1)).squeeze(1)[free]
+        chosen = (buckets * SLOTS + place)[free]
         self.ids[chosen] = ids[free]
         self.scores[chosen] = least[free].clamp(min=0) + importance[free]
 

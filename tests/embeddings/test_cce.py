@@ -1,0 +1,225 @@
+"""Pointers, rows and bytes by hand; what a clustering keeps, what the optimizer forgets, and restarts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from recsys.core.errors import ConfigError
+from recsys.core.plan import TablePlan
+from recsys.core.specs import FeatureSpec, Init
+from recsys.embeddings.cce import CCEConfig, ClusteredRemap, Clustering, PairSums
+from recsys.embeddings.collection import PlannedEmbeddingBagCollection, parts_in
+from recsys.models.ctr import CtrModel
+from recsys.models.dcnv2 import DCNv2Config
+from recsys.train.config import DeviceConfig, OptimizerConfig, TrainConfig
+from recsys.train.session import Session, process_group, shard
+from recsys.train.tables import initialize_tables, local_parts
+from recsys.train.trainer import Trainer
+from tests.embeddings.met_or_refused import check_budgets
+from tests.ops import splitmix64
+from tests.train.worker import BATCH, NUM_DENSE, Rows
+
+FEATURES = [
+    FeatureSpec(name="user", embedding_dim=8, num_embeddings=40, max_length=1),
+    FeatureSpec(name="item", embedding_dim=8, num_embeddings=30, max_length=1),
+    FeatureSpec(name="tags", embedding_dim=8, num_embeddings=20),
+]
+CONFIG = CCEConfig(num_chunks=2, init=Init(scale=1.0))
+
+
+def test_pointers_and_rows_by_hand() -> None:
+    """Three bits each, ids one after the other: 4 1, 0 2, 3 2 is 4 + 1 * 2**3 + 2 * 2**9 + 3 * 2**12 + 2 * 2**15."""
+    remap = ClusteredRemap(num_ids=3, num_rows=5, salts=[11, 12, 13, 14])
+    remap.fill(torch.tensor([[4, 0, 3], [1, 2, 2]]))
+    assert remap.pointers.tolist() == [0x0C, 0x34, 0x01, 0, 0, 0]
+    rows = remap(torch.tensor([2, 0, 1]))
+    assert rows[:2].tolist() == [[3, 4, 0], [5 + 2, 5 + 1, 5 + 2]]
+    assert rows[2].tolist() == [splitmix64.row(key, 13, 5) for key in (2, 0, 1)]
+    assert rows[3].tolist() == [5 + splitmix64.row(key, 14, 5) for key in (2, 0, 1)]
+    assert remap.rows_needed() == [5, 10, 5, 10]
+
+
+def test_pointers_start_as_hashes() -> None:
+    remap = ClusteredRemap(num_ids=50, num_rows=7, salts=[11, 12, 13, 14])
+    rows = remap(torch.arange(50))
+    assert rows[0].tolist() == [splitmix64.row(key, 11, 7) for key in range(50)]
+    assert rows[1].tolist() == [7 + splitmix64.row(key, 12, 7) for key in range(50)]
+
+
+def test_sums_by_hand() -> None:
+    rows = [torch.tensor([[value]]) for value in (1.0, 2.0, 10.0, 20.0)]
+    assert PairSums()(torch.zeros(1), rows).tolist() == [[11.0, 22.0]]
+
+
+def test_bytes_by_hand() -> None:
+    """10 rows of 2 columns in 4 chunks of 2 tables; 4 pointers of 4 bits an id, 3 bytes more; 4 salts."""
+    feature = FeatureSpec(name="a", embedding_dim=8, num_embeddings=1000)
+    needed = 2 * 4 * 10 * 2 * 4 + (1000 * 4 * 4 // 8 + 3) + 4 * 8
+    plan = CCEConfig(budget_mib=(needed + 63.5) / 2**20).plan([feature])
+    assert plan.num_bytes == needed == 2675
+    assert plan.features[0].remap.params["num_rows"] == 10
+    assert CCEConfig(budget_mib=(needed + 64) / 2**20).plan([feature]).num_bytes == needed + 64
+
+
+def test_floor_is_the_pointers() -> None:
+    feature = FeatureSpec(name="a", embedding_dim=8, num_embeddings=1000)
+    floor = 2 * 4 * 1 * 2 * 4 + (1000 * 4 // 8 + 3) + 4 * 8
+    with pytest.raises(ConfigError, match=f"needs {floor:,} bytes"):
+        CCEConfig(compression_ratio=100).plan([feature])
+
+
+def test_small_vocabularies_stay_full_and_the_others_have_equal_rows() -> None:
+    sizes = {"a": 20_000, "b": 5000, "c": 12, "d": 1}
+    features = [FeatureSpec(name=name, embedding_dim=16, num_embeddings=size) for name, size in sizes.items()]
+    plan = CCEConfig(compression_ratio=8).plan(features)
+    assert [table.name for table in plan.tables if not table.name.startswith(("table_a", "table_b"))] == [
+        "table_c",
+        "table_d",
+    ]
+    rows = {entry.remap.params["num_rows"] for entry in plan.features[:2]}
+    assert len(rows) == 1 and rows.pop() > 100
+
+
+def test_budgets_are_kept_or_refused() -> None:
+    check_budgets(lambda ratio: CCEConfig(compression_ratio=ratio))
+
+
+@pytest.mark.parametrize(("width", "chunks"), [(16, 4), (10, 2), (9, 3), (7, 1), (1, 1), (4, 4), (2, 2)])
+def test_a_width_is_cut_into_equal_chunks(width: int, chunks: int) -> None:
+    plan = CCEConfig(compression_ratio=3).plan([FeatureSpec(name="a", embedding_dim=width, num_embeddings=50_000)])
+    assert len(plan.features[0].tables) == 2 * chunks
+    assert {table.embedding_dim for table in plan.tables} == {width // chunks}
+
+
+def test_refusals() -> None:
+    with pytest.raises(ConfigError, match="num_chunks=0, num_clusterings=3: the first must be 1 or more"):
+        CCEConfig(num_chunks=0)
+    with pytest.raises(ConfigError, match="num_clusterings=-1"):
+        CCEConfig(num_clusterings=-1)
+    with pytest.raises(ConfigError, match="has no vocabulary"):
+        CCEConfig().plan([FeatureSpec(name="a", embedding_dim=8, num_embeddings=None)])
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    plan = plan_of(CONFIG)
+    with process_group(DeviceConfig()) as device:
+        torch.manual_seed(3)
+        head = DCNv2Config(embedding_dim=8, num_cross_layers=1, hidden_units=[8], batch_norm=False, dropout=0.0).build(
+            FEATURES, NUM_DENSE
+        )
+        model = CtrModel(PlannedEmbeddingBagCollection(plan, torch.device("meta")), head)
+        found = shard(model, OptimizerConfig(table_learning_rate=0.05), DeviceConfig(), device)
+        initialize_tables(found.model.state_dict(), plan, seed=5)
+        yield found
+
+
+def plan_of(config: CCEConfig) -> TablePlan:
+    """Six rows a chunk, and nine for the 20 tags, so that some are without ids."""
+    return TablePlan.merge([config._plan_one(feature, 9 if feature.name == "tags" else 6) for feature in FEATURES])
+
+
+def remap_of(session: Session, name: str) -> ClusteredRemap:
+    remap = parts_in(session.model)[name][0]
+    assert isinstance(remap, ClusteredRemap)
+    return remap
+
+
+def tables_of(session: Session, name: str) -> tuple[Tensor, Tensor]:
+    """(pointed, hashed), each (chunks, rows, width)."""
+    remap = remap_of(session, name)
+    rows = torch.arange(2 * remap.num_rows)
+    pointed, hashed = (
+        session.read_rows(f"table_{name}_{kind}", rows).unflatten(0, (2, -1)) for kind in ("pointed", "hashed")
+    )
+    return pointed, hashed
+
+
+def vectors_of(session: Session, name: str) -> tuple[Tensor, Tensor]:
+    """(what the pointers give, the whole), of every id and chunk: (chunks, n, width)."""
+    remap = remap_of(session, name)
+    pointed, hashed = (table.flatten(0, 1) for table in tables_of(session, name))
+    rows = remap(torch.arange(remap.num_ids))
+    return pointed[rows[:2]], pointed[rows[:2]] + hashed[rows[2:]]
+
+
+def test_clustering_loses_what_k_means_loses(session: Session) -> None:
+    _, before = vectors_of(session, "user")
+    Clustering(plan_of(CONFIG), CONFIG).on_epoch_end(session, {})
+    centroids, after = vectors_of(session, "user")
+    for chunk in range(2):
+        inertia = (before[chunk] - centroids[chunk]).square().sum().item()
+        best = KMeans(6, n_init=20, random_state=0).fit(before[chunk].numpy()).inertia_
+        assert best * 0.999 <= inertia <= best * 1.25, "one run may fall into a worse optimum than the best of 20"
+        assert (before[chunk] - after[chunk]).square().sum().item() < inertia, "means of what is left take some away"
+        spread = (before[chunk] - before[chunk].mean(0)).square().sum().item()
+        assert inertia < spread / 2
+
+
+def test_as_many_vectors_as_rows_are_kept(session: Session) -> None:
+    zeros = torch.zeros(2 * 6, 4)
+    session.write_rows("table_user_hashed", torch.arange(12), zeros)
+    _, before = vectors_of(session, "user")
+    assert all(len(chunk.unique(dim=0)) == 6 for chunk in before)
+    Clustering(plan_of(CONFIG), CONFIG).on_epoch_end(session, {})
+    _, after = vectors_of(session, "user")
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
+    torch.testing.assert_close(tables_of(session, "user")[1].flatten(0, 1), zeros, rtol=0, atol=1e-5)
+
+
+def test_hashes_are_drawn_anew_and_rows_without_ids_are_zero(session: Session) -> None:
+    remap = remap_of(session, "tags")
+    salts = remap.salts.clone()
+    Clustering(plan_of(CONFIG), CONFIG).on_epoch_end(session, {})
+    assert not (remap.salts == salts).any()
+    used = remap(torch.arange(20))[2:] - torch.tensor([[0], [9]])
+    _, hashed = tables_of(session, "tags")
+    assert hashed.isfinite().all()
+    empty = [[row not in used[chunk] for row in range(9)] for chunk in range(2)]
+    assert any(map(any, empty))
+    assert not hashed[torch.tensor(empty)].any()
+
+
+def train(session: Session, steps: int, callback: Clustering) -> None:
+    trainer = Trainer(session, plan_of(CONFIG), TrainConfig(batch_size=BATCH), Path(), [callback])
+    for number, batch in enumerate(Rows(0, 1).epoch(0)):
+        if number < steps:
+            trainer._step(batch, batch.labels.numel())
+
+
+def test_the_optimizer_forgets_what_was_clustered(session: Session) -> None:
+    callback = Clustering(plan_of(CONFIG), CONFIG)
+    train(session, 3, callback)
+    assert all(sums.any() for sums in sums_of(session).values())
+    callback.on_epoch_end(session, {})
+    assert not any(sums.any() for sums in sums_of(session).values())
+
+
+def sums_of(session: Session) -> dict[str, Tensor]:
+    """Adagrad's sums of squares, by table."""
+    return {
+        f"{name}.{key}": local_parts(value)[0][0]
+        for name, states in session.optimizer.state_dict()["state"].items()
+        if "table_" in name
+        for key, value in states.items()
+        if local_parts(value)[0][0].dim()
+    }
+
+
+def test_only_so_many_clusterings_and_a_restart_counts_on(session: Session) -> None:
+    config = CCEConfig(num_chunks=2, num_clusterings=2)
+    callback = Clustering(plan_of(config), config)
+    seen = [remap_of(session, "item").salts.clone()]
+    for _ in range(2):
+        callback.on_epoch_end(session, {})
+        seen.append(remap_of(session, "item").salts.clone())
+        again = Clustering(plan_of(config), config)
+        again.load_state_dict(callback.state_dict())
+        callback = again
+    callback.on_epoch_end(session, {})
+    assert torch.equal(remap_of(session, "item").salts, seen[2])
+    assert not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
