@@ -61,10 +61,13 @@ class Callback:
     def on_step_start(self, session: TrainingSession, step: int, batch: Batch) -> None:
         """Before the forward pass of step `step`, which counts from 1; `batch` is this rank's share, on its device."""
 
-    def penalty(self, session: TrainingSession) -> torch.Tensor | None:
+    def penalty(self, session: TrainingSession, rows: int) -> torch.Tensor | None:
         """What the step's loss gets beside the mean over rows: a scalar with gradient, after the forward pass.
 
-        Ranks average gradients, so a penalty is this rank's estimate of one that is the same for all.
+        Args:
+            session: of this rank.
+            rows: of the global batch. The penalties of all ranks are added up, as their shares of the loss are, so a
+                mean over rows is this rank's sum divided by `rows`.
         """
         return None
 

@@ -28,7 +28,7 @@ class TrainsCodebook(Protocol):
     num_centroids: int
 
     def take_penalty(self) -> Tensor | None:
-        """What the last forward pass in training adds to the loss, once."""
+        """Sum over the ids of the last forward pass in training of what each adds to the loss, once."""
 
     def refined(self, ids: Tensor, rows: Tensor, iterations: int) -> Tensor:
         """The codebook after k-means on sampled rows."""
@@ -53,10 +53,10 @@ class TrainCodebooks(Callback):
         combiners = {name: found[name][1] for name in self._tables}
         self._combiners = {name: part for name, part in combiners.items() if isinstance(part, TrainsCodebook)}
 
-    def penalty(self, session: TrainingSession) -> Tensor | None:
-        """Sum over the codebooks."""
+    def penalty(self, session: TrainingSession, rows: int) -> Tensor | None:
+        """Sum over the codebooks and the ids of this rank, for each row of the global batch."""
         terms = [term for combiner in self._combiners.values() if (term := combiner.take_penalty()) is not None]
-        return torch.stack(terms).sum() if terms else None
+        return torch.stack(terms).sum() / rows if terms else None
 
     def on_step_start(self, session: TrainingSession, step: int, batch: Batch) -> None:
         """Refresh where it is time."""

@@ -73,12 +73,13 @@ class NearestCentroids(Combiner):
         return torch.embedding(self.codebook.flatten(0, 1), codes + first).flatten(1)
 
     def take_penalty(self) -> Tensor | None:
-        """Weighted mean |centroid - row|^2 of the last forward pass, once; its gradient goes to the codebook."""
+        """Weighted |centroid - row|^2 / d, summed over the last forward pass, once; only the codebook has its gradient."""
         if not self.pending:
             return None
         self.pending = False
-        total = (self.centroids(self.last_codes) - self.last_rows).square().sum()
-        return self.penalty_weight * total / max(self.last_rows.numel(), 1)  # no id in the batch: 0, with a gradient
+        errors = (self.centroids(self.last_codes) - self.last_rows).square().mean(1)
+        # Zeros are what a row without an id looks up; no id in the batch gives 0, with a gradient.
+        return self.penalty_weight * (errors * self.last_rows.any(1)).sum()
 
     def refined(self, ids: Tensor, rows: Tensor, iterations: int) -> Tensor:
         """The codebook after k-means on sampled rows (N, d), (P, K, d / P); unused centroids move to outlying rows."""

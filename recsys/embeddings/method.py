@@ -143,7 +143,7 @@ class MethodConfig(ABC):
             needed = self.serving_plan(plan).num_bytes
             if needed > share and len(groups) > 1:
                 others = self._plan_groups(groups[:number] + groups[number + 1 :], budget - needed)
-                return [*others, plan]
+                return [*others[:number], plan, *others[number:]]
             left, waiting = left - needed, waiting - full_bytes(group)
             plans.append(plan)
         return plans

@@ -128,8 +128,8 @@ class Trainer:
         with torch.autocast(session.device.type, dtype=torch.bfloat16, enabled=bfloat16):
             loss = self.task.loss_sum(session.model, batch) / rows
         # Ranks average gradients, so each scales its share of the mean loss up: unequal shares stay exact.
-        penalties = [term for callback in self.callbacks if (term := callback.penalty(session)) is not None]
-        torch.stack([loss * session.world_size, *penalties]).sum().backward()
+        penalties = [term for callback in self.callbacks if (term := callback.penalty(session, rows)) is not None]
+        (torch.stack([loss, *penalties]).sum() * session.world_size).backward()
         self._shape_gradients()
         session.optimizer.step()
         progress.step, progress.batch = progress.step + 1, progress.batch + 1

@@ -92,10 +92,10 @@ BYTES: list[tuple[MethodConfig, Sequence[FeatureSpec], int]] = [
     # a third is 1013 bytes: width 6 gets 1013 * 2640 // 3040 = 879 = 36 rows, of which user 1 + 34 * 100 // 110 = 31
     # and tags 1 + 34 * 10 // 110 = 4; width 1 gets 1013 * 400 // 3040 = 133 = 33 rows
     (HashConfig(compression_ratio=3), FEATURES, (31 + 4) * 24 + 33 * 4),
-    # 30 rows: 3 remainders take 34 + 3, 4 take 25 + 4
-    (QuotientRemainderConfig(budget_mib=720 / 2**20), FEATURES[:1], (25 + 4) * 24),
-    # 21 rows: 7 remainders take 15 + 7, 8 take 13 + 8
-    (QuotientRemainderConfig(budget_mib=504 / 2**20), FEATURES[:1], (13 + 8) * 24),
+    # 30 rows: as many remainders as go, so that frequent ids differ in them: 26 take 4 + 26, 27 would take 4 + 27
+    (QuotientRemainderConfig(budget_mib=720 / 2**20), FEATURES[:1], (4 + 26) * 24),
+    # 21 rows: 13 remainders take 8 + 13, 14 would take 8 + 14
+    (QuotientRemainderConfig(budget_mib=504 / 2**20), FEATURES[:1], (8 + 13) * 24),
     # width 6 in rows of 3: 2640 // 12 = 220; width 1 cannot be split: 400 // 4 = 100
     (UnifiedConfig(num_lookups=2), FEATURES, 220 * 12 + 100 * 4),
     # tags has 10 ids, at most full_below; user gets (1320 - 240) // 24 = 45 rows

@@ -243,12 +243,12 @@ def test_penalties_of_all_codebooks_add_up_and_centroids_follow_rows() -> None:
     (callback,) = CONFIGS[0].callbacks(parts.plan)
     session = cast(TrainingSession, OneRank(model=collection))
     callback.on_train_start(session)
-    assert callback.penalty(session) is None
+    assert callback.penalty(session, 1) is None
     optimizer = torch.optim.Adam([p for n, p in collection.named_parameters() if n.endswith("codebook")], lr=0.02)
     penalties = []
     for _ in range(60):
         collection(reference.jagged(bags()))
-        penalty = callback.penalty(session)
+        penalty = callback.penalty(session, 1)
         assert penalty is not None
         optimizer.zero_grad()
         penalty.backward()
