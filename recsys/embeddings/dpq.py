@@ -73,7 +73,7 @@ class NearestCentroids(Combiner):
         return torch.embedding(self.codebook.flatten(0, 1), codes + first).flatten(1)
 
     def take_penalty(self) -> Tensor | None:
-        """Weighted |centroid - row|^2 / d, summed over the last forward pass, once; only the codebook has its gradient."""
+        """Weighted |centroid - row|^2 / d, summed over the last forward pass, once; a loss of the codebook alone."""
         if not self.pending:
             return None
         self.pending = False
