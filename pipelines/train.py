@@ -21,6 +21,7 @@ from recsys.core.manifest import Manifest
 from recsys.core.plan import TablePlan
 from recsys.data.fingerprint import file_fingerprint
 from recsys.data.loader import LoaderOptions, ParquetLoader
+from recsys.embeddings.planned import write_plan
 from recsys.train.checkpoint import STATE_NAME
 from recsys.train.session import Session, process_group, shard
 from recsys.train.tables import initialize_tables
@@ -81,7 +82,7 @@ def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: 
         logger.info("embedding plan:\n%s", built.plan)
         if serving != built.plan:
             logger.info("served as:\n%s", serving)
-        (folder / "plan.json").write_text(built.plan.to_json())
+        write_plan(folder, built.plan, run.values["embedding"])
     initialize_tables(session.model.state_dict(), built.plan, seed=run.config.seed)
     callbacks = [TensorBoardCallback(folder / "tensorboard"), *run.config.embedding.callbacks(built.plan)]
     trainer = Trainer(session, built.plan, run.config.train, folder / CHECKPOINTS, callbacks)

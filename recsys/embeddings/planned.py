@@ -1,19 +1,44 @@
 """`plan`: tables as a file lists them, which an earlier run or a search of dimensions has written."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from recsys.core.callback import Callback
 from recsys.core.errors import ConfigError, DataError
+from recsys.core.jsonable import build_config
+from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
 from recsys.core.specs import FeatureSpec
 from recsys.embeddings.method import MethodConfig
 from recsys.embeddings.mixed import refuse_unused
 
+METHOD_NAME = "method.json"
+"""Beside a plan: the method that made it, whose callbacks and freezing belong to its tables."""
+
+
+def write_plan(folder: Path, plan: TablePlan, method: Mapping[str, Any]) -> None:
+    """Write a plan as `embedding=plan` reads it.
+
+    Args:
+        folder: of the two files.
+        plan: goes into `plan.json`.
+        method: plain values of the configuration that made it, for `method.json`.
+    """
+    (folder / "plan.json").write_text(plan.to_json())
+    (folder / METHOD_NAME).write_text(json.dumps(method, indent=1))
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanFileConfig(MethodConfig):
-    """The plan of a JSON file, for the same features; their widths are the file's. A budget only checks."""
+    """The plan of a JSON file, for the same features; their widths are the file's. A budget only checks.
+
+    Where `method.json` lies beside it, its method acts while training and freezes, as in the run that wrote both. A plan
+    alone is of tables that are served as they are trained.
+    """
 
     path: str
 
@@ -22,8 +47,35 @@ class PlanFileConfig(MethodConfig):
         refuse_unused(self, "the tables are planned already. Change the plan's file, or choose another method.")
 
     def files(self) -> list[Path]:
-        """The plan's file: a run is of what it held, not of where it lay."""
-        return [Path(self.path)]
+        """The plan's file and the one beside it: a run is of what they held, not of where they lay."""
+        return [path for path in (Path(self.path), self._method_path) if path.is_file()] or [Path(self.path)]
+
+    @property
+    def _method_path(self) -> Path:
+        return Path(self.path).with_name(METHOD_NAME)
+
+    @cached_property
+    def _method(self) -> MethodConfig | None:
+        """The method that made the plan, if it is known."""
+        if not self._method_path.is_file():
+            return None
+        try:
+            values = json.loads(self._method_path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"{self._method_path}: not valid JSON ({error}). Plan or train again.") from error
+        return build_config(MethodConfig, values, key=str(self._method_path))  # type: ignore[type-abstract]
+
+    def callbacks(self, plan: TablePlan) -> list[Callback]:
+        """Those of the method that made the plan."""
+        return self._method.callbacks(plan) if self._method is not None else []
+
+    def serving_plan(self, plan: TablePlan) -> TablePlan:
+        """That of the method that made the plan."""
+        return self._method.serving_plan(plan) if self._method is not None else plan
+
+    def freeze(self, parts: EmbeddingParts) -> EmbeddingParts:
+        """As the method that made the plan."""
+        return self._method.freeze(parts) if self._method is not None else parts
 
     def plan(self, features: Sequence[FeatureSpec]) -> TablePlan:
         """Read the plan and put it in the order of `features`.

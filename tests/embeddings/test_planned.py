@@ -10,14 +10,15 @@ import torch
 from recsys.core.component import Component
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.plan import FeaturePlan, TablePlan
-from recsys.core.specs import FeatureSpec, Init, Pooling, TableSpec
+from recsys.core.specs import FeatureSpec, Init, Pooling, RowType, TableSpec
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection, PlannedEmbeddingCollection
 from recsys.embeddings.combiners import Concat, Only, Product
 from recsys.embeddings.full import FullConfig
 from recsys.embeddings.hash import HashConfig, HashRemap
 from recsys.embeddings.method import Identity
-from recsys.embeddings.planned import PlanFileConfig
+from recsys.embeddings.planned import PlanFileConfig, write_plan
 from recsys.embeddings.quotient_remainder import QuotientRemainderConfig, QuotientRemainderRemap
+from recsys.embeddings.row_type import RowTypeConfig
 from recsys.embeddings.unified import UnifiedConfig
 
 FEATURES = [
@@ -130,3 +131,20 @@ def test_fitting_parts_pass_on_the_meta_device(method: FullConfig | HashConfig |
         PlannedEmbeddingBagCollection(plan)
     with pytest.raises(ConfigError, match="num_embeddings=39"), torch.device("meta"):
         PlannedEmbeddingBagCollection(MISFITS["rows of a hash"][0]())
+
+
+def test_the_method_that_made_a_plan_acts_and_freezes(tmp_path: Path) -> None:
+    """A plan of rows that are served narrow would else be served wide, and one of codebooks never be trained."""
+    values = {"_target_": "recsys.embeddings.row_type.RowTypeConfig", "row_type": "int8"}
+    made = RowTypeConfig(row_type=RowType.INT8)
+    write_plan(tmp_path, made.plan(FEATURES), values)
+    config = PlanFileConfig(path=str(tmp_path / "plan.json"))
+    plan = config.plan(FEATURES)
+    assert config.serving_plan(plan) == made.serving_plan(plan) != plan
+    assert [path.name for path in config.files()] == ["plan.json", "method.json"]
+    assert {type(c) for c in config.callbacks(plan)} == {type(c) for c in made.callbacks(plan)}
+    (tmp_path / "method.json").write_text("{")
+    with pytest.raises(DataError, match=r"method\.json: not valid JSON"):
+        PlanFileConfig(path=str(tmp_path / "plan.json")).serving_plan(plan)
+    (tmp_path / "method.json").unlink()
+    assert PlanFileConfig(path=str(tmp_path / "plan.json")).serving_plan(plan) == plan
