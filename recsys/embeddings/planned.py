@@ -36,8 +36,8 @@ def write_plan(folder: Path, plan: TablePlan, method: Mapping[str, Any]) -> None
 class PlanFileConfig(MethodConfig):
     """The plan of a JSON file, for the same features; their widths are the file's. A budget only checks.
 
-    Where `method.json` lies beside it, its method acts while training and freezes, as in the run that wrote both. A plan
-    alone is of tables that are served as they are trained.
+    Where `method.json` lies beside it, its method acts while training and freezes, as in the run that wrote both.
+    A plan alone is of tables that are served as they are trained.
     """
 
     path: str
