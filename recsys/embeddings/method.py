@@ -20,6 +20,9 @@ from recsys.embeddings.combiners import Only
 
 FLOAT_BYTES = 4
 
+WITHOUT_VOCABULARY = ("adapt_emb", "auto", "cafe", "ce", "dhe", "double_hash", "hash", "robe", "unified")
+"""Methods that embed hashed keys of any number."""
+
 
 class Identity(Remap):
     """A row of its own for every id."""
@@ -49,7 +52,7 @@ def num_ids(feature: FeatureSpec) -> int:
     if feature.num_embeddings is None:
         raise ConfigError(
             f"column {feature.source!r} has no vocabulary (encoding: hash), and this method needs to know all its ids. "
-            "Use embedding=hash or embedding=unified, or give the feature a vocabulary."
+            f"Set embedding to one of {', '.join(WITHOUT_VOCABULARY)}, or give the feature a vocabulary."
         )
     return feature.num_embeddings
 
@@ -87,8 +90,9 @@ class MethodConfig(ABC):
     """Base of all embedding methods.
 
     The budget (`budget_mib`, or `compression_ratio` = uncompressed bytes / bytes) is what serving all embeddings may
-    take, everything counted: tables, codes, pointers, projections, hash networks. Features with at most `full_below`
-    ids keep full tables, under every method alike.
+    take, everything counted: tables, codes, pointers, projections, hash networks. A ratio is at least 1; a budget above
+    uncompressed bytes, which hash networks or unused rows may fill, is one of `budget_mib`. Features with at most
+    `full_below` ids keep full tables, under every method alike.
     """
 
     init: Init = field(default_factory=Init)
@@ -105,6 +109,14 @@ class MethodConfig(ABC):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"{name}={value}: must be above 0 and finite.")
+        if self.compression_ratio is not None and self.compression_ratio < 1:
+            raise ConfigError(
+                f"compression_ratio={self.compression_ratio}: is uncompressed bytes / bytes, so it must be 1 or more; "
+                f"{1 / self.compression_ratio:g} makes tables that many times smaller. For more bytes than uncompressed "
+                "tables take, set budget_mib."
+            )
+        if self.full_below < 0:
+            raise ConfigError(f"full_below={self.full_below}: is a number of ids, 0 or more; 0 keeps no full table.")
 
     @abstractmethod
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:

@@ -16,7 +16,7 @@ from recsys.core.plan import TablePlan, component_bytes
 from recsys.core.specs import FeatureSpec, Pooling, RowType
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection, PlannedEmbeddingCollection, parts_in
 from recsys.embeddings.frozen import build_frozen, parts_of
-from recsys.embeddings.method import MethodConfig
+from recsys.embeddings.method import WITHOUT_VOCABULARY, MethodConfig
 from recsys.export.narrow import check_table, narrow
 from recsys.export.script import script_model
 from recsys.export.serving import ServingEmbeddings
@@ -206,8 +206,9 @@ def test_keys_without_vocabulary_are_embedded_or_refused_in_words(method: str) -
     feature = FeatureSpec(name="ip", embedding_dim=8, num_embeddings=None, octave_counts=(3,) * 10, max_length=1)
     extremes = torch.tensor([2**63 - 1, -(2**63), -1, 0, 2**53 + 1])
     plan, refusal = planned(replace(load(method), compression_ratio=None), [feature])
+    assert (plan is not None) == (method in WITHOUT_VOCABULARY)
     if plan is None:
-        assert "vocabulary" in refusal
+        assert "vocabulary" in refusal and set(WITHOUT_VOCABULARY) <= set(re.split(r"[\s,]+", refusal))
         return
     (entry,) = plan.features
     for name, rows in zip(entry.tables, entry.remap.build()(extremes), strict=True):

@@ -159,12 +159,12 @@ def test_hashed_features_get_rows_for_the_keys_seen() -> None:
     assert HashConfig(full_below=10**9).plan([spec]).tables[0].num_embeddings == 8
 
 
-@pytest.mark.parametrize("ratio", [0.001, 0.5, 0.99, 1.0, 1.01])
-def test_hash_gives_no_vocabulary_more_rows_than_ids(ratio: float) -> None:
-    plan = HashConfig(compression_ratio=ratio).plan(specs(linear=True))
+@pytest.mark.parametrize("share", [1000, 2, 1.01, 1.0, 0.99])
+def test_hash_gives_no_vocabulary_more_rows_than_ids(share: float) -> None:
+    plan = HashConfig(budget_mib=share * uncompressed(specs(linear=True)) / 2**20).plan(specs(linear=True))
     for entry in plan.features:
         assert plan.table(entry.tables[0]).num_embeddings <= (entry.feature.num_embeddings or 0)
-    if ratio < 1:
+    if share > 1:
         assert plan.num_bytes == uncompressed(specs(linear=True))
     one = FeatureSpec(name="a", embedding_dim=4, num_embeddings=1000)
     assert HashConfig(budget_mib=1).plan([one]).tables[0].num_embeddings == 1000
@@ -173,9 +173,9 @@ def test_hash_gives_no_vocabulary_more_rows_than_ids(ratio: float) -> None:
 
 def test_unified_has_no_more_rows_than_there_is_to_look_up() -> None:
     ids = sum(SIZES.values())
-    assert UnifiedConfig(compression_ratio=0.1).plan(specs()).tables[0].num_embeddings == ids
-    assert UnifiedConfig(compression_ratio=0.1, num_lookups=2).plan(specs()).tables[0].num_embeddings == 2 * ids
-    more = UnifiedConfig(compression_ratio=0.1, num_lookups=2, lookups={"a": 1, "b": 5}).plan(specs())
+    assert UnifiedConfig(budget_mib=64).plan(specs()).tables[0].num_embeddings == ids
+    assert UnifiedConfig(budget_mib=64, num_lookups=2).plan(specs()).tables[0].num_embeddings == 2 * ids
+    more = UnifiedConfig(budget_mib=64, num_lookups=2, lookups={"a": 1, "b": 5}).plan(specs())
     assert more.tables[0].num_embeddings == 2 * ids - 10_000 + 3 * 700
     with_hashed = UnifiedConfig(budget_mib=64).plan([*specs(), HASHED])
     assert with_hashed.num_bytes == 64 * 2**20, "keys without a vocabulary may be any number"
@@ -183,8 +183,8 @@ def test_unified_has_no_more_rows_than_there_is_to_look_up() -> None:
 
 HASHED = FeatureSpec(name="ip", embedding_dim=8, num_embeddings=None, octave_counts=(1, 2, 4))
 REFUSED: list[tuple[Callable[[], TablePlan], tuple[str, ...]]] = [
-    (lambda: FullConfig().plan([HASHED]), ("'ip'", "no vocabulary", "embedding=hash", "embedding=unified")),
-    (lambda: QuotientRemainderConfig().plan([HASHED]), ("'ip'", "no vocabulary", "embedding=hash")),
+    (lambda: FullConfig().plan([HASHED]), ("'ip'", "no vocabulary", "Set embedding to one of", "dhe", "unified")),
+    (lambda: QuotientRemainderConfig().plan([HASHED]), ("'ip'", "no vocabulary", "hash")),
     (lambda: UnifiedConfig(alone=["ip"]).plan([HASHED]), ("'ip'", "no vocabulary")),
     (lambda: FullConfig().plan([]), ("no categorical feature", "schema")),
     (lambda: FullConfig(budget_mib=1, compression_ratio=2).plan(specs()), ("both set", "Set one")),
@@ -192,6 +192,8 @@ REFUSED: list[tuple[Callable[[], TablePlan], tuple[str, ...]]] = [
     (lambda: HashConfig(compression_ratio=-2).plan(specs()), ("compression_ratio=-2", "above 0")),
     (lambda: HashConfig(budget_mib=math.inf).plan(specs()), ("budget_mib=inf", "finite")),
     (lambda: HashConfig(compression_ratio=math.inf).plan(specs()), ("compression_ratio=inf", "finite")),
+    (lambda: HashConfig(compression_ratio=0.1).plan(specs()), ("compression_ratio=0.1", "10 makes", "set budget_mib")),
+    (lambda: HashConfig(full_below=-5).plan(specs()), ("full_below=-5", "0 or more")),
     (lambda: UnifiedConfig(num_lookups=3).plan(specs()), ("num_lookups=3", "width 8", "divisor")),
     (lambda: UnifiedConfig(num_lookups=0).plan(specs()), ("'num_lookups'=0", "1 or more")),
     (lambda: UnifiedConfig(lookups={"a": 0}).plan(specs()), ("'a'=0", "1 or more")),
