@@ -22,11 +22,9 @@ from enum import Enum
 from itertools import pairwise
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recsys.core.callback import Callback, TrainingSession
 from recsys.core.component import Component
 from recsys.core.errors import ConfigError
 from recsys.core.modules import Combiner, Remap
@@ -112,7 +110,10 @@ class HashNetwork(Combiner):
 
 
 class Normalise(nn.Module):
-    """Batch normalisation; a single id, or none, goes by the running statistics."""
+    """Batch normalisation; a single id, or none, goes by the running statistics.
+
+    Ranks normalise by their own rows; before validation training gives all of them the mean of their statistics.
+    """
 
     running_mean: Tensor
     running_var: Tensor
@@ -127,21 +128,6 @@ class Normalise(nn.Module):
         """Return normalised values, shape (N, num_features)."""
         by_batch = self.training and values.shape[0] > 1
         return F.batch_norm(values, self.running_mean, self.running_var, self.weight, self.bias, by_batch)
-
-
-class AverageStatistics(Callback):
-    """Ranks normalise by their own rows; what evaluation normalises by is their mean, so that all ranks stay equal."""
-
-    def on_step_end(self, session: TrainingSession, step: int, loss: Tensor) -> None:
-        """Average the running statistics over the ranks."""
-        if session.world_size == 1:
-            return
-        norms = [module for module in session.model.modules() if isinstance(module, Normalise)]
-        buffers = [buffer for norm in norms for buffer in norm.buffers()]
-        mean = torch.cat(buffers)
-        dist.all_reduce(mean)
-        for buffer, part in zip(buffers, mean.split([buffer.numel() for buffer in buffers]), strict=True):
-            buffer.copy_(part / session.world_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,10 +171,6 @@ class DHEConfig(MethodConfig):
     def _feature_bytes(self, feature: FeatureSpec, units: int) -> int:
         network = self._network_bytes(feature, units)
         return network if feature.num_embeddings is None else min(network, full_bytes([feature]))
-
-    def callbacks(self, plan: TablePlan) -> list[Callback]:
-        """Equal running statistics on all ranks, where there are any."""
-        return [AverageStatistics()] if self.batch_norm else []
 
     def _plan_one(self, feature: FeatureSpec, units: int) -> TablePlan:
         if feature.num_embeddings is not None and self._network_bytes(feature, units) >= full_bytes([feature]):

@@ -112,8 +112,8 @@ class MethodConfig(ABC):
         if self.compression_ratio is not None and self.compression_ratio < 1:
             raise ConfigError(
                 f"compression_ratio={self.compression_ratio}: is uncompressed bytes / bytes, so it must be 1 or more; "
-                f"{1 / self.compression_ratio:g} makes tables that many times smaller. For more bytes than uncompressed "
-                "tables take, set budget_mib."
+                f"{1 / self.compression_ratio:g} makes tables that many times smaller. For more bytes than "
+                "uncompressed tables take, set budget_mib."
             )
         if self.full_below < 0:
             raise ConfigError(f"full_below={self.full_below}: is a number of ids, 0 or more; 0 keeps no full table.")

@@ -11,10 +11,10 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from recsys.core.errors import ConfigError
-from recsys.core.plan import TablePlan
 from recsys.core.specs import FeatureSpec, Init
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection, PlannedEmbeddingCollection
-from recsys.embeddings.dhe import Activation, AverageStatistics, DHEConfig, HashNetwork, Normalise
+from recsys.embeddings.dhe import Activation, DHEConfig, HashNetwork, Normalise
+from recsys.train.trainer import _average_statistics
 from tests.embeddings import dense_reference as reference
 from tests.embeddings.met_or_refused import check_budgets, features_of
 from tests.embeddings.reference.dhe import encoding
@@ -170,7 +170,7 @@ def test_batch_statistics_need_two_ids() -> None:
 
 
 def average_on(rank: int, store: str, results: str) -> None:
-    """One rank of two: statistics of its own, then the mean of both."""
+    """One rank of two: statistics of its own, then what training makes of them before validation."""
     dist.init_process_group(
         "gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )
@@ -178,13 +178,13 @@ def average_on(rank: int, store: str, results: str) -> None:
     module(torch.arange(100 * rank, 100 * rank + 50), [])
     before = [buffer.clone() for name, buffer in module.named_buffers() if "running" in name]
     session = SimpleNamespace(world_size=2, model=nn.Sequential(module))
-    AverageStatistics().on_step_end(session, 1, torch.zeros(()))
+    _average_statistics(session)  # type: ignore[arg-type]
     after = [buffer for name, buffer in module.named_buffers() if "running" in name]
     torch.save((before, after), Path(results) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_ranks_end_a_step_with_equal_statistics(tmp_path: Path) -> None:
+def test_two_ranks_validate_with_equal_statistics(tmp_path: Path) -> None:
     mp.spawn(average_on, args=(str(tmp_path / "store"), str(tmp_path)), nprocs=2)
     loaded: list[tuple[list[Tensor], list[Tensor]]] = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     (first, mean), (second, same) = loaded
@@ -192,12 +192,6 @@ def test_two_ranks_end_a_step_with_equal_statistics(tmp_path: Path) -> None:
     for one, other, a, b in zip(first, second, mean, same, strict=True):
         torch.testing.assert_close(a, (one + other) / 2)
         assert torch.equal(a, b) and not torch.equal(one, other)
-
-
-def test_only_batch_normalisation_acts_while_training() -> None:
-    empty = TablePlan(tables=(), features=())
-    assert not DHEConfig().callbacks(empty)
-    assert [type(callback) for callback in DHEConfig(batch_norm=True).callbacks(empty)] == [AverageStatistics]
 
 
 @pytest.mark.parametrize(
