@@ -2,16 +2,18 @@
 
 import difflib
 import functools
+import json
 import logging
 import os
 import sys
+import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,18 +26,47 @@ from torch.distributed import TCPStore
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from pipelines.config import Run, load
+from pipelines.config import Run, RunConfig, load
 from recsys.core.component import load_class
 from recsys.core.errors import ConfigError, RecsysError
-from recsys.core.jsonable import TARGET, has_field
+from recsys.core.jsonable import TARGET, build_config, has_field
 
 CONFIG_FOLDER = str(Path(__file__).resolve().parent.parent / "conf")
 QUIET = ("torchrec", "torch", "fbgemm_gpu", "matplotlib")
+RUN_FILE = "RECSYS_RUN_FILE"
+"""Environment variable of started ranks: path of a JSON file with the values of their run."""
 
 
 def stage_main(work: Callable[[Run], None]) -> Callable[[], None]:
     """Make a command of a stage function."""
     failed: list[str] = []
+    composed = _composed_command(work, failed)
+
+    @functools.wraps(work)
+    def start() -> None:
+        # Hydra then raises what it finds wrong, so that it is told here; what is left is a bug and shows its traceback.
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+        failed.clear()
+        try:
+            if RUN_FILE in os.environ:
+                set_up_logging()
+                work(given_run())
+            else:
+                with_left_out_keys(composed)
+        except (HydraException, OmegaConfBaseException) as error:
+            refuse(told(error, sys.argv[1:]))
+        except RecsysError as error:
+            if not failed:
+                refuse(str(error))
+            refuse(f"{len(failed)} job(s) of the sweep failed, told above: {'; '.join(failed)}. The others are done.")
+        if launched_by_torchrun():
+            leave()
+
+    return start
+
+
+def _composed_command(work: Callable[[Run], None], failed: list[str]) -> Callable[[], None]:
+    """A stage function on what Hydra composes of the command line; failed jobs of a sweep are appended to `failed`."""
 
     @hydra.main(version_base="1.3", config_path=CONFIG_FOLDER, config_name="config")
     @functools.wraps(work)
@@ -50,23 +81,30 @@ def stage_main(work: Callable[[Run], None]) -> Callable[[], None]:
                 raise  # Hydra runs the other jobs of the sweep, then raises it again
             refuse(str(error))
 
-    @functools.wraps(work)
-    def start() -> None:
-        # Hydra then raises what it finds wrong, so that it is told here; what is left is a bug and shows its traceback.
-        os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-        failed.clear()
-        try:
-            with_left_out_keys(command)
-        except (HydraException, OmegaConfBaseException) as error:
-            refuse(told(error, sys.argv[1:]))
-        except RecsysError as error:
-            if not failed:
-                refuse(str(error))
-            refuse(f"{len(failed)} job(s) of the sweep failed, told above: {'; '.join(failed)}. The others are done.")
-        if launched_by_torchrun():
-            leave()
+    return cast(Callable[[], None], command)  # Hydra types it as Any
 
-    return start
+
+def given_run() -> Run:
+    """The run that `relaunch` hands to this rank: what it says holds, not what the command line composes.
+
+    Raises:
+        ConfigError: a value does not fit.
+    """
+    values = json.loads(Path(os.environ[RUN_FILE]).read_text())
+    return Run(build_config(RunConfig, values, key=""), values)
+
+
+@contextmanager
+def _handed(run: Run) -> Iterator[None]:
+    """Processes that start meanwhile find this run."""
+    with tempfile.TemporaryDirectory(prefix="recsys_") as folder:
+        path = Path(folder) / "run.json"
+        path.write_text(json.dumps(run.values))
+        os.environ[RUN_FILE] = str(path)
+        try:
+            yield
+        finally:
+            del os.environ[RUN_FILE]
 
 
 def with_left_out_keys(command: Callable[[], None]) -> None:
@@ -177,14 +215,16 @@ def launched_by_torchrun() -> bool:
 
 
 def relaunch(module: str, run: Run) -> None:
-    """Run this command's stage on the number of ranks that `run` asks for, on this machine, as torchrun would.
+    """Run a stage of `run` on the number of ranks that it asks for, on this machine, as torchrun would.
+
+    Args:
+        module: whose `main` each rank calls.
+        run: may be another than the command line's, as that which another one was trained as.
 
     Raises:
         RecsysError: a rank failed; it has told why.
     """
     num_processes = run.config.train.run_on.num_processes
-    # The ranks are no jobs of a sweep: they get the name that the sweep gave this one.
-    overrides = [text for text in HydraConfig.get().overrides.task if not text.startswith("name=")]
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // num_processes, 1)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the ranks speak for themselves
     # What `torchrun --standalone` does, without another start of Python and without its traceback.
@@ -198,7 +238,8 @@ def relaunch(module: str, run: Run) -> None:
         max_restarts=0,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", module, *overrides, f"name='{run.config.name}'")
+        with _handed(run):
+            elastic_launch(config, sys.executable)("-m", module)
     except ChildFailedError as error:
         raise RecsysError(
             f"{module} failed on rank {error.get_first_failure()[0]} of {num_processes}; its message is above."

@@ -77,12 +77,8 @@ class Job:
         )
 
 
-def compose_run(overrides: Sequence[str], *, remember: bool = False) -> Run:
+def compose_run(overrides: Sequence[str]) -> Run:
     """What `pipelines.run` would make of these overrides.
-
-    Args:
-        overrides: as on a command line.
-        remember: leave them where a stage that starts ranks looks for its command line.
 
     Raises:
         ConfigError: they do not compose, or something in them is impossible.
@@ -95,8 +91,7 @@ def compose_run(overrides: Sequence[str], *, remember: bool = False) -> Run:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(told(error, overrides)) from error
     finally:
-        if not remember:
-            HydraConfig.instance().cfg = before
+        HydraConfig.instance().cfg = before
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:

@@ -70,7 +70,7 @@ def _work(overrides: list[str], stages: list[str], log: str, send: Connection) -
         os.dup2(file.fileno(), 2)
     set_up_logging()
     try:
-        run = compose_run(overrides, remember=True)
+        run = compose_run(overrides)
         for stage in stages:
             STAGES[stage](run)
         message = ""

@@ -1,6 +1,7 @@
 """A trained run compressed without training again: the same weights, another way to serve them, and what it costs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from pipelines import compress
 from pipelines.config import Run
 from recsys.core.errors import ConfigError, StageError
 from recsys.export.manifest import BundleManifest
-from tests.pipelines.world import SMALL, do, make_run
+from tests.pipelines.world import SMALL, call, contents, do, make_run
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +65,22 @@ def test_without_a_trained_run_it_says_how_to_name_one(runs: Path) -> None:
         compress.work(make_run(runs, "embedding=int8"))
     with pytest.raises(StageError, match="nowhere"):
         compress.work(make_run(runs, "from=nowhere", "embedding=int8"))
+
+
+def test_a_run_of_two_ranks_keeps_its_evaluation(runs: Path, tmp_path: Path) -> None:
+    """Its ranks get the trained run's options, not those of the command that compresses it."""
+    shutil.copytree(runs, tmp_path, dirs_exist_ok=True)
+    do("evaluate", tmp_path, *SMALL, "embedding=full")
+    path = tmp_path / "small" / "train" / "stage.json"
+    record = json.loads(path.read_text())
+    record["resolved"]["train"]["run_on"]["num_processes"] = 2
+    path.write_text(json.dumps(record))
+    before = contents(tmp_path / "small" / "evaluate")
+    golden = ("export.num_parity_rows=300", "export.num_golden_rows=50")
+    result = call("compress", tmp_path, "from=small", "embedding=int4", "name=narrow", "overwrite=true", *golden)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert contents(tmp_path / "small" / "evaluate") == before
+    trained, narrow = (
+        json.loads((tmp_path / name / "evaluate" / "metrics.json").read_text())["auc"] for name in ("small", "narrow")
+    )
+    assert trained != narrow and f"{narrow - trained:+.5f}" in result.stdout
