@@ -81,8 +81,9 @@ class OptimizerConfig:
     dense_weight_decay: float = 0.0
     table: TableOptimizer = TableOptimizer.ROWWISE_ADAGRAD
     table_learning_rate: float = 0.02
-    # (lambda / 2) * sum of squares of whole tables, added to the mean loss of every step, as FuxiCTR does. It touches
-    # every row each step, so it needs the dense kernel (table: adam).
+    # (lambda / 2) * sum of squares of whole tables, added to the mean loss of every step, as FuxiCTR does, and of the
+    # weights of combiners (networks, projections, codebooks), so that no method escapes it. It touches every row each
+    # step, so it needs the dense kernel (table: adam).
     table_regularizer: float = 0.0
     clip_norm: float = 10.0  # of all gradients that are not fused; 0 turns it off
 

@@ -35,7 +35,8 @@ class Session:
     device: torch.device
     rank: int
     world_size: int
-    table_parameters: list[nn.Parameter]  # those with dense gradients; empty when tables are fused
+    # What embeddings are computed from, where it has gradients: tables that are not fused, weights of combiners.
+    embedding_parameters: list[nn.Parameter]
 
     @property
     def is_main(self) -> bool:
@@ -192,8 +193,14 @@ def _with_optimizers(
         device=device,
         rank=dist.get_rank(),
         world_size=dist.get_world_size(),
-        table_parameters=list(tables.values()),
+        embedding_parameters=[*tables.values(), *_combiner_parameters(model)],
     )
+
+
+def _combiner_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Weights of networks, projections and codebooks, each once; combiners may lie within one another."""
+    combiners = [module for module in model.modules() if isinstance(module, Combiner)]
+    return list(dict.fromkeys(parameter for combiner in combiners for parameter in combiner.parameters()))
 
 
 def _dense_optimizer(parameters: list[torch.Tensor | ShardedTensor], config: OptimizerConfig) -> torch.optim.Optimizer:

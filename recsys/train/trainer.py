@@ -150,12 +150,10 @@ class Trainer:
         return float(total)
 
     def _shape_gradients(self) -> None:
-        config, tables = self.config.optimizer, self.session.table_parameters
+        config = self.config.optimizer
         if config.table_regularizer:
-            gradients = [p.grad for p in tables if p.grad is not None]
-            torch._foreach_add_(
-                gradients, [p.data for p in tables if p.grad is not None], alpha=config.table_regularizer
-            )
+            moved = [p for p in self.session.embedding_parameters if p.grad is not None]
+            torch._foreach_add_([p.grad for p in moved], [p.data for p in moved], alpha=config.table_regularizer)
         if config.clip_norm:
             free = [p for p in self.session.model.parameters() if p.grad is not None]
             nn.utils.clip_grad_norm_(free, config.clip_norm)
