@@ -152,8 +152,8 @@ class Trainer:
     def _shape_gradients(self) -> None:
         config = self.config.optimizer
         if config.table_regularizer:
-            moved = [p for p in self.session.embedding_parameters if p.grad is not None]
-            torch._foreach_add_([p.grad for p in moved], [p.data for p in moved], alpha=config.table_regularizer)
+            pairs = [(p.grad, p.data) for p in self.session.embedding_parameters if p.grad is not None]
+            torch._foreach_add_([g for g, _ in pairs], [weight for _, weight in pairs], alpha=config.table_regularizer)
         if config.clip_norm:
             free = [p for p in self.session.model.parameters() if p.grad is not None]
             nn.utils.clip_grad_norm_(free, config.clip_norm)
