@@ -36,13 +36,16 @@ class HashWeightedRemap(Remap):
 
 
 class WeightedSum(Combiner):
-    """Sum of the rows after the first, each times its number in the first."""
+    """Sum of the rows after the first, each times its weight, of which the first holds what it differs from 1 by.
+
+    Stored weights so start at 0, and a decay of weights draws them to 1, as it does with `memcom`.
+    """
 
     linear: bool = False
 
     def forward(self, ids: Tensor, rows: list[Tensor]) -> Tensor:
-        """Return sum_k p_k c_k, float32, (N, D), of `rows`: weights (N, k), then k components (N, D)."""
-        weights = rows[0]
+        """Return sum_k p_k c_k, float32, (N, D), of `rows`: p - 1 (N, k), then k components (N, D)."""
+        weights = 1 + rows[0]
         total = rows[1] * weights[:, 0:1]
         for k in range(2, len(rows)):
             total = total + rows[k] * weights[:, k - 1 : k]
@@ -59,8 +62,8 @@ class HashWeightedConfig(MethodConfig):
     (feature multiplexing, arXiv:2305.12102). Components start so that the composed embedding has the scale of `init`.
 
     Weights come first in the budget and are its floor, with one component row: a vocabulary shrinks by less than
-    embedding_dim / num_components. Where weights would take all the width there is (a linear weight) they save nothing:
-    those features are hashed as `hash` does it, so that a model of embeddings and linear weights can meet a budget.
+    embedding_dim / num_components. Weights of an id as many as its embedding has values save nothing: that is refused,
+    but for linear weights, which are hashed as `hash` does it, so that a model with both can meet a budget.
     """
 
     num_components: int = 2
@@ -72,10 +75,20 @@ class HashWeightedConfig(MethodConfig):
             raise ConfigError(f"num_components={self.num_components}: must be 1 or more; the paper takes 2.")
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
-        """Plan a table of weights for each feature and, of what is left, one pool for all."""
+        """Plan a table of weights for each feature and, of what is left, one pool for all.
+
+        Raises:
+            ConfigError: the budget asks for less than full tables, and weights alone would take as much as these.
+        """
         width, total = features[0].embedding_dim, sum(num_ids(feature) for feature in features)
         if width <= self.num_components and budget_bytes < full_bytes(features):
-            return HashConfig(init=self.init, seed=self.seed).plan_group(features, budget_bytes=budget_bytes)
+            if width == 1:
+                return HashConfig(init=self.init, seed=self.seed).plan_group(features, budget_bytes=budget_bytes)
+            raise ConfigError(
+                f"num_components={self.num_components}: so many weights of every id take as much as full tables of "
+                f"width {width} ({', '.join(feature.name for feature in features)}). Set num_components below {width}, "
+                "or embedding=hash."
+            )
         floor_bytes = (total * self.num_components + width) * FLOAT_BYTES
         if full_bytes(features) <= max(budget_bytes, floor_bytes):
             return TablePlan.merge([full_table(feature, self.init) for feature in features])
@@ -99,7 +112,7 @@ class HashWeightedConfig(MethodConfig):
             name=f"table_{feature.name}_weights",
             num_embeddings=num_ids(feature),
             embedding_dim=self.num_components,
-            init=Init(center=1.0, scale=0.0),
+            init=Init(scale=0.0),
         )
         salts = [salt_for(feature.name, component, self.seed) for component in range(self.num_components)]
         entry = FeaturePlan(

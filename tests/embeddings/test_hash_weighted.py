@@ -18,7 +18,7 @@ def one(size: int, width: int = 16) -> list[FeatureSpec]:
 
 def test_formula_worked_out_by_hand() -> None:
     """2 * (1, 10) - 3 * (5, 7) = (-13, -1)."""
-    rows = [torch.tensor([[2.0, -3.0]]), torch.tensor([[1.0, 10.0]]), torch.tensor([[5.0, 7.0]])]
+    rows = [torch.tensor([[2.0, -3.0]]) - 1, torch.tensor([[1.0, 10.0]]), torch.tensor([[5.0, 7.0]])]
     assert WeightedSum()(torch.zeros(1), rows).tolist() == [[-13.0, -1.0]]
 
 
@@ -38,7 +38,7 @@ def test_starts_as_a_sum_of_components_at_the_scale_of_init() -> None:
     plan = HashWeightedConfig(num_components=4, compression_ratio=3, init=Init(scale=0.02)).plan(one(5000, 64))
     collection = PlannedEmbeddingBagCollection(plan)
     weights = reference.table_parameters(collection)
-    assert weights["table_a_weights"].shape == (5000, 4) and (weights["table_a_weights"] == 1).all()
+    assert weights["table_a_weights"].shape == (5000, 4) and not weights["table_a_weights"].any()
     out = collection(reference.jagged({"a": [[i] for i in range(500)]})).values()
     rows = plan.features[0].remap.build()(torch.arange(500))[1:]
     torch.testing.assert_close(out, weights["table_components_a"][rows].sum(0))
@@ -101,6 +101,14 @@ def test_linear_weights_are_hashed_so_that_the_budget_is_met() -> None:
     assert plan.num_bytes <= 1000 * 17
     assert plan.features[1].remap.target.endswith(".HashRemap")
     assert HashWeightedConfig().plan([linear]).features[0].remap.target.endswith(".Identity")
+
+
+@pytest.mark.parametrize("num_components", [16, 17])
+def test_as_many_weights_as_values_are_refused(num_components: int) -> None:
+    message = rf"num_components={num_components}: .*take as much as full tables of width 16 \(a\). Set .* below 16"
+    with pytest.raises(ConfigError, match=message):
+        HashWeightedConfig(num_components=num_components, compression_ratio=4).plan(one(1000))
+    assert HashWeightedConfig(num_components=num_components).plan(one(1000)).num_bytes == 64_000, "nothing to save"
 
 
 @pytest.mark.parametrize("check", CHECKS)

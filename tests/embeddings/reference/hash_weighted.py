@@ -14,5 +14,5 @@ def HashWeightedRemap(params: Mapping[str, Any], state: Mapping[str, Tensor], ke
 
 
 def WeightedSum(params: Mapping[str, Any], state: Mapping[str, Tensor], key: int, rows: list[Tensor]) -> Tensor:
-    weights, *components = rows
-    return torch.stack([weight * row for weight, row in zip(weights, components, strict=True)]).sum(0)
+    offsets, *components = rows
+    return torch.stack([row + offset * row for offset, row in zip(offsets, components, strict=True)]).sum(0)
