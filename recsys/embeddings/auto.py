@@ -22,6 +22,7 @@ Features share their rows ("feature multiplexing", arXiv:2305.12102): no feature
 ids are frequent, own theirs.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -40,6 +41,7 @@ from recsys.embeddings.adapt_emb import HeadOrHash
 from recsys.embeddings.combiners import Only
 from recsys.embeddings.frequency import densities, heads
 from recsys.embeddings.method import MethodConfig
+from recsys.embeddings.row_type import is_smaller
 from recsys.ops.hashing import salt_for
 
 PREFIX = "auto"
@@ -67,6 +69,8 @@ class KnownOrRare(Remap):
 class AutoConfig(MethodConfig):
     """One table for all features of a width; see the module for the rule. Hashed features share rows, all their ids.
 
+    Where a row of some of `row_types` would take no less than one of float32 (linear weights), float32 replaces them.
+
     A data set without counts of look-ups has no rare ids, and the first ids of its features pass for the frequent ones.
     """
 
@@ -81,10 +85,14 @@ class AutoConfig(MethodConfig):
         super().__post_init__()
         if not self.row_types:
             raise ConfigError("row_types=[]: rows must be stored somehow. Name at least one, such as [INT8].")
-        if not self.ids_per_row >= 1:
-            raise ConfigError(f"ids_per_row={self.ids_per_row}: must be 1 or more; at 1 no two ids share a row.")
-        if not self.rare_lookups >= 1:
-            raise ConfigError(f"rare_lookups={self.rare_lookups}: must be 1 or more; ids seen once are always rare.")
+        if not 1 <= self.ids_per_row < math.inf:
+            raise ConfigError(
+                f"ids_per_row={self.ids_per_row}: must be finite, 1 or more; at 1 no two ids share a row."
+            )
+        if not 1 <= self.rare_lookups < math.inf:
+            raise ConfigError(
+                f"rare_lookups={self.rare_lookups}: must be finite, 1 or more; ids seen once are always rare."
+            )
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Plan one table of the rows that the budget holds, or fewer where no id would use them."""
@@ -121,11 +129,14 @@ class AutoConfig(MethodConfig):
 
     def _row_type(self, features: Sequence[FeatureSpec], num_useful: int, budget_bytes: int) -> RowType:
         width = features[0].embedding_dim
+        # A narrow row with its scale and bias may take more than float32: then that is better and smaller.
+        smaller = [row_type for row_type in self.row_types if is_smaller(row_type, width)]
+        row_types = smaller if len(smaller) == len(self.row_types) else [RowType.FLOAT32, *smaller]
         if all(feature.num_embeddings is not None for feature in features):
-            for row_type in sorted(self.row_types, key=lambda row_type: -row_type.bits):
+            for row_type in sorted(row_types, key=lambda row_type: -row_type.bits):
                 if num_useful * row_type.row_bytes(width) <= budget_bytes:
                     return row_type
-        return min(self.row_types, key=lambda row_type: row_type.row_bytes(width))
+        return min(row_types, key=lambda row_type: row_type.row_bytes(width))
 
     def _known(self, features: Sequence[FeatureSpec], useful: Sequence[int], num_rows: int) -> list[int]:
         """How many of each feature's first ids have rows; 0 for hashed features, all of whose ids do."""

@@ -81,6 +81,17 @@ def test_rows_are_the_widest_that_are_enough_else_the_narrowest(row_bytes: int, 
     assert [table.row_type for table in plan.tables] == [RowType.FLOAT32], "as trained"
 
 
+@pytest.mark.parametrize("row_types", [[RowType.INT8, RowType.INT4], [RowType.INT4], [RowType.FLOAT32, RowType.INT8]])
+@pytest.mark.parametrize("ratio", [1.0, 4.0])
+def test_rows_narrower_than_their_scale_and_bias_stay_float32(row_types: list[RowType], ratio: float) -> None:
+    """A linear weight takes 9 bytes as int8 and 5 as int4, but 4 as float32; float16 takes 2."""
+    linear = [replace(feature, embedding_dim=1) for feature in two_features()]
+    method = AutoConfig(row_types=row_types, compression_ratio=ratio)
+    assert row_type(method.plan(linear), method) == [RowType.FLOAT32]
+    halves = replace(method, row_types=[RowType.FLOAT16, *row_types], compression_ratio=4.0)
+    assert row_type(halves.plan(linear), halves) == [RowType.FLOAT16]
+
+
 def test_rows_of_ids() -> None:
     salt = splitmix64.salt("a", 0, 0)
     rows = {"num_private": 3, "first_private": 10, "num_shared": 100, "first_shared": 20, "salt": salt}
@@ -120,9 +131,11 @@ def test_hashed_feature_shares_rows_whatever_its_ids() -> None:
     ("options", "message"),
     [
         ({"row_types": []}, r"row_types=\[\]: rows must be stored somehow"),
-        ({"ids_per_row": 0.5}, "ids_per_row=0.5: must be 1 or more"),
+        ({"ids_per_row": 0.5}, "ids_per_row=0.5: must be finite, 1 or more"),
         ({"ids_per_row": float("nan")}, "ids_per_row=nan"),
-        ({"rare_lookups": 0.0}, "rare_lookups=0.0: must be 1 or more"),
+        ({"ids_per_row": float("inf")}, "ids_per_row=inf: must be finite"),
+        ({"rare_lookups": float("inf")}, "rare_lookups=inf: must be finite"),
+        ({"rare_lookups": 0.0}, "rare_lookups=0.0: must be finite, 1 or more"),
     ],
 )
 def test_options_outside_their_range(options: dict[str, Any], message: str) -> None:
