@@ -75,7 +75,7 @@ class PostTrainingConfig(MethodConfig):
         rest = [feature for feature in features if feature not in small]
         budget = self.budget_bytes(features) - full_bytes(small)
         served = plan.of([feature.name for feature in rest])
-        if served.num_bytes > budget:
+        if rest and served.num_bytes > budget:
             served = self.serve(rest, budget_bytes=max(budget, 0))
         return plan.of([feature.name for feature in small]), served
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from recsys.core.errors import ConfigError
+from recsys.core.errors import ConfigError, RecsysError
 from recsys.core.plan import FeaturePlan, TablePlan, component_bytes
 from recsys.core.specs import FeatureSpec
 from recsys.embeddings.collisions import Collisions, collisions, mean_share
@@ -94,6 +94,8 @@ def survey_method(
 ) -> MethodSurvey:
     """One method at the budget that `config` sets: whether it fits, and between which bounds it could.
 
+    What it raises of its own is the reason why it has no plan: the other methods go on.
+
     Args:
         name: what to call it.
         config: with the budget.
@@ -101,20 +103,22 @@ def survey_method(
         max_ids: see `collisions`.
         oov_counts: see `collisions`.
     """
-    bounds = Bounds.of(config, features)
+    bounds = Bounds(floor_bytes=None, ceiling_bytes=None)
     try:
+        bounds = Bounds.of(config, features)
         plan = config.plan(features)
-    except ConfigError as error:
+        serving = config.serving_plan(plan)
+        found = collisions(plan, max_ids=max_ids, oov_counts=oov_counts)
+    except RecsysError as error:
         return MethodSurvey(
             method=name, refusal=str(error), floor_bytes=bounds.floor_bytes, ceiling_bytes=bounds.ceiling_bytes
         )
-    found = collisions(plan, max_ids=max_ids, oov_counts=oov_counts)
     return MethodSurvey(
         method=name,
         refusal="",
         floor_bytes=bounds.floor_bytes,
         ceiling_bytes=bounds.ceiling_bytes,
-        serving_bytes=config.serving_plan(plan).num_bytes,
+        serving_bytes=serving.num_bytes,
         training_bytes=training_bytes(plan),
         num_tables=len(plan.tables),
         num_lookups=sum(len(entry.tables) for entry in plan.features),

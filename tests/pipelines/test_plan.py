@@ -106,3 +106,28 @@ def test_two_budgets_are_one_too_many(tmp_path: Path) -> None:
         make_run(tmp_path, *SMALL, "budget_mib=1", "embedding.compression_ratio=2")
     with pytest.raises(ConfigError, match=r"plan: num_ranks=-1: must be 0 or more"):
         make_run(tmp_path, *SMALL, "plan.num_ranks=-1")
+
+
+def test_a_budget_below_full_tables_of_small_features_has_a_row_for_every_method(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No feature is left to compress, so that the floor is that of full tables."""
+    with pytest.raises(ConfigError, match=r"DPQConfig needs [\d,]+ bytes, above"):
+        planned(tmp_path, "embedding=dpq", "embedding.full_below=100000", "budget_mib=0.002")
+    assert "every method at this budget" in capsys.readouterr().out
+
+
+def test_a_method_that_raises_something_else_is_a_row_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.json").write_text('{"tables": 1}')
+    with pytest.raises(ConfigError, match=r"embedding: path=.*broken.json"):
+        planned(tmp_path, "embedding=plan", f"embedding.path={tmp_path / 'broken.json'}")
+    assert "every method at this budget" in capsys.readouterr().out
+
+
+def test_bytes_in_training_are_those_that_training_reports(tmp_path: Path) -> None:
+    """Weights outside tables count as well, as the weight that each id has here."""
+    _, survey = planned(tmp_path, "embedding=hash_weighted", "embedding.compression_ratio=1.5")
+    trained = do("train", tmp_path, *SMALL, "embedding=hash_weighted", "embedding.compression_ratio=1.5")
+    metrics = json.loads((trained.stage("train") / "metrics.json").read_text())
+    (method,) = (each for each in survey.methods if each.method == survey.chosen)
+    assert metrics["plan.training_bytes"] == method.training_bytes and method.training_bytes
