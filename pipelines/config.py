@@ -114,6 +114,19 @@ class Run:
             found["train"] = train
         return found
 
+    def refuse_from(self) -> None:
+        """Refuse to train where `from` names another run, whose training this would replace.
+
+        Raises:
+            ConfigError: it does.
+        """
+        if self.config.trained_by:
+            raise ConfigError(
+                f"from={self.config.trained_by}: that run is trained, and this command would train it again, in its "
+                "folder. Leave from= out to train a run of its own, or serve that one in another form: "
+                f"`python -m pipelines.compress from={self.config.trained_by} embedding=…`."
+            )
+
     @property
     def trained_with(self) -> dict[str, Any]:
         """Options that the train stage must have been made with.

@@ -14,7 +14,12 @@ MADE = {
 
 
 def work(run: Run) -> None:
-    """Run every stage in order, then say what was made and where."""
+    """Run every stage in order, then say what was made and where.
+
+    Raises:
+        ConfigError: `from` names another run.
+    """
+    run.refuse_from()
     ingest.work(run)
     evaluate.check_columns(Manifest.read(run.stage("ingest")).schema, run.config.evaluate)  # before hours of training
     for stage in (train, evaluate, export):

@@ -22,6 +22,7 @@ from recsys.core.plan import TablePlan
 from recsys.data.fingerprint import file_fingerprint
 from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.embeddings.planned import write_plan
+from recsys.embeddings.survey import training_bytes
 from recsys.train.checkpoint import STATE_NAME
 from recsys.train.session import Session, process_group, shard
 from recsys.train.tables import initialize_tables
@@ -34,7 +35,12 @@ WHOLE_CHECKPOINT = f"{CHECKPOINTS}/last*/{STATE_NAME}"
 
 
 def work(run: Run) -> None:
-    """Train on the ranks that the configuration asks for."""
+    """Train on the ranks that the configuration asks for.
+
+    Raises:
+        ConfigError: `from` names another run.
+    """
+    run.refuse_from()
     run_on = run.config.train.run_on
     if run_on.num_processes > 1 and not launched_by_torchrun():
         relaunch("pipelines.train", run)
@@ -107,7 +113,7 @@ def _metrics(progress: Progress, built: PlannedModel, serving: TablePlan) -> dic
         "train.rows_per_second": round(progress.rows / max(progress.seconds, 1e-9), 1),
         "train.peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "plan.bytes": serving.num_bytes,
-        "plan.training_bytes": sum(table.num_embeddings * table.storage_dim * 4 for table in built.plan.tables),
+        "plan.training_bytes": training_bytes(built.plan),
         "model.dense_parameters": built.num_dense_parameters,
     }
 

@@ -278,3 +278,10 @@ def test_second_run_in_the_same_folder(world: World, capsys: pytest.CaptureFixtu
         r"small/train holds another result \(seed is 1 there, 2 here\). Choose another name=",
         capsys,
     )
+
+
+@pytest.mark.parametrize("stage", ["train", "run"])
+def test_training_another_run_is_refused(stage: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be overwritten: `from` makes its train folder this run's."""
+    world.overrides = (*SMALL, "name=other", "seed=2", "overwrite=true", "from=small")
+    refused(stage, world, ConfigError, r"from=small: .* pipelines.compress", capsys)
