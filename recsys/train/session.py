@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -60,43 +61,46 @@ class Session:
     def read_rows(self, table: str, rows: torch.Tensor) -> torch.Tensor:
         """Rows of a table, whichever ranks hold them; see `TrainingSession`."""
         self._flush_caches()
-        weight, spec = self._table(table)
+        weight, spec = self._stored[table]
         return read_rows(weight, spec, rows.to(self.device))
 
     def write_rows(self, table: str, rows: torch.Tensor, values: torch.Tensor, *, forget: bool = True) -> None:
         """Replace rows of a table; see `TrainingSession`."""
         self._flush_caches()
-        weight, spec = self._table(table)
+        weight, spec = self._stored[table]
         rows = rows.to(self.device)
         write_rows(weight, spec, rows, values.to(self.device))
-        for name, states in self.optimizer.state_dict()["state"].items():
-            if forget and name.endswith(f".{table}.weight") and isinstance(states, dict):
+        # Not kept as weights are: dense Adam makes its moments at the first step.
+        for name, states in self.optimizer.state_dict()["state"].items() if forget else ():
+            if name.endswith(f".{table}.weight") and isinstance(states, dict):
                 forget_rows(weight, states, rows)
         self.weights_loaded()
 
-    def _table(self, name: str) -> tuple[torch.Tensor | ShardedTensor, TableSpec]:
+    @cached_property
+    def _stored(self) -> dict[str, tuple[torch.Tensor | ShardedTensor, TableSpec]]:
+        """Weight and table by the table's name; weights share memory with the parameters for the session's life."""
+        plans = [plan for part in self.model.modules() if isinstance(plan := getattr(part, "plan", None), TablePlan)]
         state = self.model.state_dict()
-        key = next(key for key in state if key.endswith(f".{name}.weight"))
-        spec = next(spec for spec in _tables(self.model).values() if spec.name == name)
-        return state[key], spec
+        found = [(table_of(key, plan), weight) for plan in plans for key, weight in state.items()]
+        return {table.name: (weight, table) for table, weight in found if table is not None}
 
     def _flush_caches(self) -> None:
-        for part in self._kernels():
+        for part in self._kernels:
             part.flush()
 
-    def _kernels(self) -> Iterator[SplitTableBatchedEmbeddingBagsCodegen]:
-        for module in self.model.modules():
-            for lookup in getattr(module, "_lookups", ()):  # TorchRec keeps them outside its module tree
-                yield from (
-                    part for part in lookup.modules() if isinstance(part, SplitTableBatchedEmbeddingBagsCodegen)
-                )
+    @cached_property
+    def _kernels(self) -> list[SplitTableBatchedEmbeddingBagsCodegen]:
+        lookups = [lookup for module in self.model.modules() for lookup in getattr(module, "_lookups", ())]
+        # TorchRec keeps them outside its module tree.
+        parts = [part for lookup in lookups for part in lookup.modules()]
+        return [part for part in parts if isinstance(part, SplitTableBatchedEmbeddingBagsCodegen)]
 
     def weights_loaded(self) -> None:
         """Forget the rows in device caches (`uvm_caching`), after something wrote weights through `state_dict()`.
 
         Such a write reaches host memory only, and look-ups would go on with the cached rows of before.
         """
-        for part in self._kernels():
+        for part in self._kernels:
             part.reset_cache_states()
 
     def optimizer_loaded(self, step: int) -> None:

@@ -49,6 +49,24 @@ def test_written_rows_are_looked_up_and_the_others_stay(session: Session) -> Non
     assert torch.equal(out[2], before[0])
 
 
+def test_rows_are_found_once_and_follow_the_weights(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call once built the state of the whole model: 1.0 ms to read and 1.7 ms to write rows of 27 tables."""
+    session.read_rows("table_a", torch.arange(5))
+    state_dict = session.model.state_dict
+    monkeypatch.setattr(session.model, "state_dict", None)
+    for _ in range(3):
+        step(session)
+        session.write_rows("table_a", torch.tensor([4]), torch.ones(1, 6))
+        with torch.no_grad():
+            ((_, weight),) = [(key, w) for key, w in state_dict().items() if key.endswith("table_a.weight")]
+            part = weight.local_shards()[0].tensor if hasattr(weight, "local_shards") else weight
+            part[0] += 1  # as a checkpoint loads: in place
+        read = session.read_rows("table_a", torch.arange(5))
+        assert torch.equal(read, part[:, :6]) and (read[4] == 1).all()
+        for row in range(5):
+            assert torch.equal(session.model(reference.jagged({"a": [[row]]})).values()[0], read[row])
+
+
 def test_forgotten_rows_step_as_if_they_were_new(session: Session, request: pytest.FixtureRequest) -> None:
     rows = torch.tensor([3, 4])
     same = session.read_rows("table_a", rows)
