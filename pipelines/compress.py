@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,23 @@ from recsys.core.plan import TablePlan
 
 logger = logging.getLogger(__name__)
 
+OWN_KEYS = ("from", "embedding", "budget_mib", "evaluate", "export", "name", "runs", "overwrite", "trained_by")
+"""Options of this command; all others are the trained run's."""
+
 
 def work(run: Run) -> None:
     """Evaluate and export the run `from` with its embeddings frozen by another method; say what that cost.
 
-    Data set, model and training are the trained run's; `embedding`, `evaluate`, `export`, `name` are this command's.
+    Data set, model and training are the trained run's; `embedding`, `export`, `name` are this command's, and so is
+    `evaluate` where something of it is given.
 
     Raises:
-        ConfigError: `from` is missing, or the method trains other tables than that run has.
+        ConfigError: `from` is missing, the method trains other tables than that run has, or something is given that
+            is that run's and differs.
         StageError: there is no such trained run.
     """
     source = source_run(run)
+    check_given(run, source)
     compressed = compressed_run(run, source)
     check_plans(compressed, source)
     for each in (source, compressed):
@@ -54,9 +61,51 @@ def source_run(run: Run) -> Run:
     return Run(build_config(RunConfig, values, key=""), values)
 
 
+def check_given(run: Run, source: Run) -> None:
+    """Refuse what was given on the command line and would be ignored: what is the source's, unless it is the same.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    own = {*OWN_KEYS, "experiment"}
+    for text in _given():
+        key = _key(text)
+        keys = [key] if key != "experiment" else [each for each in sorted(run.values) if each not in own]
+        differs = [
+            each
+            for each in keys
+            if each.partition(".")[0] not in own and _at(run.values, each) != _at(source.values, each)
+        ]
+        if differs:
+            raise ConfigError(
+                f"{text}: {', '.join(differs)} is the trained run's (from={source.config.name}), which has another "
+                "value, and a run cannot be given one after its training. Leave it out; this command's own are "
+                f"{[each for each in OWN_KEYS if each != 'trained_by']}."
+            )
+
+
+def _given() -> list[str]:
+    """Overrides of the command line."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def _key(override: str) -> str:
+    """`train.epochs` of `+train.epochs=3`, `dataset` of `dataset@…=csv`."""
+    return re.split("[=@]", override.lstrip("+~"))[0].replace("/", ".")
+
+
+def _at(values: Any, path: str) -> Any:
+    """A value by its dotted key; None where there is none."""
+    for name in path.split("."):
+        values = values.get(name) if isinstance(values, dict) else None
+    return values
+
+
 def compressed_run(run: Run, source: Run) -> Run:
     """The source with this command's embedding; its name is the source's with the method's, where none is given."""
     taken = {key: run.values[key] for key in ("embedding", "export", "overwrite", "trained_by")}
+    if any(_key(text).partition(".")[0] in ("evaluate", "experiment") for text in _given()):
+        taken["evaluate"] = run.values["evaluate"]
     values = {**source.values, **taken, "name": _name(run, source)}
     return Run(build_config(RunConfig, values, key=""), values)
 

@@ -10,7 +10,7 @@ from pipelines import compress
 from pipelines.config import Run
 from recsys.core.errors import ConfigError, StageError
 from recsys.export.manifest import BundleManifest
-from tests.pipelines.world import SMALL, call, contents, do, make_run
+from tests.pipelines.world import SMALL, call, command_line, contents, do, make_run
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +84,32 @@ def test_a_run_of_two_ranks_keeps_its_evaluation(runs: Path, tmp_path: Path) -> 
         json.loads((tmp_path / name / "evaluate" / "metrics.json").read_text())["auc"] for name in ("small", "narrow")
     )
     assert trained != narrow and f"{narrow - trained:+.5f}" in result.stdout
+
+
+REFUSED = {
+    "model": ("model=deepfm",),
+    "dataset": ("dataset.num_rows=77",),
+    "train": ("train.batch_size=7",),
+    "seed": ("seed=5",),
+    "ingest": ("ingest.seed=5",),
+    "predict": ("predict.batch_size=7",),
+    "experiment": ("experiment=demo",),
+}
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_options_that_are_the_trained_runs_are_refused(
+    key: str, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line("compress", runs, "from=small", "embedding=int8", "name=no", *REFUSED[key]) == 1
+    told = capsys.readouterr().err
+    assert f"error: {REFUSED[key][-1]}: " in told and "is the trained run's (from=small)" in told, told
+    assert not (runs / "no").exists()
+
+
+def test_what_changes_nothing_is_taken_and_evaluate_is_this_commands(runs: Path) -> None:
+    """The page of a sweep prints commands with all the options of a cell, which are the trained run's."""
+    same = (*SMALL, "seed=1", "evaluate.num_bins=7", "name=binned")
+    assert command_line("compress", runs, "from=small", "embedding=int8", *same) == 0
+    record = json.loads((runs / "binned" / "evaluate" / "stage.json").read_text())
+    assert record["config"]["evaluate"]["num_bins"] == 7

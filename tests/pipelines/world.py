@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from pipelines import entry, evaluate, export, ingest, predict, train
+from pipelines import compress, entry, evaluate, export, ingest, predict, train
 from pipelines import run as everything
 from pipelines.config import Run, load
 from pipelines.entry import CONFIG_FOLDER
@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "export": export,
     "predict": predict,
+    "compress": compress,
     "run": everything,
 }
 STAGES = ("ingest", "train", "evaluate", "export")
