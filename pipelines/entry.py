@@ -200,9 +200,8 @@ def told(error: Exception, overrides: Sequence[str]) -> str:
 def set_up_logging() -> None:
     """Plain lines on standard error; libraries speak up only from errors on."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    main = int(os.environ.get("RANK", "0")) == 0
     for name in ("recsys", "pipelines", "__main__"):
-        logging.getLogger(name).setLevel(logging.INFO if main else logging.WARNING)
+        logging.getLogger(name).setLevel(logging.INFO if is_first_rank() else logging.WARNING)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torchrec|torch\.distributed")  # their own calls
@@ -212,6 +211,21 @@ def set_up_logging() -> None:
 def launched_by_torchrun() -> bool:
     """True in a process that torchrun started."""
     return "WORLD_SIZE" in os.environ
+
+
+def is_first_rank() -> bool:
+    """True on rank 0 of those that torchrun started, and where there are no others."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+@contextmanager
+def without_other_ranks() -> Iterator[None]:
+    """Work as if torchrun had not started this process: a process group that is made meanwhile has it alone."""
+    hidden = {name: os.environ.pop(name) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK") if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def relaunch(module: str, run: Run) -> None:

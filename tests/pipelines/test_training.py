@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 import torch
 
+from pipelines import evaluate
 from recsys.train import checkpoint
 from tests.pipelines.world import SMALL, STAGES, call, command, do, environment, make_run
 
@@ -157,3 +159,20 @@ def test_an_interrupted_run_goes_on_with_another_number_of_ranks_but_not_with_ot
     assert result.returncode == 0, result.stderr[-3000:]
     assert "resumed at epoch" in result.stderr
     assert len(history(runs, "long")) == 3
+
+
+def test_frozen_embeddings_are_evaluated_by_one_process(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other ranks would wait for its clustering until the process group gives up."""
+    frozen = ("embedding=int4", "from=small", "train.run_on.num_threads=1")
+    do("evaluate", runs, *SMALL, *frozen, "name=one")
+    with monkeypatch.context() as patch:
+        patch.delattr(evaluate, "relaunch")
+        do("evaluate", runs, *SMALL, *frozen, "name=two", "train.run_on.num_processes=2")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    arguments = command("evaluate", runs, *SMALL, *frozen, "name=launched", "train.run_on.num_processes=2")[1:]
+    launched = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, env=environment(), check=False)
+    assert launched.returncode == 0, launched.stderr[-3000:]
+    one, *others = (
+        pl.read_parquet(runs / name / "evaluate" / "predictions.parquet") for name in ("one", "two", "launched")
+    )
+    assert all(one.equals(other) for other in others), "also to the last bit: the same process scores the same batches"
