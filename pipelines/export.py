@@ -1,5 +1,6 @@
 """`python -m pipelines.export`: the best checkpoint to a bundle that is served where this package is not installed."""
 
+import logging
 from pathlib import Path
 
 import polars as pl
@@ -18,9 +19,11 @@ from recsys.data.ingest import RAW_SAMPLE_NAME
 from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.data.raw import border_tensors
 from recsys.export.bundle import FrozenModel, Golden, write_bundle
-from recsys.export.parity import Metrics
+from recsys.export.parity import Metrics, Parity
 from recsys.metrics import auc, log_loss
 from recsys.models.ctr import CtrModel
+
+logger = logging.getLogger(__name__)
 
 EXAMPLE_ROWS = 100
 
@@ -43,7 +46,7 @@ def work(run: Run) -> None:
             "train": read_record(trained),
             "data": manifest.fingerprint,
         }
-        write_bundle(
+        parity = write_bundle(
             folder,
             FrozenModel(
                 schema=manifest.schema, parts=loaded.frozen, head=loaded.model.head, encoder=load_encoder(data)
@@ -53,7 +56,18 @@ def work(run: Run) -> None:
             metrics=Metrics(auc=lambda y, x: auc(y, x).value, log_loss=lambda y, x: log_loss(y, x).value),
             lineage=lineage,
         )
+        if not torch.equal(golden.logits, golden.trained_logits):
+            _log_loss_of_freezing(parity)
         _write_golden(folder, raw, golden, manifest.schema, count=run.config.export.num_golden_rows)
+
+
+def _log_loss_of_freezing(parity: Parity) -> None:
+    frozen, trained = parity.frozen_auc, parity.trained_auc
+    if frozen is not None and trained is not None:  # undefined where all labels are equal
+        difference = frozen - trained
+        logger.info(
+            "frozen: AUC %.5f, as trained %.5f (%+.5f) over %d rows", frozen, trained, difference, parity.num_rows
+        )
 
 
 def _write_golden(folder: Path, raw: pl.DataFrame, golden: Golden, schema: Schema, *, count: int) -> None:

@@ -10,6 +10,7 @@ from pipelines import compress
 from pipelines.config import Run
 from recsys.core.errors import ConfigError, StageError
 from recsys.export.manifest import BundleManifest
+from recsys.export.parity import Parity
 from tests.pipelines.world import SMALL, call, command_line, contents, do, make_run
 
 
@@ -113,3 +114,13 @@ def test_what_changes_nothing_is_taken_and_evaluate_is_this_commands(runs: Path)
     assert command_line("compress", runs, "from=small", "embedding=int8", *same) == 0
     record = json.loads((runs / "binned" / "evaluate" / "stage.json").read_text())
     assert record["config"]["evaluate"]["num_bins"] == 7
+
+
+def test_export_says_what_freezing_cost(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = ("embedding=int2", "name=coarse", "export.num_parity_rows=300", "export.num_golden_rows=50")
+    with caplog.at_level("INFO", logger="pipelines.export"):
+        compress.work(compressed(runs, *options))
+    parity = Parity.read(runs / "coarse" / "export")
+    assert parity.trained_auc is not None and parity.frozen_auc is not None
+    (line,) = (line for line in caplog.messages if line.startswith("frozen: AUC"))
+    assert f"{parity.frozen_auc:.5f}" in line and f"{parity.trained_auc:.5f}" in line and "300 rows" in line
