@@ -1,5 +1,6 @@
 """Every method of `conf/embedding` on a few small features, as compressed as it gets there."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -88,3 +89,11 @@ def trained_parts(method: str) -> EmbeddingParts:
     collection = collection_of(method)
     tables = {name: table.detach() for name, table in reference.dense_tables(collection.plan, collection).items()}
     return parts_of(collection, tables)
+
+
+def planned(config: MethodConfig, features: Sequence[FeatureSpec]) -> tuple[TablePlan | None, str]:
+    """The plan, or why there is none."""
+    try:
+        return config.plan(features), ""
+    except ConfigError as error:
+        return None, str(error)

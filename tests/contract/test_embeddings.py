@@ -1,21 +1,20 @@
 """What every embedding method must do: a new yaml in `conf/embedding` is tested by being there."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from recsys.core.errors import ConfigError, DataError
+from recsys.core.errors import DataError
 from recsys.core.jsonable import build_config
 from recsys.core.modules import Combiner
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan, component_bytes
 from recsys.core.specs import FeatureSpec, Pooling, RowType
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection, PlannedEmbeddingCollection, parts_in
-from recsys.embeddings.frozen import build_frozen, parts_of
+from recsys.embeddings.frozen import build_frozen
 from recsys.embeddings.method import WITHOUT_VOCABULARY, MethodConfig
 from recsys.export.narrow import check_table, narrow
 from recsys.export.script import script_model
@@ -29,10 +28,10 @@ from tests.contract.methods import (
     compressed,
     load,
     plan_of,
+    planned,
     trained_parts,
 )
 from tests.embeddings import dense_reference as reference
-from tests.export.constant import EMBEDDINGS_ONLY, stated_constant
 
 
 def test_there_are_methods() -> None:
@@ -193,14 +192,6 @@ def test_budget_is_kept_or_refused_with_one_that_will_do(method: str, ratio: flo
     assert enough.serving_plan(enough.plan(FEATURES)).num_bytes <= float(told[1]) * 2**20
 
 
-def planned(config: MethodConfig, features: Sequence[FeatureSpec]) -> tuple[TablePlan | None, str]:
-    """The plan, or why there is none."""
-    try:
-        return config.plan(features), ""
-    except ConfigError as error:
-        return None, str(error)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_keys_without_vocabulary_are_embedded_or_refused_in_words(method: str) -> None:
     feature = FeatureSpec(name="ip", embedding_dim=8, num_embeddings=None, octave_counts=(3,) * 10, max_length=1)
@@ -280,30 +271,3 @@ def test_methods_that_freeze_nothing_serve_what_they_trained(method: str) -> Non
     with torch.no_grad():
         want = collection_of(method)(reference.jagged(batch())).values()
         torch.testing.assert_close(build_frozen(parts)(reference.jagged(batch())).values(), want, rtol=0, atol=0)
-
-
-LARGER = (
-    FeatureSpec(name="user", embedding_dim=16, num_embeddings=6000, max_length=1, octave_counts=(99,) * 13),
-    FeatureSpec(name="item", embedding_dim=16, num_embeddings=3000, max_length=1, octave_counts=(99,) * 12),
-)
-SMALL = tuple(
-    FeatureSpec(
-        name=f"feature_{number}", embedding_dim=16, num_embeddings=size, octave_counts=(99,) * (size - 1).bit_length()
-    )
-    for number, size in enumerate(range(40, 448, 34))
-)
-
-
-@pytest.mark.parametrize("features", [LARGER, SMALL], ids=["two_larger", "twelve_small"])
-@pytest.mark.parametrize("method", METHODS)
-def test_exported_bytes_are_those_of_the_plan(method: str, features: tuple[FeatureSpec, ...]) -> None:
-    """Within 2 %, and what `ModelFile` states for what holds them, the most of the file where features are small."""
-    config = load(method)
-    plan = planned(replace(config, compression_ratio=2), features)[0] or config.plan(features)
-    collection = PlannedEmbeddingBagCollection(plan)
-    tables = {name: table.detach() for name, table in reference.dense_tables(plan, collection).items()}
-    served = config.freeze(parts_of(collection, tables))
-    exported = script_model(ServingEmbeddings(served, [f.name for f in features])).save_to_buffer()
-    constant = stated_constant(exported, served.plan, base_kib=EMBEDDINGS_ONLY)
-    num_bytes = served.plan.num_bytes
-    assert num_bytes * 0.98 <= len(exported) <= num_bytes * (1.02 if features is LARGER else 1) + constant
