@@ -125,9 +125,9 @@ def test_a_method_that_raises_something_else_is_a_row_too(tmp_path: Path, capsys
 
 
 def test_bytes_in_training_are_those_that_training_reports(tmp_path: Path) -> None:
-    """Weights outside tables count as well, as the weight that each id has here."""
-    _, survey = planned(tmp_path, "embedding=hash_weighted", "embedding.compression_ratio=1.5")
-    trained = do("train", tmp_path, *SMALL, "embedding=hash_weighted", "embedding.compression_ratio=1.5")
+    """Weights outside tables count as well, as the projections here."""
+    _, survey = planned(tmp_path, "embedding=mde", "embedding.compression_ratio=2")
+    trained = do("train", tmp_path, *SMALL, "embedding=mde", "embedding.compression_ratio=2")
     metrics = json.loads((trained.stage("train") / "metrics.json").read_text())
     (method,) = (each for each in survey.methods if each.method == survey.chosen)
     assert metrics["plan.training_bytes"] == method.training_bytes and method.training_bytes
