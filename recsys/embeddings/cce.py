@@ -42,33 +42,41 @@ times as long as starting at random points, for an inertia 2 % lower."""
 ITERATIONS = 15
 """Of k-means where it starts at random points."""
 
+LEAST_ROWS, MAX_ROWS = 2, 1 << 12
+"""Pointed rows of a chunk. With one, all ids would point to it. Beyond the most, clustering takes hours: it measures
+the distance of every id to every row, and 20 M ids with 4 chunks are 3e11 distances already."""
+
 BLOCK_IDS = 1 << 18
 """Ids whose pointers are made at once."""
 
 
 class ClusteredRemap(Remap):
-    """Rows of c stored pointers, then rows of c hashes; chunk i owns rows [i R, (i + 1) R) of either table."""
+    """Rows of c stored pointers, then rows of c hashes.
+
+    Chunk i owns rows [i R, (i + 1) R) of the pointed table and [i H, (i + 1) H) of the hashed one.
+    """
 
     pointers: Tensor
     salts: Tensor
-    starts: Tensor
+    chunks: Tensor
 
-    def __init__(self, num_ids: int, num_rows: int, salts: list[int]) -> None:
+    def __init__(self, num_ids: int, num_rows: int, num_hashed: int, salts: list[int]) -> None:
         """Start with hashed pointers.
 
         Args:
             num_ids: n.
-            num_rows: R, of each chunk in each table.
+            num_rows: R, of each chunk in the pointed table.
+            num_hashed: H, of each chunk in the hashed table.
             salts: of the pointers' first hashes and then of the hashes, c each.
         """
         super().__init__()
-        self.num_ids, self.num_rows, self.num_chunks = num_ids, num_rows, len(salts) // 2
+        self.num_ids, self.num_rows, self.num_hashed = num_ids, num_rows, num_hashed
+        self.num_chunks = len(salts) // 2
         self.bits = bits.bits_for(num_rows)
         size = bits.packed_bytes(num_ids * self.num_chunks, self.bits)
         self.register_buffer("pointers", torch.zeros(size, dtype=torch.uint8))
         self.register_buffer("salts", torch.tensor(salts[self.num_chunks :], dtype=torch.int64))
-        starts = (torch.arange(self.num_chunks) * num_rows).unsqueeze(1)
-        self.register_buffer("starts", starts, persistent=False)
+        self.register_buffer("chunks", torch.arange(self.num_chunks).unsqueeze(1), persistent=False)
         if not self.pointers.is_meta:
             self.fill(hash_rows(torch.arange(num_ids), torch.tensor(salts[: self.num_chunks]), num_rows))
 
@@ -79,14 +87,14 @@ class ClusteredRemap(Remap):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return rows, int64, shape (2 c, N): of the pointers, then of the hashes."""
-        chunks = torch.arange(self.num_chunks, device=ids.device).unsqueeze(1)
-        pointed = bits.unpack(self.pointers, ids.unsqueeze(0) * self.num_chunks + chunks, self.bits)
-        hashed = hash_rows(ids, self.salts, self.num_rows)
-        return torch.cat([pointed + self.starts, hashed + self.starts])
+        pointed = bits.unpack(self.pointers, ids.unsqueeze(0) * self.num_chunks + self.chunks, self.bits)
+        hashed = hash_rows(ids, self.salts, self.num_hashed)
+        return torch.cat([pointed + self.chunks * self.num_rows, hashed + self.chunks * self.num_hashed])
 
     def rows_needed(self) -> list[int] | None:
-        """One past the last row of each chunk, twice."""
-        return [(chunk + 1) * self.num_rows for chunk in range(self.num_chunks)] * 2
+        """One past the last row of each chunk, of pointed rows and of hashed ones."""
+        counts = (self.num_rows, self.num_hashed)
+        return [(chunk + 1) * count for count in counts for chunk in range(self.num_chunks)]
 
 
 class PairSums(Combiner):
@@ -121,24 +129,27 @@ class Clustering(Callback):
             self._cluster(session, entry, remap)
 
     def _cluster(self, session: TrainingSession, entry: FeaturePlan, remap: ClusteredRemap) -> None:
-        count, rows = remap.num_chunks, torch.arange(remap.num_chunks * remap.num_rows)
-        names = (entry.tables[0], entry.tables[-1])
-        tables = [session.read_rows(name, rows).cpu().contiguous().unflatten(0, (count, -1)) for name in names]
+        count, names = remap.num_chunks, (entry.tables[0], entry.tables[-1])
+        rows = [torch.arange(count * size) for size in (remap.num_rows, remap.num_hashed)]
+        tables = [
+            session.read_rows(name, all_rows).cpu().contiguous().unflatten(0, (count, -1))
+            for name, all_rows in zip(names, rows, strict=True)
+        ]
         salts = mix64(remap.salts.cpu() + self._done)
         pointers = torch.zeros(count, remap.num_ids, dtype=torch.int64)
         if session.is_main:
-            places = [part % remap.num_rows for part in _places(remap)]
+            places = _places(remap)
             generator = torch.Generator().manual_seed(salt_for(entry.feature.name, self._done, self._config.seed))
             for chunk in range(count):
                 vectors = tables[0][chunk][places[0][chunk]] + tables[1][chunk][places[1][chunk]]
                 tables[0][chunk], pointers[chunk] = _centroids(vectors, remap.num_rows, generator)
-                buckets = hash_rows(torch.arange(remap.num_ids), salts[chunk : chunk + 1], remap.num_rows)[0]
-                tables[1][chunk] = _means(vectors - tables[0][chunk][pointers[chunk]], buckets, remap.num_rows)
+                buckets = hash_rows(torch.arange(remap.num_ids), salts[chunk : chunk + 1], remap.num_hashed)[0]
+                tables[1][chunk] = _means(vectors - tables[0][chunk][pointers[chunk]], buckets, remap.num_hashed)
         if session.world_size > 1:
             for value in (*tables, pointers):
                 dist.broadcast(value, src=0)
-        for name, table in zip(names, tables, strict=True):
-            session.write_rows(name, rows, table.flatten(0, 1))
+        for name, all_rows, table in zip(names, rows, tables, strict=True):
+            session.write_rows(name, all_rows, table.flatten(0, 1))
         remap.fill(pointers)
         remap.salts.copy_(salts)
 
@@ -152,13 +163,13 @@ class Clustering(Callback):
 
 
 def _places(remap: ClusteredRemap) -> tuple[Tensor, Tensor]:
-    """Rows of all ids in either table, (c, n) each, on the CPU."""
+    """Places of all ids within the chunks of either table, (c, n) each, on the CPU."""
     blocks = [
         remap(torch.arange(start, min(start + BLOCK_IDS, remap.num_ids), device=remap.salts.device)).cpu()
         for start in range(0, remap.num_ids, BLOCK_IDS)
     ]
     pointed, hashed = torch.cat(blocks, dim=1).chunk(2)
-    return pointed, hashed
+    return pointed % remap.num_rows, hashed % remap.num_hashed
 
 
 def _centroids(vectors: Tensor, num_rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -184,7 +195,9 @@ class CCEConfig(MethodConfig):
     """Two tables a feature and c pointers an id, of as many bits as tell a chunk's rows apart.
 
     All features get the same number of rows, as the authors cap their tables, so that small vocabularies, which would
-    not shrink, keep full tables. The floor is the pointers': c bits an id. Memory of a clustering, on rank 0: the
+    not shrink, keep full tables. There are as many hashed rows as pointed ones, or more where budget is left that is
+    too little for another bit of all pointers: so nearly all of it is used. The floor is two rows a chunk and c bits an
+    id for pointers; less is refused, because without pointers nothing is clustered: `ce` is that. Memory of a clustering, on rank 0: the
     pointers of one feature as int64, four times, and the vectors of one chunk.
     """
 
@@ -201,27 +214,32 @@ class CCEConfig(MethodConfig):
             )
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
-        """Plan the most rows that fit."""
+        """Plan the most rows that fit, as many of either kind; then hashed ones alone."""
 
-        def make(num_rows: int) -> TablePlan:
-            return TablePlan.merge([self._plan_one(feature, num_rows) for feature in features])
+        def make(num_rows: int, num_hashed: int) -> TablePlan:
+            return TablePlan.merge([self._plan_one(feature, num_rows, num_hashed) for feature in features])
 
-        # From half the ids on, two tables are no smaller than the full one.
-        return fit(make, 1, max(1, *(num_ids(feature) // 2 for feature in features)), budget_bytes)
+        most = max(LEAST_ROWS, *(num_ids(feature) for feature in features))
+        found = fit(lambda rows: make(rows, rows), LEAST_ROWS, min(most, MAX_ROWS), budget_bytes)
+        num_rows = max((e.remap.params.get("num_rows", 0) for e in found.features), default=0)
+        # One row more would cost another bit of all pointers, where R is a power of two: what is left buys hashed rows.
+        return fit(lambda rows: make(num_rows, rows), num_rows, most, budget_bytes) if num_rows else found
 
-    def _plan_one(self, feature: FeatureSpec, num_rows: int) -> TablePlan:
+    def _plan_one(self, feature: FeatureSpec, num_rows: int, num_hashed: int) -> TablePlan:
         chunks = max(c for c in range(1, self.num_chunks + 1) if feature.embedding_dim % c == 0)
-        names = (f"table_{feature.name}_pointed", f"table_{feature.name}_hashed")
+        sizes = {f"table_{feature.name}_pointed": num_rows, f"table_{feature.name}_hashed": num_hashed}
         width = feature.embedding_dim // chunks
         tables = tuple(
-            TableSpec(name=name, num_embeddings=chunks * num_rows, embedding_dim=width, init=self.init)
-            for name in names
+            TableSpec(name=name, num_embeddings=chunks * size, embedding_dim=width, init=self.init)
+            for name, size in sizes.items()
         )
         salts = [salt_for(feature.name, lookup, self.seed) for lookup in range(2 * chunks)]
-        remap = Component.of(ClusteredRemap, num_ids=num_ids(feature), num_rows=num_rows, salts=salts)
+        remap = Component.of(
+            ClusteredRemap, num_ids=num_ids(feature), num_rows=num_rows, num_hashed=num_hashed, salts=salts
+        )
         entry = FeaturePlan(
             feature=feature,
-            tables=(names[0],) * chunks + (names[1],) * chunks,
+            tables=tuple(name for name in sizes for _ in range(chunks)),
             remap=remap,
             combiner=Component.of(PairSums),
         )

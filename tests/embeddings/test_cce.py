@@ -33,18 +33,18 @@ CONFIG = CCEConfig(num_chunks=2, init=Init(scale=1.0))
 
 def test_pointers_and_rows_by_hand() -> None:
     """Three bits each, ids one after the other: 4 1, 0 2, 3 2 is 4 + 1 * 2**3 + 2 * 2**9 + 3 * 2**12 + 2 * 2**15."""
-    remap = ClusteredRemap(num_ids=3, num_rows=5, salts=[11, 12, 13, 14])
+    remap = ClusteredRemap(num_ids=3, num_rows=5, num_hashed=6, salts=[11, 12, 13, 14])
     remap.fill(torch.tensor([[4, 0, 3], [1, 2, 2]]))
     assert remap.pointers.tolist() == [0x0C, 0x34, 0x01, 0, 0, 0]
     rows = remap(torch.tensor([2, 0, 1]))
     assert rows[:2].tolist() == [[3, 4, 0], [5 + 2, 5 + 1, 5 + 2]]
-    assert rows[2].tolist() == [splitmix64.row(key, 13, 5) for key in (2, 0, 1)]
-    assert rows[3].tolist() == [5 + splitmix64.row(key, 14, 5) for key in (2, 0, 1)]
-    assert remap.rows_needed() == [5, 10, 5, 10]
+    assert rows[2].tolist() == [splitmix64.row(key, 13, 6) for key in (2, 0, 1)]
+    assert rows[3].tolist() == [6 + splitmix64.row(key, 14, 6) for key in (2, 0, 1)]
+    assert remap.rows_needed() == [5, 10, 6, 12]
 
 
 def test_pointers_start_as_hashes() -> None:
-    remap = ClusteredRemap(num_ids=50, num_rows=7, salts=[11, 12, 13, 14])
+    remap = ClusteredRemap(num_ids=50, num_rows=7, num_hashed=7, salts=[11, 12, 13, 14])
     rows = remap(torch.arange(50))
     assert rows[0].tolist() == [splitmix64.row(key, 11, 7) for key in range(50)]
     assert rows[1].tolist() == [7 + splitmix64.row(key, 12, 7) for key in range(50)]
@@ -59,17 +59,38 @@ def test_bytes_by_hand() -> None:
     """10 rows of 2 columns in 4 chunks of 2 tables; 4 pointers of 4 bits an id, 3 bytes more; 4 salts."""
     feature = FeatureSpec(name="a", embedding_dim=8, num_embeddings=1000)
     needed = 2 * 4 * 10 * 2 * 4 + (1000 * 4 * 4 // 8 + 3) + 4 * 8
-    plan = CCEConfig(budget_mib=(needed + 63.5) / 2**20).plan([feature])
+    plan = CCEConfig(budget_mib=(needed + 31.5) / 2**20).plan([feature])
     assert plan.num_bytes == needed == 2675
-    assert plan.features[0].remap.params["num_rows"] == 10
-    assert CCEConfig(budget_mib=(needed + 64) / 2**20).plan([feature]).num_bytes == needed + 64
+    assert plan.features[0].remap.params["num_rows"] == plan.features[0].remap.params["num_hashed"] == 10
+    plan = CCEConfig(budget_mib=(needed + 32) / 2**20).plan([feature])  # another hashed row of each chunk
+    assert plan.num_bytes == needed + 32
+    assert plan.features[0].remap.params["num_hashed"] == 11
+    assert CCEConfig(budget_mib=(needed + 64) / 2**20).plan([feature]).features[0].remap.params["num_rows"] == 11
 
 
-def test_floor_is_the_pointers() -> None:
+def test_the_floor_is_two_rows_and_the_pointers() -> None:
     feature = FeatureSpec(name="a", embedding_dim=8, num_embeddings=1000)
-    floor = 2 * 4 * 1 * 2 * 4 + (1000 * 4 // 8 + 3) + 4 * 8
+    floor = 2 * 4 * 2 * 2 * 4 + (1000 * 4 // 8 + 3) + 4 * 8
     with pytest.raises(ConfigError, match=f"needs {floor:,} bytes"):
-        CCEConfig(compression_ratio=100).plan([feature])
+        CCEConfig(budget_mib=(floor - 1) / 2**20).plan([feature])
+    plan = CCEConfig(budget_mib=floor / 2**20).plan([feature])
+    assert plan.features[0].remap.params["num_rows"] == 2, "with one, all ids would be equal"
+
+
+@pytest.mark.parametrize("width", [1, 8, 10, 16])
+@pytest.mark.parametrize("ratio", [1.5, 2, 10, 20, 30, 60])
+def test_budgets_are_used_by_large_vocabularies(width: int, ratio: float) -> None:
+    sizes = {"a": 90_000_000, "b": 5_000_000, "c": 300_000, "d": 1000, "e": 4}
+    features = [FeatureSpec(name=n, embedding_dim=width, num_embeddings=size) for n, size in sizes.items()]
+    config = CCEConfig(compression_ratio=ratio)
+    if width == 1 and ratio > 30:
+        with pytest.raises(ConfigError, match="needs"):
+            config.plan(features)
+        return
+    plan = config.plan(features)
+    assert 0.99 * config.budget_bytes(features) < plan.num_bytes <= config.budget_bytes(features)
+    first = plan.features[0].remap.params
+    assert 2 <= first["num_rows"] <= 4096 and first["num_hashed"] >= first["num_rows"]
 
 
 def test_small_vocabularies_stay_full_and_the_others_have_equal_rows() -> None:
@@ -120,7 +141,9 @@ def session() -> Iterator[Session]:
 
 def plan_of(config: CCEConfig) -> TablePlan:
     """Six rows a chunk, and nine for the 20 tags, so that some are without ids."""
-    return TablePlan.merge([config._plan_one(feature, 9 if feature.name == "tags" else 6) for feature in FEATURES])
+    return TablePlan.merge(
+        [config._plan_one(feature, *((9, 9) if feature.name == "tags" else (6, 6))) for feature in FEATURES]
+    )
 
 
 def remap_of(session: Session, name: str) -> ClusteredRemap:
