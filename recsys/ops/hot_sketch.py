@@ -144,7 +144,9 @@ class HotSketch:
 
     def decay(self, factor: float) -> None:
         """Multiply all scores by `factor` in [0, 1], to 2**-20."""
-        kept = (self.scores * round(factor * 2**20)) >> 20
+        share = round(factor * 2**20)
+        # In two parts, both exact: the product of a whole score would overflow from 2**43 on.
+        kept = (self.scores >> 20) * share + (((self.scores & (2**20 - 1)) * share) >> 20)
         self.scores = torch.where(self.scores > 0, kept, self.scores)
 
     def state(self) -> Tensor:

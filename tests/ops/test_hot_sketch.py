@@ -102,6 +102,31 @@ def test_decay() -> None:
     assert scores(sketch) == {1: 500, 2: 0}
 
 
+@pytest.mark.parametrize("factor", [0.0, 1e-7, 0.5 ** (10 / 2000), 1 / 3, 0.5, 1.0])
+def test_decay_of_any_score_is_that_of_whole_numbers(factor: float) -> None:
+    """Up to 2**62: priors are 2**56 at most, and look-ups add to them."""
+    powers = [2**power for power in range(63)]
+    values = sorted(
+        {value + d for value in powers for d in (-1, 0, 1) if value + d <= 2**62} | {3**30 * 77, 2**56 + 12345}
+    )
+    sketch = HotSketch([len(values)])
+    sketch.scores[: len(values)] = torch.tensor(values, dtype=LONG)
+    sketch.decay(factor)
+    share = round(factor * 2**20)
+    assert sketch.scores[: len(values)].tolist() == [value * share // 2**20 for value in values]
+    assert (sketch.scores[len(values) :] == -1).all(), "free slots stay free"
+
+
+def test_one_id_with_most_of_a_large_batch_never_overflows() -> None:
+    """A score near its limit, batches of 131,072 rows and a half-life of 2000 steps."""
+    sketch = HotSketch([2])
+    sketch.hold(torch.tensor([0]), torch.tensor([7]), torch.tensor([2**56]))
+    for _ in range(3000):
+        update(sketch, [7, 9], [10 * 91_750 * 2**16, 10 * 39_322 * 2**16])
+        sketch.decay(0.5 ** (10 / 2000))
+        assert scores(sketch)[7] > scores(sketch)[9] > 0
+
+
 def test_holding_by_hand() -> None:
     sketch = HotSketch([6])
     ids = [*same_bucket(5), next(key for key in range(1, 99) if row_of(key, MIN_BUCKETS) != row_of(1, MIN_BUCKETS))]
