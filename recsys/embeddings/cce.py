@@ -2,24 +2,28 @@
 
 Tsang & Ahle, NeurIPS 2023, arXiv:2210.05974. An id's embedding is c chunks wide d / c, each the sum of two rows:
 e = concat_i (A_i[p_i(id)] + B_i[h_i(id)]). The pointers p are stored for every id and start as hashes; h is a hash.
-After an epoch each chunk's vectors are clustered: A_i becomes the centroids, p_i the nearest centroid of every id, h_i
+Before some steps each chunk's vectors are clustered: A_i becomes the centroids, p_i the nearest centroid of every id, h_i
 is drawn anew, and B_i the mean of what the centroids leave of the ids in its rows.
 
 Differences from the authors' program, which has errors: h_i is drawn once a clustering, not inside its loop over
-batches; rows of B that no id reaches become zero, not NaN; the optimizer forgets both tables.
+batches; rows of B that no id reaches become zero, not NaN; the optimizer forgets both tables. And not after epochs but
+before steps 8, 64, 512 and 4096: a callback does not know how long training will be, on large data the first epoch is
+often the best, and then clusterings after epochs are never served. Of whatever length, training goes on with the last
+clustering for most of its steps, unless it ends soon after one: `cluster_steps` then should leave that one out.
 
 Measured on the Criteo sample at 10x (DCNv2, dense rate 2e-4, one seed, validation AUC of the best epoch): .7585 without
-clustering, .7578 with one an epoch. Most of its ids come once or twice, and what is clustered of them is noise. Equal
+clustering, .7578 with one after each epoch. Most of its ids come once or twice, and what is clustered of them is noise. Equal
 rows for all features gave .758 where rows in proportion to the vocabulary gave .736.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from recsys.core.batch import Batch
 from recsys.core.callback import Callback, TrainingSession
 from recsys.core.component import Component
 from recsys.core.errors import ConfigError
@@ -30,21 +34,20 @@ from recsys.embeddings.collection import parts_in
 from recsys.embeddings.method import MethodConfig, fit, full_table, num_ids
 from recsys.ops import bits
 from recsys.ops.hashing import hash_rows, mix64, salt_for
-from recsys.ops.kmeans import kmeans, nearest_centroids, refine, weighted_means
+from recsys.ops.kmeans import kmeans, nearest_centroids, weighted_means
 
 POINTS_PER_CENTROID = 50
 """Ids that k-means sees for each centroid (the authors: 200, at four times the cost); all ids get a pointer."""
 
 SEEDED = 64
-"""Rows up to which k-means++ chooses where to start. It takes a step a row, each over all points: with 1024 rows five
-times as long as starting at random points, for an inertia 2 % lower."""
+"""Rows up to which k-means++ chooses where to start, which takes a step a row, each over all points."""
 
 ITERATIONS = 15
-"""Of k-means where it starts at random points."""
+"""Of k-means, at most."""
 
 LEAST_ROWS, MAX_ROWS = 2, 1 << 12
 """Pointed rows of a chunk. With one, all ids would point to it. Beyond the most, clustering takes hours: it measures
-the distance of every id to every row, and 20 M ids with 4 chunks are 3e11 distances already."""
+the distance of every id to every row; 20 M ids with 4 chunks are 3e11 distances already, some 5 minutes of a core."""
 
 BLOCK_IDS = 1 << 18
 """Ids whose pointers are made at once."""
@@ -107,39 +110,38 @@ class PairSums(Combiner):
 
 
 class Clustering(Callback):
-    """Clusters the ids of every feature after each of the first epochs.
+    """Clusters the ids of every feature before stated steps, so that a step always follows.
 
-    Rank 0 computes the clusters and tells them: ranks that add in another order would not find the same ones.
+    Rank 0 computes the clusters and tells them: ranks that add in another order would not find the same ones. What is
+    done depends on the step, the rows and the remaps, so a restart needs no state.
     """
 
     def __init__(self, plan: TablePlan, config: "CCEConfig") -> None:
         self._entries = [e for e in plan.features if e.remap.target.endswith(".ClusteredRemap")]
         self._config = config
-        self._done = 0
 
-    def on_epoch_end(self, session: TrainingSession, record: dict[str, float]) -> None:
-        """Cluster, while clusterings are left."""
-        if self._done >= self._config.num_clusterings:
+    def on_step_start(self, session: TrainingSession, step: int, batch: Batch) -> None:
+        """Cluster where it is time."""
+        if step not in self._config.cluster_steps:
             return
-        self._done += 1
         parts = parts_in(session.model)
         for entry in self._entries:
             remap = parts[entry.feature.name][0]
             assert isinstance(remap, ClusteredRemap)
-            self._cluster(session, entry, remap)
+            self._cluster(session, entry, remap, step)
 
-    def _cluster(self, session: TrainingSession, entry: FeaturePlan, remap: ClusteredRemap) -> None:
+    def _cluster(self, session: TrainingSession, entry: FeaturePlan, remap: ClusteredRemap, step: int) -> None:
         count, names = remap.num_chunks, (entry.tables[0], entry.tables[-1])
         rows = [torch.arange(count * size) for size in (remap.num_rows, remap.num_hashed)]
         tables = [
             session.read_rows(name, all_rows).cpu().contiguous().unflatten(0, (count, -1))
             for name, all_rows in zip(names, rows, strict=True)
         ]
-        salts = mix64(remap.salts.cpu() + self._done)
+        salts = mix64(remap.salts.cpu() + step)
         pointers = torch.zeros(count, remap.num_ids, dtype=torch.int64)
         if session.is_main:
             places = _places(remap)
-            generator = torch.Generator().manual_seed(salt_for(entry.feature.name, self._done, self._config.seed))
+            generator = torch.Generator().manual_seed(salt_for(entry.feature.name, step, self._config.seed))
             for chunk in range(count):
                 vectors = tables[0][chunk][places[0][chunk]] + tables[1][chunk][places[1][chunk]]
                 tables[0][chunk], pointers[chunk] = _centroids(vectors, remap.num_rows, generator)
@@ -152,14 +154,6 @@ class Clustering(Callback):
             session.write_rows(name, all_rows, table.flatten(0, 1))
         remap.fill(pointers)
         remap.salts.copy_(salts)
-
-    def state_dict(self) -> dict[str, int]:
-        """Clusterings done."""
-        return {"done": self._done}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Restore them."""
-        self._done = state["done"]
 
 
 def _places(remap: ClusteredRemap) -> tuple[Tensor, Tensor]:
@@ -177,10 +171,7 @@ def _centroids(vectors: Tensor, num_rows: int, generator: torch.Generator) -> tu
     chosen = torch.randperm(len(vectors), generator=generator)[: POINTS_PER_CENTROID * num_rows]
     sample = vectors[chosen]
     weights = torch.ones(len(sample))
-    if num_rows <= SEEDED:
-        found = kmeans(sample, num_rows, weights=weights, generator=generator)
-    else:
-        found = refine(sample, sample[:num_rows], weights=weights, iterations=ITERATIONS)
+    found = kmeans(sample, num_rows, weights=weights, generator=generator, iterations=ITERATIONS, seeded=SEEDED)
     return found, nearest_centroids(vectors, found)[0]
 
 
@@ -202,16 +193,15 @@ class CCEConfig(MethodConfig):
     """
 
     num_chunks: int = 4  # a width that it does not divide is cut into the most chunks below it that do
-    num_clusterings: int = 3  # after the first, second, … epoch
+    cluster_steps: list[int] = field(default_factory=lambda: [8, 64, 512, 4096])  # steps before which ids are clustered
     seed: int = 0  # of hashes and clusterings
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_chunks < 1 or self.num_clusterings < 0:
-            raise ConfigError(
-                f"num_chunks={self.num_chunks}, num_clusterings={self.num_clusterings}: the first must be 1 or more, "
-                "the second 0 or more."
-            )
+        if self.num_chunks < 1:
+            raise ConfigError(f"num_chunks={self.num_chunks}: must be 1 or more.")
+        if any(step < 1 for step in self.cluster_steps):
+            raise ConfigError(f"cluster_steps={self.cluster_steps}: steps count from 1. Give none to cluster never.")
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Plan the most rows that fit, as many of either kind; then hashed ones alone."""

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from recsys.core.batch import Batch
 from recsys.core.errors import ConfigError
 from recsys.core.plan import TablePlan
 from recsys.core.specs import FeatureSpec, Init
@@ -15,13 +17,14 @@ from recsys.embeddings.cce import CCEConfig, ClusteredRemap, Clustering, PairSum
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection, parts_in
 from recsys.models.ctr import CtrModel
 from recsys.models.dcnv2 import DCNv2Config
+from recsys.train import checkpoint
 from recsys.train.config import DeviceConfig, OptimizerConfig, TrainConfig
 from recsys.train.session import Session, process_group, shard
 from recsys.train.tables import initialize_tables, local_parts
 from recsys.train.trainer import Trainer
 from tests.embeddings.met_or_refused import check_budgets
 from tests.ops import splitmix64
-from tests.train.worker import BATCH, NUM_DENSE, Rows
+from tests.train.worker import BATCH, NUM_DENSE, Ordered, Rows
 
 FEATURES = [
     FeatureSpec(name="user", embedding_dim=8, num_embeddings=40, max_length=1),
@@ -29,6 +32,7 @@ FEATURES = [
     FeatureSpec(name="tags", embedding_dim=8, num_embeddings=20),
 ]
 CONFIG = CCEConfig(num_chunks=2, init=Init(scale=1.0))
+NOTHING = cast(Batch, None)
 
 
 def test_pointers_and_rows_by_hand() -> None:
@@ -117,10 +121,10 @@ def test_a_width_is_cut_into_equal_chunks(width: int, chunks: int) -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match="num_chunks=0, num_clusterings=3: the first must be 1 or more"):
+    with pytest.raises(ConfigError, match="num_chunks=0: must be 1 or more"):
         CCEConfig(num_chunks=0)
-    with pytest.raises(ConfigError, match="num_clusterings=-1"):
-        CCEConfig(num_clusterings=-1)
+    with pytest.raises(ConfigError, match=r"cluster_steps=\[0\]: steps count from 1"):
+        CCEConfig(cluster_steps=[0])
     with pytest.raises(ConfigError, match="has no vocabulary"):
         CCEConfig().plan([FeatureSpec(name="a", embedding_dim=8, num_embeddings=None)])
 
@@ -172,7 +176,7 @@ def vectors_of(session: Session, name: str) -> tuple[Tensor, Tensor]:
 
 def test_clustering_loses_what_k_means_loses(session: Session) -> None:
     _, before = vectors_of(session, "user")
-    Clustering(plan_of(CONFIG), CONFIG).on_epoch_end(session, {})
+    Clustering(plan_of(CONFIG), CONFIG).on_step_start(session, 8, NOTHING)
     centroids, after = vectors_of(session, "user")
     for chunk in range(2):
         inertia = (before[chunk] - centroids[chunk]).square().sum().item()
@@ -188,7 +192,7 @@ def test_as_many_vectors_as_rows_are_kept(session: Session) -> None:
     session.write_rows("table_user_hashed", torch.arange(12), zeros)
     _, before = vectors_of(session, "user")
     assert all(len(chunk.unique(dim=0)) == 6 for chunk in before)
-    Clustering(plan_of(CONFIG), CONFIG).on_epoch_end(session, {})
+    Clustering(plan_of(CONFIG), CONFIG).on_step_start(session, 8, NOTHING)
     _, after = vectors_of(session, "user")
     torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
     torch.testing.assert_close(tables_of(session, "user")[1].flatten(0, 1), zeros, rtol=0, atol=1e-5)
@@ -197,7 +201,7 @@ def test_as_many_vectors_as_rows_are_kept(session: Session) -> None:
 def test_hashes_are_drawn_anew_and_rows_without_ids_are_zero(session: Session) -> None:
     remap = remap_of(session, "tags")
     salts = remap.salts.clone()
-    Clustering(plan_of(CONFIG), CONFIG).on_epoch_end(session, {})
+    Clustering(plan_of(CONFIG), CONFIG).on_step_start(session, 8, NOTHING)
     assert not (remap.salts == salts).any()
     used = remap(torch.arange(20))[2:] - torch.tensor([[0], [9]])
     _, hashed = tables_of(session, "tags")
@@ -218,7 +222,7 @@ def test_the_optimizer_forgets_what_was_clustered(session: Session) -> None:
     callback = Clustering(plan_of(CONFIG), CONFIG)
     train(session, 3, callback)
     assert all(sums.any() for sums in sums_of(session).values())
-    callback.on_epoch_end(session, {})
+    callback.on_step_start(session, 8, NOTHING)
     assert not any(sums.any() for sums in sums_of(session).values())
 
 
@@ -233,16 +237,26 @@ def sums_of(session: Session) -> dict[str, Tensor]:
     }
 
 
-def test_only_so_many_clusterings_and_a_restart_counts_on(session: Session) -> None:
-    config = CCEConfig(num_chunks=2, num_clusterings=2)
-    callback = Clustering(plan_of(config), config)
-    seen = [remap_of(session, "item").salts.clone()]
-    for _ in range(2):
-        callback.on_epoch_end(session, {})
-        seen.append(remap_of(session, "item").salts.clone())
-        again = Clustering(plan_of(config), config)
-        again.load_state_dict(callback.state_dict())
-        callback = again
-    callback.on_epoch_end(session, {})
-    assert torch.equal(remap_of(session, "item").salts, seen[2])
-    assert not torch.equal(seen[0], seen[1]) and not torch.equal(seen[1], seen[2])
+def test_clusters_before_its_steps_alone(session: Session) -> None:
+    config = CCEConfig(num_chunks=2, cluster_steps=[2, 5])
+    salts = remap_of(session, "item").salts
+    changed = []
+    for step in range(1, 8):
+        before = salts.clone()
+        Clustering(plan_of(config), config).on_step_start(session, step, NOTHING)
+        changed.append(not torch.equal(salts, before))
+    assert changed == [False, True, False, False, True, False, False]
+
+
+def test_the_best_weights_of_one_epoch_are_clustered(session: Session, tmp_path: Path) -> None:
+    config = CCEConfig(num_chunks=2, cluster_steps=[3, 5], init=Init(scale=1.0))
+    start = {name: value.clone() for name, value in remap_of(session, "user").state_dict().items()}
+    options = TrainConfig(epochs=1, batch_size=BATCH, eval_batch_size=BATCH)
+    trainer = Trainer(session, plan_of(config), options, tmp_path, [Clustering(plan_of(config), config)])
+    trainer.run(Rows(0, 1), Ordered(0, 1), seed=11)
+    best = checkpoint.find(tmp_path / "best")
+    assert best is not None
+    saved = checkpoint.read_tensors(best, "model.")
+    for name, value in start.items():
+        kept = [tensor for key, tensor in saved.items() if key.endswith(f"remaps.0.{name}")]
+        assert len(kept) == 1 and not torch.equal(kept[0], value), name
