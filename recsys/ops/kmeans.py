@@ -3,8 +3,21 @@
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 22
-"""Distances held at once."""
+CHUNK, CHUNK_ON_GPU = 1 << 18, 1 << 22
+"""Distances held at once; on a CPU as many as stay in its cache: measured 2 to 4 times as fast as 2**22."""
+
+SEEDED = 512
+"""Centroids up to which k-means++ chooses where to start: it takes a step a centroid, each over all points."""
+
+WORK = 1 << 32
+"""Distances that the search for more centroids than that computes, about: 4 to 10 s on one core. Points are
+sampled for it, then iterations cut; but the nearest of K centroids is sought once at least for `LEAST` K points."""
+
+LEAST = 4
+
+ROUNDS = 16
+"""In which that many are drawn. Measured on 16 k points and 4 k centroids in 4 columns: an inertia 10 % above that of
+k-means++ (18 % with weights by Zipf) in a quarter of its time; at random in one round it is 34 % above."""
 
 
 def kmeans(
@@ -14,6 +27,7 @@ def kmeans(
     weights: Tensor,
     generator: torch.Generator,
     iterations: int = 25,
+    seeded: int = SEEDED,
 ) -> Tensor:
     """Find centroids that make the weighted sum of squared distances small.
 
@@ -23,6 +37,7 @@ def kmeans(
         weights: float32, shape (N,), not negative, of a positive sum; how much each point's distance counts.
         generator: of the seeding, on the CPU; the same state gives the same centroids.
         iterations: of Lloyd's, at most; it stops when no point changes its centroid.
+        seeded: K up to which k-means++ chooses the first centroids; more are drawn in rounds.
     Returns:
         float32, shape (K, D), on the device of `points`.
     Source: Arthur & Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007; Lloyd 1982.
@@ -31,8 +46,62 @@ def kmeans(
         return torch.cat([points, points[-1:].expand(num_centroids - points.shape[0], -1)])
     shift = points.mean(0)  # distances by products lose digits far from the origin
     points = points - shift
-    centroids = seed_centroids(points, num_centroids, weights=weights, generator=generator)
+    if num_centroids <= seeded:
+        centroids = seed_centroids(points, num_centroids, weights=weights, generator=generator)
+    else:
+        size = max(WORK // (num_centroids * iterations), LEAST * num_centroids)
+        points, weights = _distinct(*_thinned(points, weights, size, generator))
+        if points.shape[0] <= num_centroids:
+            return kmeans(points + shift, num_centroids, weights=weights, generator=generator)
+        centroids = spread_seeds(points, num_centroids, weights=weights, generator=generator)
+        iterations = min(iterations, max(1, WORK // (num_centroids * points.shape[0])))
     return refine(points, centroids, weights=weights, iterations=iterations) + shift
+
+
+def _thinned(points: Tensor, weights: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Points drawn `size` times by their weights, and how often each was drawn; all of them if they are fewer."""
+    if points.shape[0] <= size:
+        return points, weights
+    counts = torch.bincount(_draw(weights, size, generator), minlength=points.shape[0])
+    return points[counts > 0], counts[counts > 0].to(weights.dtype)
+
+
+def _distinct(points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Points that differ, sorted, and the sums of their weights."""
+    points, codes = points.unique(dim=0, return_inverse=True)
+    sums = torch.zeros(points.shape[0], dtype=torch.float64, device=points.device)
+    return points, sums.index_add_(0, codes, weights.double()).to(weights.dtype)
+
+
+def spread_seeds(points: Tensor, num_centroids: int, *, weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw points in a few rounds, each in proportion to weight times squared distance to those of rounds before.
+
+    Args:
+        points: float32, shape (N, D), distinct, N >= K.
+        num_centroids: K.
+        weights: float32, shape (N,), not negative; points without weight come last.
+        generator: on the CPU.
+    Returns:
+        float32, shape (K, D), no point twice.
+    Source: Bahmani et al., "Scalable k-means++", VLDB 2012, for the rounds; Efraimidis & Spirakis, "Weighted random
+    sampling with a reservoir", 2006, for draws without repetition.
+    """
+    nearest = torch.ones_like(weights)
+    left = torch.ones(points.shape[0], dtype=torch.bool, device=points.device)
+    picks = []
+    for number in range(ROUNDS):
+        count = num_centroids * (number + 1) // ROUNDS - num_centroids * number // ROUNDS
+        shares = torch.rand(points.shape[0], dtype=torch.float64, generator=generator).to(points.device)
+        # A distance may be rounded to 0, but what has weight still goes before what has none.
+        mass = weights.double() * nearest.double().clamp(min=torch.finfo(torch.float32).tiny)
+        waits = torch.where(left, -shares.log() / mass, torch.nan)  # NaN, sorted last, behind infinite waits
+        chosen = waits.sort(stable=True).indices[:count]
+        left[chosen] = False
+        picks.append(chosen)
+        if count and number + 1 < ROUNDS:
+            found = nearest_centroids(points, points[chosen])[1]
+            nearest = torch.minimum(nearest, found) if number else found
+    return points[torch.cat(picks)]
 
 
 def seed_centroids(points: Tensor, num_centroids: int, *, weights: Tensor, generator: torch.Generator) -> Tensor:
@@ -115,7 +184,8 @@ def nearest_centroids(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor
     shift = centroids.mean(0)
     centroids = centroids - shift
     norms = centroids.square().sum(1)
-    for part in points.split(max(1, CHUNK // centroids.shape[0])):
+    held = CHUNK_ON_GPU if points.is_cuda else CHUNK
+    for part in points.split(max(1, held // centroids.shape[0])):
         part = part - shift
         least, nearest = torch.addmm(norms, part, centroids.t(), alpha=-2).min(1)
         codes.append(nearest)

@@ -5,7 +5,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from recsys.ops.kmeans import kmeans, nearest_centroids, refine, seed_centroids, weighted_means
+from recsys.ops.kmeans import _thinned, kmeans, nearest_centroids, spread_seeds, refine, seed_centroids, weighted_means
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -29,6 +29,59 @@ def test_inertia_is_that_of_scikit_learn(size: int, width: int, num: int, weight
         )
         theirs += fitted.inertia_
     assert ours <= theirs * 1.03
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_inertia_of_many_centroids_is_that_of_scikit_learn(weighted: bool) -> None:
+    points = torch.randn(6000, 3, generator=generator())
+    weights = 1 / torch.arange(1, 6001).float() if weighted else torch.ones(6000)
+    ours = inertia(points, kmeans(points, 600, weights=weights, generator=generator()), weights)
+    fitted = KMeans(600, n_init=1, random_state=0, max_iter=25).fit(points.numpy(), sample_weight=weights.numpy())
+    assert ours <= fitted.inertia_ * (1.2 if weighted else 1.08), "whose k-means++ takes a step a centroid"
+
+
+def test_many_centroids_take_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 k points and 4 k centroids took 33 s; here all distances are counted."""
+    measured = []
+
+    def counting(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+        measured.append(len(points) * len(centroids))
+        return nearest_centroids(points, centroids)
+
+    monkeypatch.setattr("recsys.ops.kmeans.nearest_centroids", counting)
+    monkeypatch.setattr("recsys.ops.kmeans.WORK", 1 << 26)
+    points = torch.randn(16_384, 2, generator=generator())
+    found = kmeans(points, 4096, weights=torch.ones(16_384), generator=generator())
+    assert found.shape == (4096, 2) and sum(measured) < 2 * 4 * 4096**2
+    measured.clear()
+    kmeans(points.repeat(10, 1), 600, weights=torch.ones(163_840), generator=generator())
+    assert 1 << 24 < sum(measured) <= (1 << 26) * 1.1
+
+
+def test_thinned_points_stand_for_all_by_weight() -> None:
+    points, weights = torch.arange(1000.0).unsqueeze(1), torch.ones(1000)
+    weights[:10] = 1000.0
+    some, counts = _thinned(points, weights, 500, generator())
+    assert counts.sum() == 500 and len(some) == len(counts) < 500
+    assert counts[some[:, 0] < 10].sum() / 500 == pytest.approx(10_000 / 10_990, abs=0.04)
+
+
+def test_spread_seeds_differ_and_follow_weights() -> None:
+    points, weights = torch.arange(100.0).unsqueeze(1), torch.ones(100)
+    weights[:10], weights[90:] = 1000.0, 0.0
+    seeds = spread_seeds(points, 40, weights=weights, generator=generator()).flatten()
+    assert len(seeds.unique()) == 40 and seeds.max() < 90
+    assert (seeds < 10).sum() == 10
+    rest = spread_seeds(points, 95, weights=weights, generator=generator()).flatten()
+    assert len(rest.unique()) == 95, "points without weight come last"
+
+
+def test_many_centroids_of_few_distinct_points_are_exact() -> None:
+    distinct = torch.randn(500, 2, generator=generator())
+    found = kmeans(distinct.repeat(4, 1), 600, weights=torch.ones(2000), generator=generator())
+    codes, distances = nearest_centroids(distinct, found)
+    assert found.shape == (600, 2) and len(codes.unique()) == 500
+    torch.testing.assert_close(distances, torch.zeros(500), atol=1e-5, rtol=0)
 
 
 def test_lloyd_by_hand() -> None:
@@ -91,6 +144,9 @@ def test_deterministic_by_seed_and_far_from_the_origin() -> None:
     points = torch.randn(500, 3, generator=generator()) + 1000
     runs = [kmeans(points, 20, weights=torch.ones(500), generator=generator(4)) for _ in range(2)]
     assert torch.equal(*runs)
+    many = torch.randn(3000, 3, generator=generator())
+    runs_of_many = [kmeans(many, 700, weights=torch.ones(3000), generator=generator(4)) for _ in range(2)]
+    assert torch.equal(*runs_of_many)
     near = kmeans(points - 1000, 20, weights=torch.ones(500), generator=generator(4))
     assert inertia(points - 1000, runs[0] - 1000, torch.ones(500)) == pytest.approx(
         inertia(points - 1000, near, torch.ones(500)), rel=0.02
