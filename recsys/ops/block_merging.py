@@ -37,13 +37,31 @@ def merge_blocks(
         (num_kept, R, d).
     Source: Datar et al., "Locality-sensitive hashing scheme based on p-stable distributions", SoCG 2004.
     """
-    owners = torch.arange(blocks.shape[0])
+    owners, blocks, weights = _merged_equals(blocks, weights, blocks.shape[0] - num_kept)
     while blocks.shape[0] > num_kept:
         quota = min(blocks.shape[0] - num_kept, max(1, blocks.shape[0] // ROUND_SHARE))
         pairs = _best_pairs(blocks, weights, quota, generator)
         blocks, weights, numbers = _merged(blocks, weights, pairs)
         owners = numbers[owners]
     return owners, blocks
+
+
+def _merged_equals(blocks: Tensor, weights: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(owners, blocks, weights) after merging at most `limit` blocks into the first one that equals each.
+
+    At once: rounds of pairs would take one pair of many equal blocks each, because only one of them is cheapest.
+    """
+    count = blocks.shape[0]
+    positions = torch.arange(count)
+    codes = blocks.flatten(1).unique(dim=0, return_inverse=True)[1]
+    first = torch.full_like(positions, count).scatter_reduce_(0, codes, positions, "amin")[codes]
+    repeated = (first < positions).nonzero().squeeze(1)[:limit]
+    stays = torch.ones(count, dtype=torch.bool)
+    stays[repeated] = False
+    target = torch.where(stays, positions, first)
+    owners = (stays.cumsum(0) - 1)[target]
+    sums = torch.zeros_like(weights).index_add_(0, target, weights)
+    return owners, blocks[stays], sums[stays]
 
 
 def merge_costs(blocks: Tensor, weights: Tensor, pairs: Tensor) -> Tensor:

@@ -44,6 +44,27 @@ def test_equal_blocks_merge_first_and_stay_exact() -> None:
     assert torch.equal(merged, distinct)
 
 
+def test_thousands_of_equal_blocks_merge_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In rounds of pairs it took 10 s: one pair a round."""
+    monkeypatch.delattr("recsys.ops.block_merging._best_pairs")
+    blocks = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]]).repeat(1000, 1, 1)
+    owners, merged = merge_blocks(blocks, torch.ones(2000, 1), 2, generator=generator())
+    assert torch.equal(owners, torch.arange(2000) % 2) and torch.equal(merged, blocks[:2])
+
+
+def test_no_more_equal_blocks_merge_than_must() -> None:
+    blocks = torch.tensor([5.0, 5.0, 7.0, 5.0, 7.0]).view(5, 1, 1)
+    owners, merged = merge_blocks(blocks, torch.ones(5, 1), 3, generator=generator())
+    assert owners.tolist() == [0, 0, 1, 0, 2] and merged.flatten().tolist() == [5.0, 7.0, 7.0]
+
+
+def test_weights_of_equal_blocks_add_up() -> None:
+    """Three blocks at 0 and one at 4: mean 1."""
+    blocks = torch.tensor([0.0, 0.0, 4.0, 0.0, 100.0]).view(5, 1, 1)
+    owners, merged = merge_blocks(blocks, torch.ones(5, 1), 2, generator=generator())
+    assert owners.tolist() == [0, 0, 0, 0, 1] and merged.flatten().tolist() == [1.0, 100.0]
+
+
 def test_absent_rows_cost_nothing() -> None:
     blocks = torch.tensor([[[1.0], [2.0]], [[1.0], [0.0]], [[9.0], [2.0]]])
     weights = torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
