@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from recsys.core.batch import Batch
@@ -65,10 +66,15 @@ class TrainCodebooks(Callback):
                 table = self._tables[name]
                 count = min(ROWS_PER_CENTROID * combiner.num_centroids, MAX_ROWS)
                 ids = sample_ids(table.num_embeddings, count, step + number)
-                # On the CPU, whose sums come out the same on every rank.
                 rows = session.read_rows(table.name, ids).cpu()
+                codebook = combiner.codebook.detach().cpu().clone().contiguous()
+                if session.is_main:
+                    codebook = combiner.refined(ids, rows, ITERATIONS).contiguous()
+                # Told by rank 0: machines that add in another order would not find the same centroids.
+                if session.world_size > 1:
+                    dist.broadcast(codebook, src=0)
                 with torch.no_grad():
-                    combiner.codebook.copy_(combiner.refined(ids, rows, ITERATIONS))
+                    combiner.codebook.copy_(codebook)
 
 
 def sample_ids(num_ids: int, count: int, seed: int) -> Tensor:

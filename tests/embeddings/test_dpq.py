@@ -1,11 +1,14 @@
 """Tables trained through codebooks: values by hand, the penalty, what is served, budgets, and training on sessions."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from recsys.core.batch import Batch
@@ -202,6 +205,8 @@ class OneRank(SimpleNamespace):
     """The part of a session that the callback uses, over an unsharded model."""
 
     model: nn.Module
+    is_main = True
+    world_size = 1
 
     def read_rows(self, table: str, rows: Tensor) -> Tensor:
         weight = reference.table_parameters(self.model)[table].detach()
@@ -235,6 +240,30 @@ def test_refresh_brings_back_centroids_that_rows_ran_away_from(config: DPQConfig
     with torch.no_grad():
         error = (combiner(ids, [weight]) - weight).square().mean()
     assert error < 0.75, "of variance 1"
+
+
+def refresh_on(rank: int, store: str, folder: str) -> None:
+    """Refresh codebooks from rows that differ in their last bits, as other machines would give."""
+    dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
+    torch.manual_seed(0)
+    plan = DPQConfig(num_centroids=8, part_dim=4).plan([FeatureSpec(name="a", embedding_dim=4, num_embeddings=200)])
+    collection = PlannedEmbeddingBagCollection(plan)
+    with torch.no_grad():
+        weight = reference.table_parameters(collection)["table_a"]
+        weight.copy_(torch.randn(weight.shape) + rank * 1e-6)
+    session = cast(TrainingSession, OneRank(model=collection, is_main=rank == 0, world_size=2))
+    (callback,) = DPQConfig().callbacks(plan)
+    callback.on_train_start(session)
+    callback.on_step_start(session, 16, cast(Batch, None))
+    torch.save(collection.state_dict(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_ranks_agree_on_refreshed_codebooks_to_the_last_bit(tmp_path: Path) -> None:
+    mp.spawn(refresh_on, args=(str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    (name,) = [key for key in first if key.endswith("codebook")]
+    assert torch.equal(first[name], second[name]) and first[name].std() > 0.5
 
 
 def test_penalties_of_all_codebooks_add_up_and_centroids_follow_rows() -> None:
