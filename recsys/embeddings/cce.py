@@ -2,8 +2,8 @@
 
 Tsang & Ahle, NeurIPS 2023, arXiv:2210.05974. An id's embedding is c chunks wide d / c, each the sum of two rows:
 e = concat_i (A_i[p_i(id)] + B_i[h_i(id)]). The pointers p are stored for every id and start as hashes; h is a hash.
-Before some steps each chunk's vectors are clustered: A_i becomes the centroids, p_i the nearest centroid of every id, h_i
-is drawn anew, and B_i the mean of what the centroids leave of the ids in its rows.
+Before some steps each chunk's vectors are clustered: A_i becomes the centroids, p_i the nearest centroid of every id,
+h_i is drawn anew, and B_i the mean of what the centroids leave of the ids in its rows.
 
 Differences from the authors' program, which has errors: h_i is drawn once a clustering, not inside its loop over
 batches; rows of B that no id reaches become zero, not NaN; the optimizer forgets both tables. And not after epochs but
@@ -12,8 +12,8 @@ often the best, and then clusterings after epochs are never served. Of whatever 
 clustering for most of its steps, unless it ends soon after one: `cluster_steps` then should leave that one out.
 
 Measured on the Criteo sample at 10x (DCNv2, dense rate 2e-4, one seed, validation AUC of the best epoch): .7585 without
-clustering, .7578 with one after each epoch. Most of its ids come once or twice, and what is clustered of them is noise. Equal
-rows for all features gave .758 where rows in proportion to the vocabulary gave .736.
+clustering, .7578 with one after each epoch. Most of its ids come once or twice, and what is clustered of them is noise.
+Equal rows for all features gave .758 where rows in proportion to the vocabulary gave .736.
 """
 
 from collections.abc import Sequence
@@ -188,8 +188,8 @@ class CCEConfig(MethodConfig):
     All features get the same number of rows, as the authors cap their tables, so that small vocabularies, which would
     not shrink, keep full tables. There are as many hashed rows as pointed ones, or more where budget is left that is
     too little for another bit of all pointers: so nearly all of it is used. The floor is two rows a chunk and c bits an
-    id for pointers; less is refused, because without pointers nothing is clustered: `ce` is that. Memory of a clustering, on rank 0: the
-    pointers of one feature as int64, four times, and the vectors of one chunk.
+    id for pointers; less is refused, because without pointers nothing is clustered: `ce` is that. Memory of a
+    clustering, on rank 0: the pointers of one feature as int64, four times, and the vectors of one chunk.
     """
 
     num_chunks: int = 4  # a width that it does not divide is cut into the most chunks below it that do

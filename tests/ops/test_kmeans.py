@@ -5,7 +5,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from recsys.ops.kmeans import _thinned, kmeans, nearest_centroids, spread_seeds, refine, seed_centroids, weighted_means
+from recsys.ops.kmeans import _thinned, kmeans, nearest_centroids, refine, seed_centroids, spread_seeds, weighted_means
 
 
 def generator(seed: int = 0) -> torch.Generator:
