@@ -50,7 +50,7 @@ LEAST_ROWS, MAX_ROWS = 2, 1 << 12
 the distance of every id to every row; 20 M ids with 4 chunks are 3e11 distances already, some 5 minutes of a core."""
 
 BLOCK_IDS = 1 << 18
-"""Ids whose pointers are made at once."""
+"""Ids whose pointers are made at once, a multiple of 8."""
 
 
 class ClusteredRemap(Remap):
@@ -81,12 +81,21 @@ class ClusteredRemap(Remap):
         self.register_buffer("salts", torch.tensor(salts[self.num_chunks :], dtype=torch.int64))
         self.register_buffer("chunks", torch.arange(self.num_chunks).unsqueeze(1), persistent=False)
         if not self.pointers.is_meta:
-            self.fill(hash_rows(torch.arange(num_ids), torch.tensor(salts[: self.num_chunks]), num_rows))
+            first = torch.tensor(salts[: self.num_chunks])
+            for start in range(0, num_ids, BLOCK_IDS):
+                self._fill_from(start, hash_rows(torch.arange(start, min(start + BLOCK_IDS, num_ids)), first, num_rows))
 
     def fill(self, pointers: Tensor) -> None:
         """Store the pointers of all ids: integers in [0, R), shape (c, n)."""
         assert pointers.shape == (self.num_chunks, self.num_ids), f"pointers of shape {tuple(pointers.shape)}"
-        self.pointers.copy_(bits.pack(pointers.cpu().T, self.bits))
+        for number, part in enumerate(pointers.cpu().split(BLOCK_IDS, dim=1)):
+            self._fill_from(number * BLOCK_IDS, part)
+
+    def _fill_from(self, start: int, pointers: Tensor) -> None:
+        """Store the pointers of some ids, (c, N), the first of which, a multiple of 8, begins a byte."""
+        packed = bits.pack(pointers.T, self.bits)
+        first = start * self.num_chunks * self.bits // 8
+        self.pointers[first : first + packed.numel()] = packed  # three bytes more than needed; the next part has them
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return rows, int64, shape (2 c, N): of the pointers, then of the hashes."""

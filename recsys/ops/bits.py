@@ -6,6 +6,9 @@ from torch import Tensor
 MAX_BITS = 24
 """An integer and the bits before it in its first byte lie within four bytes."""
 
+AT_ONCE = 1 << 20
+"""Integers packed together, a multiple of 8: bounds the memory."""
+
 
 def packed_bytes(count: int, bits: int) -> int:
     """Bytes of `count` packed integers, with the three that let the last one be read like any other."""
@@ -27,15 +30,25 @@ def pack(values: Tensor, bits: int) -> Tensor:
         uint8, shape (`packed_bytes(values.numel(), bits)`,), little-endian bit order.
     """
     assert 1 <= bits <= MAX_BITS, f"bits={bits}"
-    flat = values.reshape(-1).to(torch.int64)
-    buffer = torch.zeros(packed_bytes(flat.numel(), bits), dtype=torch.int64)
-    step = 1 << 20  # bounds the memory of bits held one by one
-    for start in range(0, flat.numel(), step):
-        part = flat[start : start + step]
-        places = (torch.arange(start, start + part.numel()) * bits).unsqueeze(1) + torch.arange(bits)
-        ones = (part.unsqueeze(1) >> torch.arange(bits)) & 1
-        buffer.index_add_(0, (places >> 3).reshape(-1), (ones << (places & 7)).reshape(-1))
-    return buffer.to(torch.uint8)
+    flat = values.reshape(-1)
+    buffer = torch.zeros(packed_bytes(flat.numel(), bits), dtype=torch.uint8)
+    for start in range(0, flat.numel(), AT_ONCE):
+        part = flat[start : start + AT_ONCE].to(torch.int64)
+        packed = _packed_eights(torch.nn.functional.pad(part, (0, -part.numel() % 8)).view(-1, 8), bits)
+        first = start // 8 * bits
+        buffer[first : first + packed.numel()] = packed[: buffer.numel() - first]
+    return buffer
+
+
+def _packed_eights(values: Tensor, bits: int) -> Tensor:
+    """Values (G, 8), whose `bits` bytes a group share no byte with other groups -> uint8 (G * bits,)."""
+    columns = torch.zeros(bits, values.shape[0], dtype=torch.int64)
+    for number, value in enumerate(values.t().contiguous()):
+        first, last = number * bits // 8, ((number + 1) * bits - 1) // 8
+        shifted = value << (number * bits % 8)
+        for byte in range(first, last + 1):
+            columns[byte] |= (shifted >> (8 * (byte - first))) & 0xFF
+    return columns.to(torch.uint8).t().reshape(-1)
 
 
 def unpack(buffer: Tensor, index: Tensor, bits: int) -> Tensor:

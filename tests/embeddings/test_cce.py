@@ -54,6 +54,16 @@ def test_pointers_start_as_hashes() -> None:
     assert rows[1].tolist() == [7 + splitmix64.row(key, 12, 7) for key in range(50)]
 
 
+def test_pointers_of_many_ids_are_stored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ClusteredRemap(num_ids=45, num_rows=5, num_hashed=6, salts=[11, 12, 13, 14])
+    pointers = torch.randint(5, (2, 45), generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr("recsys.embeddings.cce.BLOCK_IDS", 16)
+    parts = ClusteredRemap(num_ids=45, num_rows=5, num_hashed=6, salts=[11, 12, 13, 14])
+    assert torch.equal(parts.pointers, whole.pointers) and parts.pointers.any()
+    parts.fill(pointers)
+    assert torch.equal(parts(torch.arange(45))[:2], pointers + torch.tensor([[0], [5]]))
+
+
 def test_sums_by_hand() -> None:
     rows = [torch.tensor([[value]]) for value in (1.0, 2.0, 10.0, 20.0)]
     assert PairSums()(torch.zeros(1), rows).tolist() == [[11.0, 22.0]]
