@@ -5,6 +5,7 @@ row as if nothing had happened, and the loss gets mean |centroid - row|^2, which
 Served are n * P * log2 K bits of codes and 4 * K * d bytes of centroids; training takes more than full tables do.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -108,17 +109,22 @@ class DPQConfig(MethodConfig):
     """
 
     part_dim: int = 2  # values of a part, at least
-    num_centroids: int = 256  # of a part, at most
+    num_centroids: int = 256  # of a part, at most; a power of two
     penalty_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.part_dim < 1:
             raise ConfigError(f"part_dim={self.part_dim}: a part needs one value or more.")
-        if not 2 <= self.num_centroids <= 2**16:
-            raise ConfigError(f"num_centroids={self.num_centroids}: must lie in [2, 65536].")
-        if not self.penalty_weight > 0:
-            raise ConfigError(f"penalty_weight={self.penalty_weight}: must be above 0, or centroids would stay put.")
+        if not 2 <= self.num_centroids <= 2**16 or self.num_centroids & (self.num_centroids - 1):
+            raise ConfigError(
+                f"num_centroids={self.num_centroids}: must be a power of two in [2, 65536]; others need codes as long "
+                "as the next one."
+            )
+        if not 0 < self.penalty_weight < math.inf:
+            raise ConfigError(
+                f"penalty_weight={self.penalty_weight}: must be finite and above 0, or centroids would stay put."
+            )
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Choose the shape of all codes; its floor is one bit an id."""

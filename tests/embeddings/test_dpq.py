@@ -1,5 +1,6 @@
 """Tables trained through codebooks: values by hand, the penalty, what is served, budgets, and training on sessions."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -178,7 +179,12 @@ def test_sizes_to_choose_from() -> None:
     [
         (DPQConfig, {"part_dim": 0}, "part_dim=0"),
         (DPQConfig, {"num_centroids": 1}, "num_centroids=1"),
+        (DPQConfig, {"num_centroids": 3}, "num_centroids=3: must be a power of two"),
+        (MGQEConfig, {"num_centroids": 255}, "num_centroids=255"),
+        (DPQConfig, {"num_centroids": 2**17}, "num_centroids=131072"),
         (DPQConfig, {"penalty_weight": 0.0}, "penalty_weight=0.0"),
+        (DPQConfig, {"penalty_weight": math.inf}, "penalty_weight=inf"),
+        (DPQConfig, {"penalty_weight": math.nan}, "penalty_weight=nan"),
         (MGQEConfig, {"head_share": 1.0}, "head_share=1.0"),
         (MGQEConfig, {"tail_divisor": 1}, "tail_divisor=1"),
     ],
