@@ -35,6 +35,15 @@ BLOCK_ROWS = 16
 
 START_BYTES = 4
 
+MAX_KEPT = 2**31 - 1
+"""Weights that int32 places, which count from 1, can tell apart."""
+
+SAMPLED_WEIGHTS = 1 << 22
+"""While training, the threshold is found among so many weights, about, and exactly if there are no more."""
+
+ROWS_AT_ONCE = 1 << 18
+"""Read by all ranks while training: bounds the memory."""
+
 DENSEST = 16
 """A bitmap must keep one of so many of its weights at least, on average."""
 
@@ -113,7 +122,13 @@ class PruneConfig(PostTrainingConfig):
             else:
                 high = middle - 1
         rows = _bitmap_rows(features, low)
-        return _pruned_plan(rows, max(_num_kept(rows, budget_bytes)[0], 1))
+        kept = max(_num_kept(rows, budget_bytes)[0], 1)
+        if kept > MAX_KEPT:
+            raise ConfigError(
+                f"{kept:,} weights would be kept, but `prune` finds them by int32 places, {MAX_KEPT:,} at most. Lower "
+                f"the budget to {MAX_KEPT * FLOAT_BYTES / 2**20:,.0f} MiB or less, or choose a method of whole rows."
+            )
+        return _pruned_plan(rows, kept)
 
     def compress(self, served: TablePlan, trained: Mapping[str, Tensor]) -> EmbeddingParts:
         """Keep the largest weights of all rows that have bitmaps."""
@@ -152,6 +167,10 @@ class PruneConfig(PostTrainingConfig):
 class MagnitudePruning(Callback):
     """Zeroes the smallest weights of some tables, S * (1 - 0.99 ** (t / damping)) of all at step t; S is the target.
 
+    Each time every rank reads all rows of these tables, a block after the other, so a step of it costs as much time as
+    to send all tables to every rank: 4 GB for a billion weights. Make `every` larger where that is much of the
+    training. Memory does not grow with the tables: the threshold comes from a sample of rows.
+
     What is zeroed depends on the step and the weights alone, so a restart needs no state.
     """
 
@@ -166,17 +185,26 @@ class MagnitudePruning(Callback):
             self.prune(session, self.target * (1 - 0.99 ** (passed / self.config.damping_steps)))
 
     def prune(self, session: TrainingSession, share: float) -> None:
-        """Zero the smallest `share` of all weights; only rows that change are written."""
-        read = [session.read_rows(t.name, torch.arange(t.num_embeddings, device=session.device)) for t in self.tables]
-        flat = torch.cat([rows.reshape(-1) for rows in read])
-        kept = largest(flat, flat.numel() - int(share * flat.numel()))
-        masks = kept.split([rows.numel() for rows in read])
-        for table, rows, mask in zip(self.tables, read, masks, strict=True):
-            pruned = rows * mask.view(rows.shape)
-            changed = (pruned != rows).any(1).nonzero().squeeze(1)
-            # A collective call, so every rank makes it, and all of them see the same rows.
-            if changed.numel():
-                session.write_rows(table.name, changed, pruned[changed], forget=False)
+        """Zero about the smallest `share` of all weights; only rows that change are written."""
+        threshold = self._threshold(session, share)
+        for table in self.tables:
+            for rows in torch.arange(table.num_embeddings, device=session.device).split(ROWS_AT_ONCE):
+                values = session.read_rows(table.name, rows)
+                pruned = torch.where(values.abs() < threshold, 0.0, values)
+                changed = (pruned != values).any(1).nonzero().squeeze(1)
+                # A collective call, so every rank makes it, and all of them see the same rows.
+                if changed.numel():
+                    session.write_rows(table.name, rows[changed], pruned[changed], forget=False)
+
+    def _threshold(self, session: TrainingSession, share: float) -> Tensor:
+        """Magnitude that `share` of the weights of evenly spaced rows lie below; float32 scalar."""
+        step = -(-sum(table.num_embeddings * table.embedding_dim for table in self.tables) // SAMPLED_WEIGHTS)
+        sizes = [
+            session.read_rows(t.name, torch.arange(0, t.num_embeddings, step, device=session.device)).abs().reshape(-1)
+            for t in self.tables
+        ]
+        sampled = torch.cat(sizes)
+        return sampled.kthvalue(min(int(share * sampled.numel()) + 1, sampled.numel())).values
 
 
 def largest(values: Tensor, count: int) -> Tensor:

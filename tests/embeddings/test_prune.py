@@ -129,6 +129,17 @@ def test_error_falls_with_bytes_and_nothing_is_lost_without_a_budget() -> None:
     assert all(more > less for more, less in pairwise(errors)) and errors[-1] == 0
 
 
+def test_more_weights_than_places_tell_apart_are_refused() -> None:
+    feature = [FeatureSpec(name="a", embedding_dim=64, num_embeddings=60_000_000)]
+    with pytest.raises(
+        ConfigError, match="weights would be kept, but `prune` finds them by int32 places, 2,147,483,647"
+    ):
+        PruneConfig(compression_ratio=1.5).plan(feature)
+    config = PruneConfig(budget_mib=8192)
+    served = config.serving_plan(config.plan(feature))
+    assert served.tables[0].num_embeddings - 1 <= 2**31 - 1
+
+
 def test_largest_takes_the_first_of_equals() -> None:
     values = torch.tensor([1.0, -3.0, 2.0, -2.0, 0.0, 2.0])
     assert largest(values, 3).tolist() == [False, True, True, True, False, False]
@@ -183,3 +194,27 @@ def test_zeroes_the_smallest_weights_of_a_sharded_model_at_its_steps(device: tor
     want = before.clone()
     want[smallest] = 0
     assert torch.equal(weights(), want) and zeroed > 10
+
+
+@pytest.mark.parametrize("sampled", [150, 10_000])
+def test_the_threshold_comes_from_a_sample_and_rows_are_read_in_blocks(
+    device: torch.device, sampled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, plan = build()
+    session = shard(model, OptimizerConfig(), DeviceConfig(), device)
+    initialize_tables(session.model.state_dict(), plan, seed=5)
+    monkeypatch.setattr("recsys.embeddings.prune.SAMPLED_WEIGHTS", sampled)
+    monkeypatch.setattr("recsys.embeddings.prune.ROWS_AT_ONCE", 7)
+    callback = MagnitudePruning(config=PruneConfig(during_training=True), tables=plan.tables, target=0.5)
+
+    def weights() -> Tensor:
+        return torch.cat([session.read_rows(t.name, torch.arange(t.num_embeddings)).reshape(-1) for t in plan.tables])
+
+    before = weights()
+    callback.prune(session, 0.5)
+    after = weights()
+    zeroed = after == 0
+    assert torch.equal(after[~zeroed], before[~zeroed])
+    assert before[zeroed].abs().max() < after[~zeroed].abs().min(), "one threshold for all tables"
+    share = zeroed.float().mean().item()
+    assert share == pytest.approx(0.5, abs=0.1 if sampled == 150 else 1e-3)
