@@ -13,7 +13,7 @@ from torchrec.distributed.types import EmbeddingModuleShardingPlan, EnumerableSh
 
 from recsys.core.errors import ConfigError
 from recsys.train.config import DeviceConfig, OptimizerConfig, TableOptimizer
-from recsys.train.layout import check_layout, is_fused, sharders_for
+from recsys.train.layout import check_layout, constraints, is_fused, sharders_for
 
 STATE_WIDTHS = {TableOptimizer.SGD: 0, TableOptimizer.ADAGRAD: 1, TableOptimizer.ADAM: 2}
 """Values of optimizer state for each value of a table; row-wise Adagrad holds one a row."""
@@ -64,7 +64,9 @@ def forecast(
     device = torch.device(run_on.device)
     fused = is_fused(optimizer, device)
     check_layout(run_on, device, fused=fused)
-    planner = EmbeddingShardingPlanner(topology=_topology(run_on.device, num_ranks))
+    tables = [table for part in model.modules() for table in getattr(getattr(part, "plan", None), "tables", ())]
+    allowed = constraints(tables, run_on, num_ranks=num_ranks) if fused else {}
+    planner = EmbeddingShardingPlanner(topology=_topology(run_on.device, num_ranks), constraints=allowed)
     try:
         plan = planner.plan(model, sharders_for(optimizer, run_on, fused=fused))
     except PlannerError as error:

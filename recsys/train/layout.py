@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
-from torchrec.distributed.planner.types import PlannerError
+from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
 from torchrec.distributed.types import ModuleSharder, ShardingPlan
 from torchrec.optim import RowWiseAdagrad
 
@@ -80,7 +81,8 @@ def sharders_for(optimizer: OptimizerConfig, run_on: DeviceConfig, *, fused: boo
     if not fused:
         return _of(None, [Sharding.DATA_PARALLEL.value], [EmbeddingComputeKernel.DENSE.value])
     split = [s.value for s in Sharding if s not in (Sharding.AUTO, Sharding.DATA_PARALLEL)]
-    types = split if run_on.sharding is Sharding.AUTO else [run_on.sharding.value]
+    # Table-wise always: `constraints` sends the tables there that cannot be split.
+    types = split if run_on.sharding is Sharding.AUTO else sorted({run_on.sharding.value, Sharding.TABLE_WISE.value})
     parameters: dict[str, Any] = {
         "optimizer": FUSED_OPTIMIZERS[optimizer.table],
         "learning_rate": optimizer.table_learning_rate,
@@ -135,13 +137,40 @@ def undo_padding(model: nn.Module, tables: dict[str, TableSpec], config: Optimiz
         _apply_optimizer_in_backward(RowWiseAdagrad, [model.get_parameter(name)], values, register_hook=False)
 
 
-def sharding_plan(model: nn.Module, sharders: list[ModuleSharder[Any]], device: torch.device) -> ShardingPlan:
-    """TorchRec's choice of ranks for every table, the same on all ranks.
+def constraints(
+    tables: Iterable[TableSpec], run_on: DeviceConfig, *, num_ranks: int
+) -> dict[str, ParameterConstraints]:
+    """What the planner may do with each table, by its name.
+
+    A table with so few rows that splitting them would leave a rank without any is kept whole: FBGEMM's row-wise Adagrad
+    on a CPU reads beyond its tables' sizes where the last of a kernel has no rows, and now and then refuses "more than
+    2B rows" (1.8.0).
+    """
+    types = [s.value for s in Sharding if s is not Sharding.DATA_PARALLEL and s is not Sharding.AUTO]
+    if run_on.sharding is not Sharding.AUTO:
+        types = [run_on.sharding.value]
+    whole = [Sharding.TABLE_WISE.value]
+    found = {}
+    for table in tables:
+        share = math.ceil(table.num_embeddings / num_ranks)
+        splits = (num_ranks - 1) * share < table.num_embeddings
+        rows_split = Sharding.ROW_WISE.value in types
+        found[table.name] = ParameterConstraints(sharding_types=types if splits or not rows_split else whole)
+    return found
+
+
+def sharding_plan(
+    model: nn.Module,
+    sharders: list[ModuleSharder[Any]],
+    device: torch.device,
+    allowed: dict[str, ParameterConstraints],
+) -> ShardingPlan:
+    """TorchRec's choice of ranks for every table, the same on all ranks; `allowed`: see `constraints`.
 
     Raises:
         ConfigError: nothing that the sharders allow fits into memory.
     """
-    planner = EmbeddingShardingPlanner(topology=topology(device))
+    planner = EmbeddingShardingPlanner(topology=topology(device), constraints=allowed)
     try:
         if dist.get_world_size() == 1:
             return planner.plan(model, sharders)

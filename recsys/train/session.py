@@ -22,7 +22,7 @@ from recsys.core.modules import Combiner, Remap
 from recsys.core.plan import TablePlan
 from recsys.core.specs import TableSpec
 from recsys.train.config import DenseOptimizer, DeviceConfig, OptimizerConfig, TableOptimizer
-from recsys.train.layout import check_layout, is_fused, sharders_for, sharding_plan, undo_padding
+from recsys.train.layout import check_layout, constraints, is_fused, sharders_for, sharding_plan, undo_padding
 from recsys.train.rows import forget_rows, read_rows, write_rows
 from recsys.train.tables import table_of
 
@@ -150,7 +150,8 @@ def shard(model: nn.Module, optimizer: OptimizerConfig, run_on: DeviceConfig, de
     if optimizer.table is TableOptimizer.ROWWISE_ADAGRAD:
         undo_padding(model, tables, optimizer)
     sharders = sharders_for(optimizer, run_on, fused=fused)
-    plan = sharding_plan(model, sharders, device)
+    allowed = constraints(tables.values(), run_on, num_ranks=dist.get_world_size()) if fused else {}
+    plan = sharding_plan(model, sharders, device, allowed)
     group = dist.group.WORLD
     assert group is not None
     for part in model.modules():

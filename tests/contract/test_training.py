@@ -23,7 +23,10 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
         command = [sys.executable, "-W", "ignore", *launcher, "-m", "tests.contract.train_worker", str(folder)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, cwd=ROOT)
+        # A rank that fails alone leaves the other waiting: better told than waited for.
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, check=False, cwd=ROOT, timeout=900
+        )
         assert done.returncode == 0, done.stderr[-3000:]
     return folders
 
