@@ -9,7 +9,7 @@ rotation 4 * d * d. The floor is one bit an id and one row: 32 * d times less th
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -25,8 +25,7 @@ from recsys.embeddings.allocation import Option, allocate
 from recsys.embeddings.codes import codes_parts, codes_plan
 from recsys.embeddings.combiners import Concat
 from recsys.embeddings.method import full_table, num_ids
-from recsys.embeddings.post_training import PostTrainingConfig, id_weights, is_full, runs_of_ids, unchanged
-from recsys.ops.hashing import salt_for
+from recsys.embeddings.post_training import EachAloneConfig, id_weights, runs_of_ids
 from recsys.ops.product_quantization import learn, nearest_codes
 
 MAX_CENTROIDS = 256
@@ -47,11 +46,10 @@ class Rotate(Combiner):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PqConfig(PostTrainingConfig):
+class PqConfig(EachAloneConfig):
     """Codes and centroids per feature; how many of each follows from the budget and how look-ups spread over ids."""
 
     rotate: bool = False
-    seed: int = 0  # of k-means
 
     def serve(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Give each feature the parts and centroids that leave least expected error in all."""
@@ -59,18 +57,9 @@ class PqConfig(PostTrainingConfig):
         chosen = allocate(options, budget_bytes)
         return TablePlan.merge([choices[number].plan for choices, number in zip(options, chosen, strict=True)])
 
-    def compress(self, served: TablePlan, trained: Mapping[str, Tensor]) -> EmbeddingParts:
-        """Learn centroids and codes of every feature that does not stay full."""
-        parts = []
-        for entry in served.features:
-            name = entry.feature.name
-            one = served.of([name])
-            parts.append(unchanged(one, trained) if is_full(served, name) else self._quantize(one, trained[name]))
-        return EmbeddingParts.merge(parts)
-
-    def _quantize(self, served: TablePlan, table: Tensor) -> EmbeddingParts:
+    def compress_one(self, served: TablePlan, table: Tensor, *, generator: torch.Generator) -> EmbeddingParts:
+        """Learn centroids and codes."""
         (entry,) = served.features
-        generator = torch.Generator().manual_seed(salt_for(entry.feature.name, 0, self.seed) & (2**63 - 1))
         quantizer = learn(
             table,
             num_parts=len(entry.tables),
