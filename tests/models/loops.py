@@ -44,3 +44,9 @@ def perceptron(state: dict[str, Tensor], prefix: str, row: list[float]) -> list[
             row = batch_norm(state, f"{prefix}.layers.{position + 1}", row)
         row = [max(0.0, value) for value in row]
     return row
+
+
+def scaled_rows(state: dict[str, Tensor], name: str, factors: list[float]) -> list[list[float]]:
+    """Row k of a matrix of the state times factor k; none where there are no factors."""
+    rows = state[name].tolist() if factors else []
+    return [[factor * value for value in row] for factor, row in zip(factors, rows, strict=True)]

@@ -34,9 +34,14 @@ def test_parameter_counts_are_those_of_bars_on_frappe(config: ModelConfig, publi
 
 @EVERY_FORM
 def test_features_keep_everything_but_width_and_name(name: str) -> None:
-    column = FeatureSpec(name="tags", embedding_dim=3, num_embeddings=9, source="raw", octave_counts=(4, 2))
-    for feature in FORMS[name].features([column]):
-        assert dataclasses.replace(feature, name="tags", embedding_dim=3) == column
+    given = [
+        FeatureSpec(name=f"f{i}", embedding_dim=3, num_embeddings=9 + i, source=f"raw{i}", octave_counts=(4, i))
+        for i in range(3)
+    ]
+    columns_by_source = {column.source: column for column in given}
+    for feature in FORMS[name].features(given):
+        column = columns_by_source[feature.source]
+        assert dataclasses.replace(feature, name=column.name, embedding_dim=3) == column
 
 
 def test_deepfm_embeds_every_column_and_then_its_linear_weights() -> None:

@@ -14,7 +14,10 @@ Reference = Callable[[ModelConfig, dict[str, Tensor], list[float], list[list[flo
 """`logits` of a module of `tests.models.reference`."""
 
 FRAPPE_ROWS = (957, 4082, 7, 7, 2, 3, 2, 9, 80, 240)
-"""Ten columns whose rows sum to BARS' 5,389, for counts of parameters that BARS publishes."""
+"""Ten columns whose rows sum to frappe_x1's 5,389, for the counts of parameters that BARS publishes."""
+
+MOVIELENS_ROWS = (16978, 23743, 49518)
+"""Three columns whose rows sum to movielenslatest_x1's 90,239, for the same."""
 
 
 def read_references() -> tuple[dict[str, ModelConfig], dict[str, Reference]]:
@@ -81,6 +84,15 @@ def num_parameters(module: nn.Module) -> int:
 
 def num_on_frappe(config: ModelConfig) -> int:
     """Trainable numbers of head and tables together, on columns as large as those of frappe_x1."""
-    features = config.features(columns(FRAPPE_ROWS))
+    return num_over(config, FRAPPE_ROWS)
+
+
+def num_on_movielens(config: ModelConfig) -> int:
+    """Trainable numbers of head and tables together, on columns as large as those of movielenslatest_x1."""
+    return num_over(config, MOVIELENS_ROWS)
+
+
+def num_over(config: ModelConfig, num_embeddings: Sequence[int]) -> int:
+    features = config.features(columns(num_embeddings))
     in_tables = sum(spec.embedding_dim * (spec.num_embeddings or 0) for spec in features)
     return in_tables + num_parameters(config.build(features, 0))
