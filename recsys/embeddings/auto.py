@@ -35,13 +35,12 @@ from recsys.core.errors import ConfigError
 from recsys.core.modules import Remap
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import FeaturePlan, TablePlan
-from recsys.core.row_storage import pack
+from recsys.core.row_storage import pack_tables
 from recsys.core.specs import FeatureSpec, RowType, TableSpec
 from recsys.embeddings.adapt_emb import HeadOrHash
 from recsys.embeddings.combiners import Only
 from recsys.embeddings.frequency import densities, heads
 from recsys.embeddings.method import MethodConfig
-from recsys.embeddings.row_type import is_smaller
 from recsys.ops.hashing import salt_for
 
 PREFIX = "auto"
@@ -124,13 +123,12 @@ class AutoConfig(MethodConfig):
     def freeze(self, parts: EmbeddingParts) -> EmbeddingParts:
         """Round every row to the nearest values of its type between the row's extremes."""
         plan = self.serving_plan(parts.plan)
-        tables = {table.name: pack(parts.tables[table.name], table.row_type) for table in plan.tables}
-        return replace(parts, plan=plan, tables=tables)
+        return replace(parts, plan=plan, tables=pack_tables(parts.tables, plan.tables))
 
     def _row_type(self, features: Sequence[FeatureSpec], num_useful: int, budget_bytes: int) -> RowType:
         width = features[0].embedding_dim
         # A narrow row with its scale and bias may take more than float32: then that is better and smaller.
-        smaller = [row_type for row_type in self.row_types if is_smaller(row_type, width)]
+        smaller = [row_type for row_type in self.row_types if row_type.saves(width)]
         row_types = smaller if len(smaller) == len(self.row_types) else [RowType.FLOAT32, *smaller]
         if all(feature.num_embeddings is not None for feature in features):
             for row_type in sorted(row_types, key=lambda row_type: -row_type.bits):
