@@ -23,9 +23,9 @@ from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec, TableSpec
 from recsys.embeddings.combiners import Only
-from recsys.embeddings.frequency import heads
+from recsys.embeddings.frequency import heads, id_weights
 from recsys.embeddings.method import fit, full_table, num_ids
-from recsys.embeddings.post_training import EachAloneConfig, id_weights
+from recsys.embeddings.post_training import EachAloneConfig
 from recsys.ops import bits
 from recsys.ops.block_merging import merge_blocks
 

@@ -4,9 +4,8 @@ What they train is the plan of `full` to the last bit of its fingerprint, so tha
 of theirs. The budget bounds what is served.
 """
 
-import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +17,7 @@ from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
 from recsys.core.specs import FeatureSpec
 from recsys.embeddings.combiners import Only
-from recsys.embeddings.frequency import densities
-from recsys.embeddings.method import Identity, MethodConfig, full_bytes, full_table, num_ids
+from recsys.embeddings.method import Identity, MethodConfig, full_bytes, full_table
 from recsys.ops.hashing import salt_for
 
 
@@ -111,22 +109,6 @@ class EachAloneConfig(PostTrainingConfig):
             )
         generator = torch.Generator().manual_seed(salt_for(name, 0, self.seed) & (2**63 - 1))
         return self.compress_one(served, table, generator=generator)
-
-
-def runs_of_ids(feature: FeatureSpec) -> Iterator[tuple[int, int, float]]:
-    """`densities` plus one, so that ids that training does not know count too; id 0 is as frequent as the next."""
-    runs = list(densities(feature))
-    top = max((density for _, _, density in runs if math.isfinite(density)), default=0.0) or 1.0
-    for low, high, density in runs:
-        yield low, high, min(density, top) + 1
-
-
-def id_weights(feature: FeatureSpec) -> Tensor:
-    """Estimated share of the training look-ups that each id has; float32, shape (n,), sum 1."""
-    weights = torch.empty(num_ids(feature), dtype=torch.float64)
-    for low, high, density in runs_of_ids(feature):
-        weights[low:high] = density
-    return (weights / weights.sum()).float()
 
 
 def _check_full(plan: TablePlan) -> None:

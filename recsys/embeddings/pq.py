@@ -24,8 +24,9 @@ from recsys.core.specs import FeatureSpec, Init
 from recsys.embeddings.allocation import Option, allocate
 from recsys.embeddings.codes import codes_parts, codes_plan
 from recsys.embeddings.combiners import Concat
+from recsys.embeddings.frequency import id_weights, share_of_ids
 from recsys.embeddings.method import full_table, num_ids
-from recsys.embeddings.post_training import EachAloneConfig, id_weights, runs_of_ids
+from recsys.embeddings.post_training import EachAloneConfig
 from recsys.ops.product_quantization import learn, nearest_codes
 
 MAX_CENTROIDS = 256
@@ -107,7 +108,7 @@ def expected_loss(feature: FeatureSpec, *, num_parts: int, num_centroids: int) -
         others, left = size - exact, num_centroids - exact
         if others <= left:
             return 0.0
-        losses.append(_share_beyond(feature, exact) * normal_loss(left, dimensions) * (1 - left / others))
+        losses.append(share_of_ids(feature, exact, size) * normal_loss(left, dimensions) * (1 - left / others))
     return min(losses)
 
 
@@ -120,17 +121,3 @@ def normal_loss(num_centroids: int, dimensions: float) -> float:
     excess = 1.72 * math.pow(dimensions, -0.75)
     step = math.pow(num_centroids, -1 / dimensions)
     return step**2 * (1 + excess * (1 - step) ** 2)
-
-
-@cache
-def _share_beyond(feature: FeatureSpec, first: int) -> float:
-    """Share of look-ups with ids from `first` on."""
-    masses = [
-        (density * (high - low), density * max(0, high - max(low, first))) for low, high, density in _runs(feature)
-    ]
-    return math.fsum(beyond for _, beyond in masses) / math.fsum(mass for mass, _ in masses)
-
-
-@cache
-def _runs(feature: FeatureSpec) -> list[tuple[int, int, float]]:
-    return list(runs_of_ids(feature))
