@@ -39,7 +39,7 @@ from recsys.core.row_storage import pack_tables
 from recsys.core.specs import FeatureSpec, RowType, TableSpec
 from recsys.embeddings.adapt_emb import HeadOrHash
 from recsys.embeddings.combiners import Only
-from recsys.embeddings.frequency import densities, heads
+from recsys.embeddings.frequency import densities, heads_of_known
 from recsys.embeddings.method import MethodConfig
 from recsys.ops.hashing import salt_for
 
@@ -140,7 +140,7 @@ class AutoConfig(MethodConfig):
         """How many of each feature's first ids have rows; 0 for hashed features, all of whose ids do."""
         frequent = sum(_num_known(feature, self.rare_lookups) for feature in features)
         wanted = max(num_rows, min(frequent, int(num_rows * self.ids_per_row)))
-        first_ids = _heads(features, wanted)
+        first_ids = heads_of_known(features, wanted)
         return [min(most, max(1, count)) for most, count in zip(useful, first_ids, strict=True)]
 
     def _entry(
@@ -176,20 +176,13 @@ def _num_known(feature: FeatureSpec, rare_lookups: float) -> int:
     return max(high for _, high, density in densities(feature) if density > rare_lookups)
 
 
-def _heads(features: Sequence[FeatureSpec], num_ids: int) -> list[int]:
-    """How many of each feature's first ids are among the `num_ids` most frequent of all; 0 of hashed features."""
-    vocabularies = [feature for feature in features if feature.num_embeddings is not None]
-    counts = dict(zip([feature.name for feature in vocabularies], heads(vocabularies, num_ids), strict=True))
-    return [counts.get(feature.name, 0) for feature in features]
-
-
 def _private(features: Sequence[FeatureSpec], known: Sequence[int], num_rows: int) -> list[int]:
     """How many of each feature's known ids own rows."""
     total, hashed = sum(known), any(feature.num_embeddings is None for feature in features)
     if total <= num_rows and not (hashed and total == num_rows):
         return list(known)
     num_private = min(num_rows * num_rows // max(total, 1), num_rows - 1)
-    return [min(most, count) for most, count in zip(known, _heads(features, num_private), strict=True)]
+    return [min(most, count) for most, count in zip(known, heads_of_known(features, num_private), strict=True)]
 
 
 def _served(table: TableSpec) -> TableSpec:

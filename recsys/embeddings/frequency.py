@@ -72,3 +72,10 @@ def heads(features: Sequence[FeatureSpec], num_rows: int) -> list[int]:
         taken = min(high - low, left)
         counts[number], left = counts[number] + taken, left - taken
     return counts
+
+
+def heads_of_known(features: Sequence[FeatureSpec], num_rows: int) -> list[int]:
+    """As `heads`; hashed features, whose frequent ids nobody knows, get none."""
+    known = [feature for feature in features if feature.num_embeddings is not None]
+    counts = dict(zip([feature.name for feature in known], heads(known, num_rows), strict=True))
+    return [counts.get(feature.name, 0) for feature in features]
