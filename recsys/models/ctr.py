@@ -23,6 +23,10 @@ class ModelConfig(Protocol):
     def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
         """The head, `forward(dense (B, num_dense), embeddings (B, sum of embedding_dim)) -> logits (B,)`.
 
+        While `self.training`, forward may return (B, 1 + S) instead: column 0 the logits, the others those of the S
+        streams whose mean or sum they are. The loss then teaches each stream the probability of column 0, which it
+        holds constant (FinalNet's self-distillation; see `ClickTask`). In evaluation every head returns (B,).
+
         Args:
             features: what `features` returned; widths may have been changed by a dimension search.
             num_dense: numeric columns, 0 or more.
@@ -44,11 +48,14 @@ class CtrModel(nn.Module):
         self.head = head
 
     def forward(self, dense: Tensor, sparse: KeyedJaggedTensor) -> Tensor:
-        """Return click logits, float32, shape (B,).
+        """Return click logits, float32, shape (B,); while training as the head does, which may be (B, 1 + S).
 
         Args:
             dense: float32 (B, num_dense).
             sparse: ids of B rows, keyed by source column.
+
+        Returns:
+            logits (B,), or, from some heads in training mode only, (B, 1 + S): see `ModelConfig.build`.
         """
         # `values()`, not a lookup by key: the features lie side by side already, so that nothing is copied.
         logits: Tensor = self.head(dense, self.embeddings(sparse).values())

@@ -116,7 +116,8 @@ def test_bf16_autocast_is_close_and_returns_float32(name: str, num_dense: int) -
 def gradients(head: nn.Module, dense: Tensor, embeddings: Tensor) -> list[Tensor | None]:
     """Gradients of a loss that no symmetry cancels, of every parameter and of `embeddings`."""
     embeddings.requires_grad_()
-    (head(dense, embeddings) * torch.linspace(1, 2, dense.shape[0])).square().sum().backward()
+    outputs = head(dense, embeddings).view(dense.shape[0], -1)  # in training mode, streams may stand beside the logits
+    (outputs * torch.linspace(1, 2, dense.shape[0]).unsqueeze(1)).square().sum().backward()
     return [*(parameter.grad for parameter in head.parameters()), embeddings.grad]
 
 
