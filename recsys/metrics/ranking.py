@@ -175,4 +175,4 @@ def _from_the_top(counts: ScoreCounts) -> tuple[Tensor, Tensor]:
 
 def _before(counts: Tensor) -> Tensor:
     """Sum of all entries before each, (S,)."""
-    return pad(counts.cumsum(0)[:-1], (1, 0))
+    return pad(counts.cumsum(0), (1, 0))[:-1]
