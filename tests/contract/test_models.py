@@ -1,5 +1,7 @@
 """Every yaml of conf/model states the class's defaults, builds, runs with and without numeric columns, and scripts."""
 
+from dataclasses import is_dataclass
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -37,6 +39,14 @@ def test_every_model_has_a_reference_and_a_form_of_each_class() -> None:
     for file in FILES:
         forms = import_module(f"tests.models.reference.{file.stem}").FORMS
         assert forms and {type(form) for form in forms.values()} == {load_class(read(file)["_target_"])}
+
+
+def test_references_share_no_code_with_the_models() -> None:
+    """Of `recsys` they name configurations and their enums alone."""
+    for file in REFERENCE.glob("[!_]*.py"):
+        for name, named in vars(import_module(f"tests.models.reference.{file.stem}")).items():
+            if getattr(named, "__module__", "").startswith("recsys"):
+                assert named is ModelConfig or is_dataclass(named) or issubclass(named, Enum), f"{file.name}: {name}"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
