@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
+from recsys.models.cross import Structure
 from recsys.models.ctr import ModelConfig
-from recsys.models.dcnv2 import DCNv2Config, Structure
+from recsys.models.dcnv2 import DCNv2Config
 from tests.models.loops import affine, flat, perceptron
 
 FORMS: dict[str, ModelConfig] = {
