@@ -31,7 +31,7 @@ from recsys.core.modules import Combiner, Remap
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec, TableSpec
 from recsys.embeddings.collection import parts_in
-from recsys.embeddings.method import MethodConfig, fit, full_table, num_ids
+from recsys.embeddings.method import MethodConfig, builds, fit, full_table, num_ids
 from recsys.ops import bits
 from recsys.ops.hashing import hash_rows, mix64, salt_for
 from recsys.ops.kmeans import kmeans, nearest_centroids, weighted_means
@@ -126,7 +126,7 @@ class Clustering(Callback):
     """
 
     def __init__(self, plan: TablePlan, config: "CCEConfig") -> None:
-        self._entries = [e for e in plan.features if e.remap.target.endswith(".ClusteredRemap")]
+        self._entries = [e for e in plan.features if builds(e.remap, ClusteredRemap)]
         self._config = config
 
     def on_step_start(self, session: TrainingSession, step: int, batch: Batch) -> None:

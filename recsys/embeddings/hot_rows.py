@@ -15,6 +15,7 @@ from recsys.core.modules import Combiner, Remap
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.embeddings.collection import PlannedEmbeddingCollection, parts_in
 from recsys.embeddings.frequency import densities
+from recsys.embeddings.method import builds
 from recsys.ops.hashing import hash_rows
 from recsys.ops.hot_sketch import HotSketch
 
@@ -234,7 +235,7 @@ def _pinned(entry: FeaturePlan) -> int:
 
 
 def _capacity(entry: FeaturePlan) -> int:
-    if not entry.remap.target.endswith(".HotRemap"):
+    if not builds(entry.remap, HotRemap):
         return 0
     return max(0, int(entry.remap.params["num_private"]) - _pinned(entry))
 

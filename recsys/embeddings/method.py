@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys.core.callback import Callback
 from recsys.core.component import Component
@@ -30,6 +30,11 @@ class Identity(Remap):
     def forward(self, ids: Tensor) -> Tensor:
         """Return `ids` as rows, int64, shape (1, N)."""
         return ids.unsqueeze(0)
+
+
+def builds(component: Component, kind: type[nn.Module]) -> bool:
+    """True if the component is of that very class."""
+    return component.target == Component.of(kind).target
 
 
 def full_table(feature: FeatureSpec, init: Init) -> TablePlan:

@@ -27,7 +27,7 @@ from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec, TableSpec
 from recsys.embeddings.combiners import Concat
 from recsys.embeddings.frequency import heads
-from recsys.embeddings.method import FLOAT_BYTES, num_ids
+from recsys.embeddings.method import FLOAT_BYTES, builds, num_ids
 from recsys.embeddings.post_training import PostTrainingConfig
 
 BLOCK_ROWS = 16
@@ -154,7 +154,7 @@ class PruneConfig(PostTrainingConfig):
     def callbacks(self, plan: TablePlan) -> list[Callback]:
         """Zero weights while training, if `during_training`; the same share of them as is dropped in the end."""
         served = self.serving_plan(plan)
-        pruned = [e.feature.name for e in served.features if e.remap.target == Component.of(PrunedRemap).target]
+        pruned = [e.feature.name for e in served.features if builds(e.remap, PrunedRemap)]
         if not self.during_training or not pruned:
             return []
         tables = tuple(plan.of(pruned).tables)
