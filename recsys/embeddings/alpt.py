@@ -6,8 +6,7 @@ sqrt(d * (2**(bits - 1) - 1)). Unlike the paper's, x stays float32 while it is t
 and one pass of a batch gives both gradients.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,10 +16,10 @@ from recsys.core.errors import ConfigError
 from recsys.core.modules import Combiner, Remap
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import FeaturePlan, TablePlan
-from recsys.core.specs import FeatureSpec, Init, RowType, TableSpec
+from recsys.core.specs import Init, TableSpec
 from recsys.embeddings.combiners import Only
-from recsys.embeddings.method import Identity, MethodConfig, full_table
-from recsys.embeddings.qat import check_row_type, check_step, pack_grid
+from recsys.embeddings.grid import GridConfig, pack_grid
+from recsys.embeddings.method import Identity, builds
 from recsys.ops.fake_quantize import fake_quantize, learned_step
 
 
@@ -51,34 +50,19 @@ class FakeQuantizeRows(Combiner):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ALPTConfig(MethodConfig):
-    """A full table and a table of steps for every feature, served as rows with those steps as their scales.
+class ALPTConfig(GridConfig):
+    """A table of steps beside every full table, served as the scales of its rows."""
 
-    Rows that would not shrink (of width 1 for instance) are trained and served as float32.
-    """
-
-    # Not 1e-4: all rows would round to zero at first, and where only products of rows are read, zeros stay zeros.
-    init: Init = field(default_factory=lambda: Init(scale=0.01))
-    row_type: RowType = RowType.INT8
-    step: float = 0.01  # first value of every step
     step_rate: float = 0.1  # c: how far the logarithm of a step moves where its table's value moves by 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_row_type(self.row_type)
-        check_step(self.step)
         if not 0 < self.step_rate <= 1:
             raise ConfigError(f"step_rate={self.step_rate}: must be above 0 and at most 1; steps should change slowly.")
 
-    def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
-        """Plan two tables per feature; what is served has a fixed size, so a budget only checks it."""
-        return TablePlan.merge([self._plan_one(feature) for feature in features])
-
-    def _plan_one(self, feature: FeatureSpec) -> TablePlan:
-        full = full_table(feature, self.init)
-        if not self.row_type.saves(feature.embedding_dim):
-            return full
-        (rows,) = full.tables
+    def rounded(self, full: TablePlan) -> TablePlan:
+        """The full table and that of its steps."""
+        (rows,), feature = full.tables, full.features[0].feature
         zeros = Init(scale=0.0)
         steps = TableSpec(name=f"steps_{feature.name}", num_embeddings=rows.num_embeddings, embedding_dim=1, init=zeros)
         combiner = Component.of(
@@ -99,7 +83,7 @@ class ALPTConfig(MethodConfig):
 
     def _serving_plan_one(self, plan: TablePlan) -> TablePlan:
         (entry,), rows = plan.features, plan.tables[0]
-        if not _is_rounded(entry):
+        if not builds(entry.combiner, FakeQuantizeRows):
             return plan
         served = FeaturePlan(
             feature=entry.feature, tables=(rows.name,), remap=Component.of(Identity), combiner=Component.of(Only)
@@ -124,7 +108,3 @@ class ALPTConfig(MethodConfig):
             remaps={name: Identity()},
             combiners={name: Only()},
         )
-
-
-def _is_rounded(entry: FeaturePlan) -> bool:
-    return entry.combiner.target == Component.of(FakeQuantizeRows).target

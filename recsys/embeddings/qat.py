@@ -4,22 +4,19 @@ The grid is one a table: codes times a step around zero, as in the INT8 rows of 
 The gradient passes the rounding (LSQ, arXiv:1902.08153), and the step is learned too where `learn_step` says so.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from recsys.core.component import Component
-from recsys.core.errors import ConfigError
 from recsys.core.modules import Combiner
 from recsys.core.parts import EmbeddingParts
-from recsys.core.plan import FeaturePlan, TablePlan
-from recsys.core.row_storage import pack_rows
-from recsys.core.specs import FeatureSpec, Init, RowType
+from recsys.core.plan import TablePlan
 from recsys.embeddings.combiners import Only
-from recsys.embeddings.method import MethodConfig, full_table
-from recsys.ops.fake_quantize import fake_quantize, grid_codes, learned_step
+from recsys.embeddings.grid import GridConfig, pack_grid
+from recsys.embeddings.method import builds
+from recsys.ops.fake_quantize import fake_quantize, learned_step
 
 
 class FakeQuantize(Combiner):
@@ -45,78 +42,31 @@ class FakeQuantize(Combiner):
         return fake_quantize(rows[0], self.step(), self.bits)
 
 
-def pack_grid(table: Tensor, step: Tensor, row_type: RowType) -> Tensor:
-    """Store rows on their trained grids.
-
-    Args:
-        table: float32, shape (rows, embedding_dim).
-        step: float32, exact in float16, shape (rows, 1) or (1,).
-        row_type: INT8, INT4 or INT2.
-    Returns:
-        uint8, shape (rows, row_bytes): what it unpacks to is `fake_quantize(table, step)` up to rounding in float32.
-    """
-    scale = step.detach().reshape(-1).expand(table.shape[0])
-    bias = -float(1 << (row_type.bits - 1)) * scale  # a power of two: exact wherever the scale is
-    return pack_rows(grid_codes(table, step.detach(), row_type.bits), scale, bias, row_type)
-
-
-def check_row_type(row_type: RowType) -> None:
-    """Raise ConfigError for types without codes."""
-    if row_type.bits > 8:
-        raise ConfigError(
-            f"row_type={row_type.value}: rows are trained on a grid of codes. Use int8, int4 or int2; embedding=fp16 "
-            "stores float16 rows, which need no such training."
-        )
-
-
-def check_step(step: float) -> None:
-    """Raise ConfigError for steps beyond those that `learned_step` keeps."""
-    if not 2**-14 <= step <= 256:
-        raise ConfigError(f"step={step}: must lie in [2**-14, 256], so that float16 can store it.")
-
-
 @dataclass(frozen=True, kw_only=True)
-class QATConfig(MethodConfig):
-    """A full table for every feature, trained on the grid that it is served with.
+class QATConfig(GridConfig):
+    """One grid for all rows of a feature."""
 
-    Rows that would not shrink (of width 1 for instance) are trained and served as float32.
-    """
-
-    # Not 1e-4: all rows would round to zero at first, and where only products of rows are read, zeros stay zeros.
-    init: Init = field(default_factory=lambda: Init(scale=0.01))
-    row_type: RowType = RowType.INT8
-    step: float = 0.01  # rounded to float16; where a step is learned, its first value
     learn_step: bool = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_row_type(self.row_type)
-        check_step(self.step)
-
-    def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
-        """Plan one full table per feature; what is served has a fixed size, so a budget only checks it."""
-        return TablePlan.merge([self._plan_one(feature) for feature in features])
-
-    def _plan_one(self, feature: FeatureSpec) -> TablePlan:
-        plan = full_table(feature, self.init)
-        if not self.row_type.saves(feature.embedding_dim):
-            return plan
+    def rounded(self, full: TablePlan) -> TablePlan:
+        """The full table behind `FakeQuantize`."""
+        (entry,) = full.features
         combiner = Component.of(
             FakeQuantize,
             bits=self.row_type.bits,
-            dim=feature.embedding_dim,
+            dim=entry.feature.embedding_dim,
             step=self.step,
             learn_step=self.learn_step,
         )
-        return TablePlan(tables=plan.tables, features=(replace(plan.features[0], combiner=combiner),))
+        return TablePlan(tables=full.tables, features=(replace(entry, combiner=combiner),))
 
     def serving_plan(self, plan: TablePlan) -> TablePlan:
         """Rows of codes and nothing to combine: the step is each row's scale."""
-        rounded = {name for entry in plan.features if _is_rounded(entry) for name in entry.tables}
+        rounded = {e.feature.name: e.tables[0] for e in plan.features if builds(e.combiner, FakeQuantize)}
         return TablePlan(
-            tables=tuple(replace(t, row_type=self.row_type) if t.name in rounded else t for t in plan.tables),
+            tables=tuple(replace(t, row_type=self.row_type) if t.name in rounded.values() else t for t in plan.tables),
             features=tuple(
-                replace(entry, combiner=Component.of(Only)) if _is_rounded(entry) else entry for entry in plan.features
+                replace(e, combiner=Component.of(Only)) if e.feature.name in rounded else e for e in plan.features
             ),
         )
 
@@ -130,7 +80,3 @@ class QATConfig(MethodConfig):
                 combiners[entry.feature.name] = Only()
         plan = self.serving_plan(parts.plan)
         return EmbeddingParts(plan=plan, tables=tables, remaps=parts.remaps, combiners=combiners)
-
-
-def _is_rounded(entry: FeaturePlan) -> bool:
-    return entry.combiner.target == Component.of(FakeQuantize).target

@@ -11,7 +11,8 @@ from recsys.core.row_storage import unpack
 from recsys.core.specs import FeatureSpec, Init, Pooling, RowType
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.frozen import build_frozen, parts_of
-from recsys.embeddings.qat import FakeQuantize, QATConfig, pack_grid
+from recsys.embeddings.grid import pack_grid
+from recsys.embeddings.qat import FakeQuantize, QATConfig
 from tests.embeddings import dense_reference as reference
 
 FEATURES = [
