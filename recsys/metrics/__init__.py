@@ -3,6 +3,7 @@
 Functions that end in `_of` take sufficient statistics (`ScoreCounts`, `GroupedCounts`), which add up over files.
 """
 
+from recsys.metrics.bootstrap import Bootstrap, Clusters, Statistic, cluster_bootstrap, difference
 from recsys.metrics.delong import AucComparison, auc_standard_error, auc_standard_error_of, compare_auc
 from recsys.metrics.grouped import GroupedAuc, GroupedCounts, GroupWeight, gauc, gauc_of
 from recsys.metrics.probability import (
@@ -39,19 +40,33 @@ from recsys.metrics.reliability import (
     reliability_bins_of,
     wilson_interval,
 )
+from recsys.metrics.resampled import (
+    resampled_auc,
+    resampled_average_precision,
+    resampled_brier_score,
+    resampled_calibration_ratio,
+    resampled_gauc,
+    resampled_log_loss,
+    resampled_normalized_entropy,
+    resampled_rows,
+    resampled_sums,
+)
 from recsys.metrics.score_counts import ScoreCounts
 from recsys.metrics.value import MetricValue
 
 __all__ = [
     "AucComparison",
     "Binning",
+    "Bootstrap",
     "CalibrationError",
+    "Clusters",
     "GroupWeight",
     "GroupedAuc",
     "GroupedCounts",
     "MetricValue",
     "ReliabilityBin",
     "ScoreCounts",
+    "Statistic",
     "auc",
     "auc_of",
     "auc_standard_error",
@@ -63,7 +78,9 @@ __all__ = [
     "calibration_error_of",
     "calibration_ratio",
     "calibration_ratio_of",
+    "cluster_bootstrap",
     "compare_auc",
+    "difference",
     "equal_mass_bins",
     "gain_curve_of",
     "gain_of",
@@ -79,6 +96,15 @@ __all__ = [
     "relative_information_gain_of",
     "reliability_bins",
     "reliability_bins_of",
+    "resampled_auc",
+    "resampled_average_precision",
+    "resampled_brier_score",
+    "resampled_calibration_ratio",
+    "resampled_gauc",
+    "resampled_log_loss",
+    "resampled_normalized_entropy",
+    "resampled_rows",
+    "resampled_sums",
     "roc_curve",
     "roc_curve_of",
     "wilson_interval",

@@ -1,0 +1,180 @@
+"""Metrics as functions of how often each cluster of rows was drawn, for `cluster_bootstrap`.
+
+What depends on rows only through sums is summed by cluster once, so a replicate costs its clusters; AUC and average
+precision are sorted once, so a replicate costs its rows. Undefined is NaN here: a replicate has no one to tell why.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from recsys.core.errors import DataError
+from recsys.metrics.bootstrap import Clusters, Statistic
+from recsys.metrics.checks import check_labels, check_probabilities, check_weights
+from recsys.metrics.grouped import GroupedCounts, GroupWeight
+from recsys.metrics.probability import row_losses
+from recsys.metrics.score_counts import exactly_comparable, run_ends
+
+
+def resampled_sums(clusters: Clusters, columns: Tensor, finish: Callable[[Tensor], Tensor]) -> Statistic:
+    """A metric that depends on its rows only through sums of K columns.
+
+    Args:
+        clusters: of N rows.
+        columns: (N, K), of each row what it adds to each sum; its weight multiplied in.
+        finish: the metric of sums float64 (R, K), float64 (R,), NaN where undefined.
+    Raises:
+        DataError: columns are not of N rows.
+    """
+    _check_rows(clusters, columns, "columns")
+    sums = torch.zeros(clusters.num_clusters, columns.shape[1], dtype=torch.float64, device=columns.device)
+    sums.index_add_(0, clusters.index, columns.double())
+    return lambda counts: finish(counts.double() @ sums)
+
+
+def resampled_rows(clusters: Clusters, metric: Callable[[Tensor], Tensor], weights: Tensor | None = None) -> Statistic:
+    """Any metric that is a function of weighted rows.
+
+    Args:
+        clusters: of N rows.
+        metric: from weights float64 (R, N), 0 for a row that is not there, to values float64 (R,), NaN where undefined.
+        weights: (N,), of the rows themselves; without, 1.
+    Raises:
+        DataError: weights are impossible.
+    """
+    mass = _mass(clusters, weights)
+    return lambda counts: metric(counts[:, clusters.index] * mass)
+
+
+def resampled_log_loss(clusters: Clusters, labels: Tensor, logits: Tensor, weights: Tensor | None = None) -> Statistic:
+    """`log_loss` of resampled rows; the arguments as there. No value where a row is certain of the wrong label."""
+    columns = _loss_columns(clusters, labels, logits, weights)
+    return resampled_sums(clusters, columns, lambda sums: sums[:, 0] / (sums[:, 1] + sums[:, 2]))
+
+
+def resampled_normalized_entropy(
+    clusters: Clusters, labels: Tensor, logits: Tensor, weights: Tensor | None = None
+) -> Statistic:
+    """`normalized_entropy` of resampled rows; 1 less is its gain (RIG), whose intervals mirror these."""
+
+    def finish(sums: Tensor) -> Tensor:
+        rates = sums[:, 1:] / sums[:, 1:].sum(1, keepdim=True)
+        entropy = torch.special.entr(rates).sum(1)
+        return torch.where(entropy > 0, sums[:, 0] / sums[:, 1:].sum(1) / entropy, math.nan)
+
+    return resampled_sums(clusters, _loss_columns(clusters, labels, logits, weights), finish)
+
+
+def resampled_brier_score(
+    clusters: Clusters, labels: Tensor, probabilities: Tensor, weights: Tensor | None = None
+) -> Statistic:
+    """`brier_score` of resampled rows; the arguments as there."""
+    positive, mass = _checked(clusters, labels, probabilities, weights)
+    check_probabilities(probabilities)
+    columns = torch.stack([mass * (probabilities.double() - positive.double()) ** 2, mass], dim=1)
+    return resampled_sums(clusters, columns, lambda sums: sums[:, 0] / sums[:, 1])
+
+
+def resampled_calibration_ratio(
+    clusters: Clusters, labels: Tensor, probabilities: Tensor, weights: Tensor | None = None
+) -> Statistic:
+    """`calibration_ratio` of resampled rows; the arguments as there."""
+    positive, mass = _checked(clusters, labels, probabilities, weights)
+    check_probabilities(probabilities)
+    columns = torch.stack([mass * probabilities.double(), mass * positive], dim=1)
+    return resampled_sums(
+        clusters, columns, lambda sums: torch.where(sums[:, 1] > 0, sums[:, 0] / sums[:, 1], math.nan)
+    )
+
+
+def resampled_gauc(
+    clusters: Clusters,
+    labels: Tensor,
+    scores: Tensor,
+    weights: Tensor | None = None,
+    *,
+    weighting: GroupWeight = GroupWeight.IMPRESSIONS,
+) -> Statistic:
+    """`gauc_of` with the clusters themselves as groups: a cluster drawn twice is two groups."""
+    _checked(clusters, labels, scores, weights)
+    counts = GroupedCounts.from_rows(labels, scores, clusters.index, weights)
+    groups, area, positives, negatives = counts.by_group()
+    used = ~torch.isnan(area)
+    sizes = {GroupWeight.IMPRESSIONS: positives + negatives, GroupWeight.CLICKS: positives}
+    size = torch.where(used, sizes.get(weighting, torch.ones_like(positives)).double(), 0.0)
+    sums = torch.zeros(clusters.num_clusters, 2, dtype=torch.float64, device=area.device)
+    sums[groups] = torch.stack([size * torch.where(used, area, 0.0), size], dim=1)
+
+    def statistic(drawn: Tensor) -> Tensor:
+        total = drawn.double() @ sums
+        return total[:, 0] / total[:, 1]  # 0 / 0 is the NaN of no usable group
+
+    return statistic
+
+
+def resampled_auc(clusters: Clusters, labels: Tensor, scores: Tensor, weights: Tensor | None = None) -> Statistic:
+    """`auc` of resampled rows; the arguments as there."""
+    positive, mass = _checked(clusters, labels, scores, weights)
+    scores = exactly_comparable(scores)
+    won, lost = positive.nonzero().flatten(), (~positive).nonzero().flatten()
+    ascending, order = torch.sort(scores[lost])
+    lost = lost[order]
+    # Of each positive, how many negatives lie below it, and below or beside.
+    below, upto = (torch.searchsorted(ascending, scores[won], right=right) for right in (False, True))
+    of_won, of_lost, mass_won, mass_lost = clusters.index[won], clusters.index[lost], mass[won], mass[lost]
+
+    def statistic(counts: Tensor) -> Tensor:
+        negatives = pad((counts[:, of_lost] * mass_lost).cumsum(1), (1, 0))
+        positives = counts[:, of_won] * mass_won
+        wins = (positives * (negatives[:, below] + negatives[:, upto])).sum(1)
+        return wins / (2 * positives.sum(1) * negatives[:, -1])  # 0 / 0 is the NaN of one class
+
+    return statistic
+
+
+def resampled_average_precision(
+    clusters: Clusters, labels: Tensor, scores: Tensor, weights: Tensor | None = None
+) -> Statistic:
+    """`average_precision_of` of resampled rows; the arguments as for `auc`."""
+    positive, mass = _checked(clusters, labels, scores, weights)
+    descending, order = torch.sort(exactly_comparable(scores), descending=True)
+    ends = run_ends(descending)
+    index, mass, found = clusters.index[order], mass[order], positive[order].double()
+
+    def statistic(counts: Tensor) -> Tensor:
+        rows = counts[:, index] * mass
+        positives = (rows * found).cumsum(1)[:, ends]
+        precision = positives / rows.cumsum(1)[:, ends]
+        # Before the first row that was drawn, precision is 0 / 0, and nothing is found there.
+        area = (torch.diff(positives, dim=1, prepend=positives[:, :1] * 0) * precision.nan_to_num(0.0)).sum(1)
+        return area / positives[:, -1] if ends.numel() else area * math.nan
+
+    return statistic
+
+
+def _loss_columns(clusters: Clusters, labels: Tensor, logits: Tensor, weights: Tensor | None) -> Tensor:
+    """(N, 3): weighted loss, weight of a positive, weight of a negative."""
+    positive, mass = _checked(clusters, labels, logits, weights)
+    losses = row_losses(torch.where(positive, logits.double(), -logits.double()))
+    weighted = torch.where(mass > 0, mass * losses, 0.0)  # no 0 * inf of a row that is not there
+    return torch.stack([weighted, mass * positive, mass * ~positive], dim=1)
+
+
+def _checked(clusters: Clusters, labels: Tensor, values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(mask of positives, weights float64), (N,) both."""
+    _check_rows(clusters, labels, "labels")
+    return check_labels(labels, values, "values"), _mass(clusters, weights)
+
+
+def _mass(clusters: Clusters, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return torch.ones_like(clusters.index, dtype=torch.float64)
+    return check_weights(weights, clusters.index)
+
+
+def _check_rows(clusters: Clusters, rows: Tensor, name: str) -> None:
+    if rows.shape[:1] != clusters.index.shape:
+        raise DataError(f"{name} have shape {tuple(rows.shape)}, clusters are of {clusters.num_rows} rows: one each.")
