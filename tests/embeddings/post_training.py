@@ -1,4 +1,4 @@
-"""What tests of methods that compress trained full tables share: tables, and what is read after freezing."""
+"""What tests of methods that compress trained full tables share: features, tables, and what is read after freezing."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,22 @@ from torch import Tensor
 
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
-from recsys.core.specs import FeatureSpec
+from recsys.core.specs import FeatureSpec, Pooling
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.frozen import build_frozen, parts_of
 from recsys.embeddings.method import MethodConfig
 from tests.embeddings import dense_reference as reference
+
+
+def users_and_tags(num_users: int) -> list[FeatureSpec]:
+    """A large feature of counted ids with linear weights beside it, one of several values and one of a single id."""
+    counts = (900, 500, 300, 100)
+    return [
+        FeatureSpec(name="user", embedding_dim=8, num_embeddings=num_users, max_length=1, octave_counts=counts),
+        FeatureSpec(name="tags", embedding_dim=8, num_embeddings=60, max_length=4, pooling=Pooling.MEAN),
+        FeatureSpec(name="one", embedding_dim=8, num_embeddings=1),
+        FeatureSpec(name="user__linear", embedding_dim=1, num_embeddings=num_users, source="user", max_length=1),
+    ]
 
 
 def trained(plan: TablePlan, *, seed: int = 0, decay: float = 0.0) -> EmbeddingParts:

@@ -1,38 +1,16 @@
-"""Steps learned one a row: what is served is the trained forward, to the rounding of float32."""
+"""Steps learned one a row: what is its own; see `test_grid` for what is served."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 
 from recsys.core.errors import ConfigError
-from recsys.core.parts import EmbeddingParts
-from recsys.core.specs import FeatureSpec, Pooling, RowType
+from recsys.core.specs import FeatureSpec, RowType
 from recsys.embeddings.alpt import ALPTConfig, FakeQuantizeRows
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
-from recsys.embeddings.frozen import build_frozen, parts_of
 from tests.embeddings import dense_reference as reference
-
-FEATURES = [
-    FeatureSpec(name="a", embedding_dim=10, num_embeddings=50, max_length=4, pooling=Pooling.MEAN),
-    FeatureSpec(name="b", embedding_dim=10, num_embeddings=7, max_length=1),
-    FeatureSpec(name="a__linear", embedding_dim=1, num_embeddings=50, source="a"),
-]
-TYPES = [RowType.INT8, RowType.INT4, RowType.INT2]
-
-
-def bags(seed: int = 0) -> reference.Bags:
-    one = reference.random_bags({"b": 7}, 12, seed=seed, max_length=1)
-    return reference.random_bags({"a": 50}, 12, seed=seed, max_length=4) | one
-
-
-def trained(config: ALPTConfig) -> tuple[PlannedEmbeddingBagCollection, EmbeddingParts]:
-    """Rows and steps of order 1 and 10 percent apart."""
-    collection = PlannedEmbeddingBagCollection(config.plan(FEATURES)).eval()
-    reference.randomise(collection, seed=0)
-    tables = reference.dense_tables(collection.plan, collection)
-    return collection, parts_of(collection, {name: table.detach() for name, table in tables.items()})
+from tests.embeddings.grid import FEATURES, trained
 
 
 def test_combined_row_by_hand() -> None:
@@ -49,47 +27,6 @@ def test_steps_start_at_their_first_value() -> None:
     combiner = plan.features[0].combiner.build()
     assert isinstance(combiner, FakeQuantizeRows)
     assert combiner.steps(torch.zeros(3, 1)).tolist() == [[0.01000213623046875]] * 3, "0.01 as float16 stores it"
-
-
-@pytest.mark.parametrize("row_type", TYPES)
-def test_served_equals_trained(row_type: RowType) -> None:
-    config = ALPTConfig(row_type=row_type, step_rate=0.7)
-    collection, parts = trained(config)
-    frozen = config.freeze(parts)
-    assert frozen.plan == config.serving_plan(parts.plan)
-    assert not any(table.name.startswith("steps") for table in frozen.plan.tables)
-    served, want = build_frozen(frozen)(reference.jagged(bags())), collection(reference.jagged(bags()))
-    torch.testing.assert_close(served.values(), want.values(), rtol=0, atol=1e-6)
-    again = config.freeze(parts)
-    assert all(torch.equal(frozen.tables[name], table) for name, table in again.tables.items())
-
-
-@pytest.mark.parametrize("row_type", TYPES)
-def test_values_and_gradients_equal_the_dense_reference(row_type: RowType) -> None:
-    collection, parts = trained(ALPTConfig(row_type=row_type, step=0.3))
-    tables, states = reference.dense_tables(parts.plan, collection), reference.states_of(collection)
-    out = collection(reference.jagged(bags())).values()
-    want = reference.pooled(parts.plan, tables, bags(), states)
-    torch.testing.assert_close(out, want)
-    upstream = torch.randn(want.shape, generator=torch.Generator().manual_seed(1))
-    (out * upstream).sum().backward()
-    (want * upstream).sum().backward()
-    reference.assert_same_gradients(parts.plan, collection, tables)
-
-
-@pytest.mark.parametrize(("row_type", "row_bytes"), [(RowType.INT8, 18), (RowType.INT4, 9), (RowType.INT2, 7)])
-def test_bytes_and_budget(row_type: RowType, row_bytes: int) -> None:
-    config = ALPTConfig(row_type=row_type)
-    plan = config.plan(FEATURES)
-    needed = 57 * row_bytes + 50 * 4
-    assert config.serving_plan(plan).num_bytes == needed
-    assert plan.num_bytes == 57 * 11 * 4 + 50 * 4, "a step for every row is trained"
-    _, parts = trained(config)
-    frozen = config.freeze(parts)
-    assert sum(table.numel() * table.element_size() for table in frozen.tables.values()) == needed
-    assert replace(config, budget_mib=needed / 2**20).plan(FEATURES) == plan
-    with pytest.raises(ConfigError, match=f"needs {needed:,} bytes"):
-        replace(config, budget_mib=(needed - 1) / 2**20).plan(FEATURES)
 
 
 def test_tiny_and_narrow_features_are_left_alone() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recsys.core.errors import ConfigError
-from recsys.core.specs import FeatureSpec, Pooling
+from recsys.core.specs import FeatureSpec
 from recsys.embeddings.full import FullConfig
 from recsys.embeddings.hash import HashConfig
 from recsys.embeddings.mixed import Assignment, MixedConfig
@@ -22,14 +22,10 @@ from tests.embeddings.post_training import (
     error,
     served_rows,
     trained,
+    users_and_tags,
 )
 
-FEATURES = [
-    FeatureSpec(name="user", embedding_dim=8, num_embeddings=800, max_length=1, octave_counts=(900, 500, 300, 100)),
-    FeatureSpec(name="tags", embedding_dim=8, num_embeddings=60, max_length=4, pooling=Pooling.MEAN),
-    FeatureSpec(name="one", embedding_dim=8, num_embeddings=1),
-    FeatureSpec(name="user__linear", embedding_dim=1, num_embeddings=800, source="user", max_length=1),
-]
+FEATURES = users_and_tags(800)
 ALONE = [replace(FEATURES[0], octave_counts=())]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import ConfigError
-from recsys.core.specs import FeatureSpec, Pooling
+from recsys.core.specs import FeatureSpec
 from recsys.embeddings.full import FullConfig
 from recsys.embeddings.prune import MagnitudePruning, PruneConfig, PrunedRemap, largest
 from recsys.train.config import DeviceConfig, OptimizerConfig
@@ -22,15 +22,11 @@ from tests.embeddings.post_training import (
     error,
     served_rows,
     trained,
+    users_and_tags,
 )
 from tests.train.worker import build
 
-FEATURES = [
-    FeatureSpec(name="user", embedding_dim=8, num_embeddings=300, max_length=1, octave_counts=(900, 500, 300, 100)),
-    FeatureSpec(name="tags", embedding_dim=8, num_embeddings=60, max_length=4, pooling=Pooling.MEAN),
-    FeatureSpec(name="one", embedding_dim=8, num_embeddings=1),
-    FeatureSpec(name="user__linear", embedding_dim=1, num_embeddings=300, source="user", max_length=1),
-]
+FEATURES = users_and_tags(300)
 
 
 def test_trains_what_full_trains() -> None:
