@@ -4,13 +4,13 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeElapsedColumn
+
+from recsys.core.progress import TerminalBar
 
 
-class SweepProgress:
+class SweepProgress(TerminalBar):
     """Context manager: `start(step)`, then `end(...)`; a bar on a terminal, a line for each step in a log file.
 
     Args:
@@ -18,27 +18,11 @@ class SweepProgress:
     """
 
     def __init__(self, steps: Sequence[str]) -> None:
+        super().__init__("sweep", total=len(steps), columns=(TimeElapsedColumn(),))
         self._left = list(steps)
         self._total = len(steps)
         self._seconds: dict[str, list[float]] = {}
         self._started, self._what = time.monotonic(), ""
-        console = Console(stderr=True)
-        self._bar: Progress | None = None
-        if console.is_terminal:
-            columns = (TextColumn("sweep"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=console)
-            self._task = self._bar.add_task("sweep", total=self._total, note="")
-
-    def __enter__(self) -> "SweepProgress":
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
 
     def start(self, what: str) -> None:
         """Say what is being done now."""

@@ -2,7 +2,9 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -20,21 +22,27 @@ class _RateColumn(ProgressColumn):
         return Text(f"{task.finished_speed or task.speed or 0:,.0f} {self._unit}/s")
 
 
-class ProgressBar:
-    """Context manager: `advance(n)` after each piece of work, `note(text)` for what else to show (a loss, say)."""
+class TerminalBar:
+    """Context manager of a bar that only a terminal shows; in a log file its subclasses say what they will.
 
-    def __init__(self, description: str, *, total: int, unit: str = "rows", enabled: bool = True) -> None:
-        self._description, self._total, self._unit, self._enabled = description, total, unit, enabled
-        self._done, self._logged_at, self._note = 0, 0, ""
-        self._started = self._logged = time.monotonic()
+    Args:
+        description: stands before the bar.
+        total: units of work.
+        columns: what stands behind the number of units done, before a note.
+        enabled: False says nothing anywhere.
+    """
+
+    def __init__(
+        self, description: str, *, total: int, columns: Sequence[ProgressColumn], enabled: bool = True
+    ) -> None:
         console = Console(stderr=True)
         self._bar: Progress | None = None
         if enabled and console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _RateColumn(unit))
-            self._bar = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console)
+            always = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            self._bar = Progress(*always, *columns, TextColumn("{task.fields[note]}"), console=console)
             self._task = self._bar.add_task(description, total=total, note="")
 
-    def __enter__(self) -> "ProgressBar":
+    def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
         return self
@@ -44,7 +52,22 @@ class ProgressBar:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self._enabled and kind is None and self._done != self._logged_at:
+
+
+class ProgressBar(TerminalBar):
+    """Context manager: `advance(n)` after each piece of work, `note(text)` for what else to show (a loss, say)."""
+
+    def __init__(self, description: str, *, total: int, unit: str = "rows", enabled: bool = True) -> None:
+        super().__init__(description, total=total, columns=(_RateColumn(unit), TimeRemainingColumn()), enabled=enabled)
+        self._description, self._total, self._unit, self._enabled = description, total, unit, enabled
+        self._done, self._logged_at, self._note = 0, 0, ""
+        self._started = self._logged = time.monotonic()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if self._bar is None and self._enabled and kind is None and self._done != self._logged_at:
             self._log()
 
     def advance(self, amount: int) -> None:
