@@ -75,6 +75,11 @@ def _pack_codes(table: Tensor, bits: int) -> Tensor:
     return pack_rows(codes, scale, bias, RowType.INT4 if bits == 4 else RowType.INT2)
 
 
+def pack_tables(tables: Mapping[str, Tensor], specs: tuple[TableSpec, ...]) -> dict[str, Tensor]:
+    """All float32 tables as their specs store them."""
+    return {spec.name: pack(tables[spec.name], spec.row_type) for spec in specs}
+
+
 def unpack_tables(tables: Mapping[str, Tensor], specs: tuple[TableSpec, ...]) -> dict[str, Tensor]:
     """All tables as float32."""
     return {spec.name: unpack(tables[spec.name], spec) for spec in specs}

@@ -40,6 +40,10 @@ class RowType(Enum):
         scale_and_bias = {8: 8, 4: 4, 2: 4}.get(self.bits, 0)
         return math.ceil(embedding_dim * self.bits / 8) + scale_and_bias
 
+    def saves(self, embedding_dim: int) -> bool:
+        """True if a row takes less than as float32; with its scale and bias a narrow one may not."""
+        return self.row_bytes(embedding_dim) < RowType.FLOAT32.row_bytes(embedding_dim)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Read:
@@ -171,3 +175,7 @@ class TableSpec:
     def num_bytes(self) -> int:
         """Bytes as served, at `row_type`."""
         return self.num_embeddings * self.row_type.row_bytes(self.embedding_dim)
+
+    def narrowed(self, row_type: RowType) -> "TableSpec":
+        """This float32 table with rows of that type; as it is where they would not be smaller."""
+        return replace(self, row_type=row_type) if row_type.saves(self.embedding_dim) else self

@@ -17,7 +17,7 @@ from recsys.core.modules import Remap
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec, TableSpec
 from recsys.embeddings.combiners import Only
-from recsys.embeddings.frequency import heads
+from recsys.embeddings.frequency import heads_of_known
 from recsys.embeddings.method import FLOAT_BYTES, MethodConfig, expected_ids, full_table
 from recsys.ops.hashing import hash_rows, salt_for
 
@@ -88,9 +88,7 @@ class AdaptEmbConfig(MethodConfig):
         num_private = min(int(num_rows * self.head_share), num_rows - reserved)
         if num_rows >= sum(expected_ids(feature) for feature in features):
             num_private = num_rows
-        known = [feature for feature in features if feature.num_embeddings is not None]
-        counts = dict(zip([feature.name for feature in known], heads(known, num_private), strict=True))
-        return [counts.get(feature.name, 0) for feature in features]
+        return heads_of_known(features, num_private)
 
     def _plan_together(self, features: Sequence[FeatureSpec], private: Sequence[int], num_shared: int) -> TablePlan:
         """One table: each feature's private rows, one after the other, then the rows that all share."""

@@ -21,7 +21,6 @@ from recsys.core.specs import FeatureSpec, Init, RowType, TableSpec
 from recsys.embeddings.combiners import Only
 from recsys.embeddings.method import Identity, MethodConfig, full_table
 from recsys.embeddings.qat import check_row_type, check_step, pack_grid
-from recsys.embeddings.row_type import is_smaller
 from recsys.ops.fake_quantize import fake_quantize, learned_step
 
 
@@ -77,7 +76,7 @@ class ALPTConfig(MethodConfig):
 
     def _plan_one(self, feature: FeatureSpec) -> TablePlan:
         full = full_table(feature, self.init)
-        if not is_smaller(self.row_type, feature.embedding_dim):
+        if not self.row_type.saves(feature.embedding_dim):
             return full
         (rows,) = full.tables
         zeros = Init(scale=0.0)

@@ -35,13 +35,12 @@ from recsys.core.errors import ConfigError
 from recsys.core.modules import Remap
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import FeaturePlan, TablePlan
-from recsys.core.row_storage import pack
+from recsys.core.row_storage import pack_tables
 from recsys.core.specs import FeatureSpec, RowType, TableSpec
 from recsys.embeddings.adapt_emb import HeadOrHash
 from recsys.embeddings.combiners import Only
-from recsys.embeddings.frequency import densities, heads
+from recsys.embeddings.frequency import densities, heads_of_known
 from recsys.embeddings.method import MethodConfig
-from recsys.embeddings.row_type import is_smaller
 from recsys.ops.hashing import salt_for
 
 PREFIX = "auto"
@@ -124,13 +123,12 @@ class AutoConfig(MethodConfig):
     def freeze(self, parts: EmbeddingParts) -> EmbeddingParts:
         """Round every row to the nearest values of its type between the row's extremes."""
         plan = self.serving_plan(parts.plan)
-        tables = {table.name: pack(parts.tables[table.name], table.row_type) for table in plan.tables}
-        return replace(parts, plan=plan, tables=tables)
+        return replace(parts, plan=plan, tables=pack_tables(parts.tables, plan.tables))
 
     def _row_type(self, features: Sequence[FeatureSpec], num_useful: int, budget_bytes: int) -> RowType:
         width = features[0].embedding_dim
         # A narrow row with its scale and bias may take more than float32: then that is better and smaller.
-        smaller = [row_type for row_type in self.row_types if is_smaller(row_type, width)]
+        smaller = [row_type for row_type in self.row_types if row_type.saves(width)]
         row_types = smaller if len(smaller) == len(self.row_types) else [RowType.FLOAT32, *smaller]
         if all(feature.num_embeddings is not None for feature in features):
             for row_type in sorted(row_types, key=lambda row_type: -row_type.bits):
@@ -142,7 +140,7 @@ class AutoConfig(MethodConfig):
         """How many of each feature's first ids have rows; 0 for hashed features, all of whose ids do."""
         frequent = sum(_num_known(feature, self.rare_lookups) for feature in features)
         wanted = max(num_rows, min(frequent, int(num_rows * self.ids_per_row)))
-        first_ids = _heads(features, wanted)
+        first_ids = heads_of_known(features, wanted)
         return [min(most, max(1, count)) for most, count in zip(useful, first_ids, strict=True)]
 
     def _entry(
@@ -178,20 +176,13 @@ def _num_known(feature: FeatureSpec, rare_lookups: float) -> int:
     return max(high for _, high, density in densities(feature) if density > rare_lookups)
 
 
-def _heads(features: Sequence[FeatureSpec], num_ids: int) -> list[int]:
-    """How many of each feature's first ids are among the `num_ids` most frequent of all; 0 of hashed features."""
-    vocabularies = [feature for feature in features if feature.num_embeddings is not None]
-    counts = dict(zip([feature.name for feature in vocabularies], heads(vocabularies, num_ids), strict=True))
-    return [counts.get(feature.name, 0) for feature in features]
-
-
 def _private(features: Sequence[FeatureSpec], known: Sequence[int], num_rows: int) -> list[int]:
     """How many of each feature's known ids own rows."""
     total, hashed = sum(known), any(feature.num_embeddings is None for feature in features)
     if total <= num_rows and not (hashed and total == num_rows):
         return list(known)
     num_private = min(num_rows * num_rows // max(total, 1), num_rows - 1)
-    return [min(most, count) for most, count in zip(known, _heads(features, num_private), strict=True)]
+    return [min(most, count) for most, count in zip(known, heads_of_known(features, num_private), strict=True)]
 
 
 def _served(table: TableSpec) -> TableSpec:

@@ -10,7 +10,7 @@ for the map. The floor is one block and one bit a block: 32 R d times less than 
 d = 16.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,12 +23,11 @@ from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec, TableSpec
 from recsys.embeddings.combiners import Only
-from recsys.embeddings.frequency import heads
+from recsys.embeddings.frequency import heads, id_weights
 from recsys.embeddings.method import fit, full_table, num_ids
-from recsys.embeddings.post_training import PostTrainingConfig, built, id_weights, is_full, unchanged
+from recsys.embeddings.post_training import EachAloneConfig
 from recsys.ops import bits
 from recsys.ops.block_merging import merge_blocks
-from recsys.ops.hashing import salt_for
 
 
 class DedupRemap(Remap):
@@ -59,11 +58,10 @@ class DedupRemap(Remap):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DedupConfig(PostTrainingConfig):
+class DedupConfig(EachAloneConfig):
     """Blocks of rows merged by similarity; a feature keeps as many as its share of the most frequent ids fills."""
 
     block_rows: int = 2  # merged together; more make a smaller map and a faster freeze, and lose more
-    seed: int = 0  # of the hash functions
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,14 +79,22 @@ class DedupConfig(PostTrainingConfig):
             budget_bytes,
         )
 
-    def compress(self, served: TablePlan, trained: Mapping[str, Tensor]) -> EmbeddingParts:
-        """Merge the blocks of every feature that does not stay full."""
-        parts = []
-        for entry in served.features:
-            name = entry.feature.name
-            one = served.of([name])
-            parts.append(unchanged(one, trained) if is_full(served, name) else self._merge(one, trained[name]))
-        return EmbeddingParts.merge(parts)
+    def compress_one(self, served: TablePlan, table: Tensor, *, generator: torch.Generator) -> EmbeddingParts:
+        """Merge blocks."""
+        (entry,), (spec,) = served.features, served.tables
+        name, remap = entry.feature.name, entry.remap.build()
+        assert isinstance(remap, DedupRemap)
+        missing = remap.num_blocks * self.block_rows - table.shape[0]
+        blocks = torch.nn.functional.pad(table, (0, 0, 0, missing)).unflatten(0, (-1, self.block_rows))
+        weights = torch.nn.functional.pad(id_weights(entry.feature), (0, missing)).view(-1, self.block_rows)
+        owners, merged = merge_blocks(blocks, weights, remap.num_kept, generator=generator)
+        remap.fill(owners)
+        return EmbeddingParts(
+            plan=served,
+            tables={spec.name: merged.flatten(0, 1)},
+            remaps={name: remap},
+            combiners={name: Only()},
+        )
 
     def _plan_one(self, feature: FeatureSpec, num_rows: int) -> TablePlan:
         size, width = num_ids(feature), feature.embedding_dim
@@ -99,20 +105,3 @@ class DedupConfig(PostTrainingConfig):
         entry = FeaturePlan(feature=feature, tables=(table.name,), remap=remap, combiner=Component.of(Only))
         merged = TablePlan(tables=(table,), features=(entry,))
         return merged if merged.num_bytes < full.num_bytes else full
-
-    def _merge(self, served: TablePlan, table: Tensor) -> EmbeddingParts:
-        (entry,), (spec,) = served.features, served.tables
-        name, remap = entry.feature.name, built(entry.remap)
-        assert isinstance(remap, DedupRemap)
-        missing = remap.num_blocks * self.block_rows - table.shape[0]
-        blocks = torch.nn.functional.pad(table, (0, 0, 0, missing)).unflatten(0, (-1, self.block_rows))
-        weights = torch.nn.functional.pad(id_weights(entry.feature), (0, missing)).view(-1, self.block_rows)
-        generator = torch.Generator().manual_seed(salt_for(name, 0, self.seed) & (2**63 - 1))
-        owners, merged = merge_blocks(blocks, weights, remap.num_kept, generator=generator)
-        remap.fill(owners)
-        return EmbeddingParts(
-            plan=served,
-            tables={spec.name: merged.flatten(0, 1)},
-            remaps={name: remap},
-            combiners={name: built(entry.combiner)},  # type: ignore[dict-item]
-        )

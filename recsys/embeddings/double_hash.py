@@ -13,7 +13,7 @@ from recsys.core.modules import Remap
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec, Init, TableSpec
 from recsys.embeddings.combiners import Concat, Sum
-from recsys.embeddings.frequency import heads
+from recsys.embeddings.frequency import heads_of_known
 from recsys.embeddings.method import FLOAT_BYTES, MethodConfig, full_table
 from recsys.ops.hashing import hash_rows, salt_for
 
@@ -101,19 +101,17 @@ class DoubleHashConfig(MethodConfig):
                 "Choose an even model.embedding_dim, or join=sum."
             )
         num_rows = max(1, budget_bytes // (width // rows_per_head * FLOAT_BYTES))
-        known = [feature for feature in features if feature.num_embeddings is not None]
-        total = sum(feature.num_embeddings or 0 for feature in known)
-        if len(known) == len(features) and num_rows >= total * rows_per_head:
+        sizes = [feature.num_embeddings for feature in features]
+        if None not in sizes and num_rows >= sum(size or 0 for size in sizes) * rows_per_head:
             return TablePlan.merge([full_table(feature, self.init) for feature in features])
-        counts = heads(known, int(num_rows * self.head_share) // rows_per_head)
+        num_heads = heads_of_known(features, int(num_rows * self.head_share) // rows_per_head)
         table = TableSpec(
             name=f"table_double_hash_{features[0].name}",
             num_embeddings=num_rows,
             embedding_dim=width // rows_per_head,
             init=self._table_init(rows_per_head),
         )
-        by_name = {feature.name: count for feature, count in zip(known, counts, strict=True)}
-        return TablePlan(tables=(table,), features=self._entries(features, table, by_name, rows_per_head))
+        return TablePlan(tables=(table,), features=self._entries(features, table, num_heads, rows_per_head))
 
     def _join_at(self, width: int) -> Join:
         return Join.SUM if width == 1 else self.join
@@ -125,13 +123,12 @@ class DoubleHashConfig(MethodConfig):
         return replace(self.init, center=self.init.center * spread, scale=self.init.scale * spread)
 
     def _entries(
-        self, features: Sequence[FeatureSpec], table: TableSpec, num_heads: dict[str, int], rows_per_head: int
+        self, features: Sequence[FeatureSpec], table: TableSpec, num_heads: Sequence[int], rows_per_head: int
     ) -> tuple[FeaturePlan, ...]:
-        first_shared = sum(num_heads.values()) * rows_per_head
+        first_shared = sum(num_heads) * rows_per_head
         shared = [first_shared, table.num_embeddings - first_shared]
         entries, first_head = [], 0
-        for feature in features:
-            count = num_heads.get(feature.name, 0)
+        for feature, count in zip(features, num_heads, strict=True):
             remap = Component.of(
                 DoubleHashRemap,
                 num_heads=count,

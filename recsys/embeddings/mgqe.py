@@ -19,8 +19,8 @@ from recsys.core.specs import FeatureSpec
 from recsys.embeddings.allocation import Option
 from recsys.embeddings.codes import codebook_plan, nearest
 from recsys.embeddings.dpq import DPQConfig, NearestCentroids, refine_parts
+from recsys.embeddings.frequency import share_of_ids
 from recsys.embeddings.method import FLOAT_BYTES, num_ids
-from recsys.embeddings.post_training import runs_of_ids
 from recsys.embeddings.pq import expected_loss
 from recsys.ops import bits
 
@@ -107,7 +107,7 @@ class MGQEConfig(DPQConfig):
         packed += bits.packed_bytes((size - head) * num_parts, bits.bits_for(tail))
         fine = expected_loss(feature, num_parts=num_parts, num_centroids=num_centroids)
         coarse = expected_loss(feature, num_parts=num_parts, num_centroids=tail)
-        share = _share_below(feature, head)
+        share = share_of_ids(feature, 0, head)
         return Option(
             plan=self.coded(feature, num_parts, num_centroids),
             num_bytes=packed + num_centroids * feature.embedding_dim * FLOAT_BYTES,
@@ -144,10 +144,3 @@ class MGQEConfig(DPQConfig):
 
     def _tail(self, num_centroids: int) -> int:
         return max(2, num_centroids // self.tail_divisor)
-
-
-def _share_below(feature: FeatureSpec, first: int) -> float:
-    """Share of look-ups with ids below `first`."""
-    runs = list(runs_of_ids(feature))
-    inside = math.fsum(density * max(0, min(high, first) - low) for low, high, density in runs)
-    return inside / math.fsum(density * (high - low) for low, high, density in runs)

@@ -4,9 +4,8 @@ What they train is the plan of `full` to the last bit of its fingerprint, so tha
 of theirs. The budget bounds what is served.
 """
 
-import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +13,12 @@ from torch import Tensor
 
 from recsys.core.component import Component
 from recsys.core.errors import ConfigError
-from recsys.core.modules import Combiner, Remap
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
 from recsys.core.specs import FeatureSpec
-from recsys.embeddings.frequency import densities
-from recsys.embeddings.method import Identity, MethodConfig, full_bytes, full_table, num_ids
+from recsys.embeddings.combiners import Only
+from recsys.embeddings.method import Identity, MethodConfig, full_bytes, full_table
+from recsys.ops.hashing import salt_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,43 +79,36 @@ class PostTrainingConfig(MethodConfig):
         return plan.of([feature.name for feature in small]), served
 
 
-def built(component: Component) -> Remap | Combiner:
-    """Build a remap or combiner."""
-    module = component.build()
-    assert isinstance(module, (Remap, Combiner))
-    return module
+@dataclass(frozen=True, kw_only=True)
+class EachAloneConfig(PostTrainingConfig):
+    """Each feature compressed on its own, once `serve` has shared out the budget, or served from its full table."""
 
+    seed: int = 0  # of what is drawn at random while compressing
 
-def unchanged(served: TablePlan, trained: Mapping[str, Tensor]) -> EmbeddingParts:
-    """Parts of features that keep their full tables."""
-    return EmbeddingParts(
-        plan=served,
-        tables={entry.tables[0]: trained[entry.feature.name] for entry in served.features},
-        remaps={entry.feature.name: built(entry.remap) for entry in served.features},  # type: ignore[misc]
-        combiners={entry.feature.name: built(entry.combiner) for entry in served.features},  # type: ignore[misc]
-    )
+    @abstractmethod
+    def compress_one(self, served: TablePlan, table: Tensor, *, generator: torch.Generator) -> EmbeddingParts:
+        """Give the plan of one feature, which does not stay full, its values.
 
+        Args:
+            served: the plan, of that feature alone.
+            table: float32 (n, embedding_dim), as trained.
+            generator: of the feature and the seed, whatever other features there are.
+        """
 
-def is_full(served: TablePlan, feature: str) -> bool:
-    """True if the feature is served from a full table."""
-    (entry,) = served.of([feature]).features
-    return entry.remap == Component.of(Identity)
+    def compress(self, served: TablePlan, trained: Mapping[str, Tensor]) -> EmbeddingParts:
+        """Compress every feature that does not stay full."""
+        names = [entry.feature.name for entry in served.features]
+        return EmbeddingParts.merge([self._one(served.of([name]), trained[name]) for name in names])
 
-
-def runs_of_ids(feature: FeatureSpec) -> Iterator[tuple[int, int, float]]:
-    """`densities` plus one, so that ids that training does not know count too; id 0 is as frequent as the next."""
-    runs = list(densities(feature))
-    top = max((density for _, _, density in runs if math.isfinite(density)), default=0.0) or 1.0
-    for low, high, density in runs:
-        yield low, high, min(density, top) + 1
-
-
-def id_weights(feature: FeatureSpec) -> Tensor:
-    """Estimated share of the training look-ups that each id has; float32, shape (n,), sum 1."""
-    weights = torch.empty(num_ids(feature), dtype=torch.float64)
-    for low, high, density in runs_of_ids(feature):
-        weights[low:high] = density
-    return (weights / weights.sum()).float()
+    def _one(self, served: TablePlan, table: Tensor) -> EmbeddingParts:
+        (entry,) = served.features
+        name = entry.feature.name
+        if entry.remap == Component.of(Identity):
+            return EmbeddingParts(
+                plan=served, tables={entry.tables[0]: table}, remaps={name: Identity()}, combiners={name: Only()}
+            )
+        generator = torch.Generator().manual_seed(salt_for(name, 0, self.seed) & (2**63 - 1))
+        return self.compress_one(served, table, generator=generator)
 
 
 def _check_full(plan: TablePlan) -> None:

@@ -9,7 +9,7 @@ rotation 4 * d * d. The floor is one bit an id and one row: 32 * d times less th
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -24,9 +24,9 @@ from recsys.core.specs import FeatureSpec, Init
 from recsys.embeddings.allocation import Option, allocate
 from recsys.embeddings.codes import codes_parts, codes_plan
 from recsys.embeddings.combiners import Concat
+from recsys.embeddings.frequency import id_weights, share_of_ids
 from recsys.embeddings.method import full_table, num_ids
-from recsys.embeddings.post_training import PostTrainingConfig, id_weights, is_full, runs_of_ids, unchanged
-from recsys.ops.hashing import salt_for
+from recsys.embeddings.post_training import EachAloneConfig
 from recsys.ops.product_quantization import learn, nearest_codes
 
 MAX_CENTROIDS = 256
@@ -47,11 +47,10 @@ class Rotate(Combiner):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PqConfig(PostTrainingConfig):
+class PqConfig(EachAloneConfig):
     """Codes and centroids per feature; how many of each follows from the budget and how look-ups spread over ids."""
 
     rotate: bool = False
-    seed: int = 0  # of k-means
 
     def serve(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Give each feature the parts and centroids that leave least expected error in all."""
@@ -59,18 +58,9 @@ class PqConfig(PostTrainingConfig):
         chosen = allocate(options, budget_bytes)
         return TablePlan.merge([choices[number].plan for choices, number in zip(options, chosen, strict=True)])
 
-    def compress(self, served: TablePlan, trained: Mapping[str, Tensor]) -> EmbeddingParts:
-        """Learn centroids and codes of every feature that does not stay full."""
-        parts = []
-        for entry in served.features:
-            name = entry.feature.name
-            one = served.of([name])
-            parts.append(unchanged(one, trained) if is_full(served, name) else self._quantize(one, trained[name]))
-        return EmbeddingParts.merge(parts)
-
-    def _quantize(self, served: TablePlan, table: Tensor) -> EmbeddingParts:
+    def compress_one(self, served: TablePlan, table: Tensor, *, generator: torch.Generator) -> EmbeddingParts:
+        """Learn centroids and codes."""
         (entry,) = served.features
-        generator = torch.Generator().manual_seed(salt_for(entry.feature.name, 0, self.seed) & (2**63 - 1))
         quantizer = learn(
             table,
             num_parts=len(entry.tables),
@@ -118,7 +108,7 @@ def expected_loss(feature: FeatureSpec, *, num_parts: int, num_centroids: int) -
         others, left = size - exact, num_centroids - exact
         if others <= left:
             return 0.0
-        losses.append(_share_beyond(feature, exact) * normal_loss(left, dimensions) * (1 - left / others))
+        losses.append(share_of_ids(feature, exact, size) * normal_loss(left, dimensions) * (1 - left / others))
     return min(losses)
 
 
@@ -131,17 +121,3 @@ def normal_loss(num_centroids: int, dimensions: float) -> float:
     excess = 1.72 * math.pow(dimensions, -0.75)
     step = math.pow(num_centroids, -1 / dimensions)
     return step**2 * (1 + excess * (1 - step) ** 2)
-
-
-@cache
-def _share_beyond(feature: FeatureSpec, first: int) -> float:
-    """Share of look-ups with ids from `first` on."""
-    masses = [
-        (density * (high - low), density * max(0, high - max(low, first))) for low, high, density in _runs(feature)
-    ]
-    return math.fsum(beyond for _, beyond in masses) / math.fsum(mass for mass, _ in masses)
-
-
-@cache
-def _runs(feature: FeatureSpec) -> list[tuple[int, int, float]]:
-    return list(runs_of_ids(feature))

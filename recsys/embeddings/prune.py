@@ -28,7 +28,7 @@ from recsys.core.specs import FeatureSpec, TableSpec
 from recsys.embeddings.combiners import Concat
 from recsys.embeddings.frequency import heads
 from recsys.embeddings.method import FLOAT_BYTES, num_ids
-from recsys.embeddings.post_training import PostTrainingConfig, built
+from recsys.embeddings.post_training import PostTrainingConfig
 
 BLOCK_ROWS = 16
 """Rows whose bits are counted at a look-up; 16 rows of any width are whole bytes."""
@@ -138,7 +138,7 @@ class PruneConfig(PostTrainingConfig):
         remaps: dict[str, Remap] = {}
         values, first = [torch.zeros(1)], 1
         for entry, part, mask in zip(entries, rows, kept.split([part.numel() for part in rows]), strict=True):
-            remap = built(entry.remap)
+            remap = entry.remap.build()
             assert isinstance(remap, PrunedRemap)
             remap.fill(mask.view(part.shape), first)
             remaps[entry.feature.name] = remap
@@ -148,7 +148,7 @@ class PruneConfig(PostTrainingConfig):
             plan=served,
             tables={served.tables[0].name: torch.cat(values).unsqueeze(1)},
             remaps=remaps,
-            combiners={entry.feature.name: built(entry.combiner) for entry in entries},  # type: ignore[misc]
+            combiners={entry.feature.name: Concat() for entry in entries},
         )
 
     def callbacks(self, plan: TablePlan) -> list[Callback]:

@@ -19,7 +19,6 @@ from recsys.core.row_storage import pack_rows
 from recsys.core.specs import FeatureSpec, Init, RowType
 from recsys.embeddings.combiners import Only
 from recsys.embeddings.method import MethodConfig, full_table
-from recsys.embeddings.row_type import is_smaller
 from recsys.ops.fake_quantize import fake_quantize, grid_codes, learned_step
 
 
@@ -100,7 +99,7 @@ class QATConfig(MethodConfig):
 
     def _plan_one(self, feature: FeatureSpec) -> TablePlan:
         plan = full_table(feature, self.init)
-        if not is_smaller(self.row_type, feature.embedding_dim):
+        if not self.row_type.saves(feature.embedding_dim):
             return plan
         combiner = Component.of(
             FakeQuantize,

@@ -6,14 +6,9 @@ from dataclasses import dataclass, replace
 from recsys.core.errors import ConfigError
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
-from recsys.core.row_storage import pack
+from recsys.core.row_storage import pack_tables
 from recsys.core.specs import FeatureSpec, RowType, TableSpec
 from recsys.embeddings.method import MethodConfig, full_table
-
-
-def is_smaller(row_type: RowType, embedding_dim: int) -> bool:
-    """True if a row takes less than as float32; with its scale and bias a narrow one may not."""
-    return row_type.row_bytes(embedding_dim) < RowType.FLOAT32.row_bytes(embedding_dim)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +33,7 @@ class RowTypeConfig(MethodConfig):
     def freeze(self, parts: EmbeddingParts) -> EmbeddingParts:
         """Round every row to the nearest values of `row_type` between the row's extremes."""
         plan = self.serving_plan(parts.plan)
-        tables = {table.name: pack(parts.tables[table.name], table.row_type) for table in plan.tables}
-        return replace(parts, plan=plan, tables=tables)
+        return replace(parts, plan=plan, tables=pack_tables(parts.tables, plan.tables))
 
     def _served(self, table: TableSpec) -> TableSpec:
-        kept = table.num_embeddings <= self.full_below or not is_smaller(self.row_type, table.embedding_dim)
-        return table if kept else replace(table, row_type=self.row_type)
+        return table if table.num_embeddings <= self.full_below else table.narrowed(self.row_type)

@@ -1,7 +1,5 @@
 """Store the tables that are still float32 as a narrower row type: what an export does beyond a method's freeze."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -34,18 +32,12 @@ def narrow(parts: EmbeddingParts, row_type: RowType) -> EmbeddingParts:
         table = parts.tables[spec.name].detach().cpu().contiguous()
         check_table(spec, table)
         if spec.row_type is RowType.FLOAT32:
-            spec = smaller(spec, row_type)
+            spec = spec.narrowed(row_type)
             table = pack(table, spec.row_type)
         specs.append(spec)
         stored[spec.name] = table
     plan = TablePlan(tables=tuple(specs), features=parts.plan.features)
     return EmbeddingParts(plan=plan, tables=stored, remaps=parts.remaps, combiners=parts.combiners)
-
-
-def smaller(spec: TableSpec, row_type: RowType) -> TableSpec:
-    """The table with that row type, if its rows become smaller by it."""
-    fits = row_type.row_bytes(spec.embedding_dim) < spec.row_type.row_bytes(spec.embedding_dim)
-    return replace(spec, row_type=row_type) if fits else spec
 
 
 def check_table(spec: TableSpec, table: Tensor) -> None:

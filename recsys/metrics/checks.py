@@ -27,6 +27,37 @@ def check_labels(labels: Tensor, values: Tensor, name: str) -> Tensor:
     return labels != 0
 
 
+def check_weights(weights: Tensor, labels: Tensor) -> Tensor:
+    """Validate one weight per row.
+
+    Args:
+        weights: (N,), any real dtype, each finite and 0 or more; a row of weight 0 counts as absent.
+        labels: (N,), whose shape it must have.
+    Returns:
+        float64, (N,).
+    Raises:
+        DataError: shapes differ, or a weight is negative, NaN or infinite.
+    """
+    if weights.shape != labels.shape:
+        raise DataError(
+            f"weights have shape {tuple(weights.shape)} and labels {tuple(labels.shape)}: pass one weight per row."
+        )
+    checked = weights.double()
+    wrong = ~(torch.isfinite(checked) & (checked >= 0))
+    refuse_rows(wrong, "weights", "negative, NaN or infinite", "A weight says how many rows one stands for.")
+    return checked
+
+
+def check_probabilities(probabilities: Tensor) -> None:
+    """Refuse values (N,) that are no probabilities.
+
+    Raises:
+        DataError: a value is NaN or outside [0, 1].
+    """
+    wrong = ~((probabilities >= 0) & (probabilities <= 1))
+    refuse_rows(wrong, "probabilities", "outside [0, 1]", "Pass the sigmoid of the logits.")
+
+
 def refuse_rows(wrong: Tensor, name: str, what: str, fix: str) -> None:
     """Raise `DataError` when any element of the mask `wrong` (N,) is set, naming how many and the first.
 
@@ -39,10 +70,15 @@ def refuse_rows(wrong: Tensor, name: str, what: str, fix: str) -> None:
         raise DataError(f"{name}: {num_wrong} of {wrong.numel()} value(s) {what}, the first at row {first}. {fix}")
 
 
-def one_class_reason(num_positives: int, num_rows: int) -> str:
-    """Why a metric that compares positives with negatives is undefined here; empty when it is defined."""
+def one_class_reason(num_positives: float, num_rows: float) -> str:
+    """Why a metric that compares positives with negatives is undefined here; empty when it is defined.
+
+    Args:
+        num_positives, num_rows: int counts of rows, or float sums of their weights.
+    """
     if num_rows == 0:
-        return "there are no rows"
+        return "there are no rows" if isinstance(num_rows, int) else "no row has a weight above 0"
     if num_positives in (0, num_rows):
-        return f"all {num_rows} labels are {0 if num_positives == 0 else 1}"
+        rows = f"all {num_rows} labels" if isinstance(num_rows, int) else "all labels of weight above 0"
+        return f"{rows} are {0 if num_positives == 0 else 1}"
     return ""

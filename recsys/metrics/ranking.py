@@ -1,104 +1,136 @@
-"""Ranking quality: exact AUC, AUC within groups, and the ROC curve. One sort each, no sampling, no buckets."""
+"""Ranking quality of scores: exact AUC, average precision, KS, gain and lift, ROC. No sampling, no buckets.
 
-from dataclasses import dataclass
+Functions that end in `_of` take `ScoreCounts`, which add up over files; the others take rows and sort them once.
+"""
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from recsys.core.errors import DataError
-from recsys.metrics.checks import check_labels, one_class_reason
+from recsys.core.errors import ConfigError
+from recsys.metrics.checks import one_class_reason
+from recsys.metrics.score_counts import ScoreCounts
 from recsys.metrics.value import MetricValue
 
 
-@dataclass(frozen=True, kw_only=True)
-class GroupedAuc:
-    """AUC averaged over groups, and how much of the data it speaks for."""
-
-    auc: MetricValue
-    num_groups: int
-    num_groups_used: int  # those with a positive and a negative
-    num_rows_used: int  # rows in those groups
-
-
-def auc(labels: Tensor, scores: Tensor) -> MetricValue:
+def auc(labels: Tensor, scores: Tensor, weights: Tensor | None = None) -> MetricValue:
     """Probability that a random positive scores above a random negative, a tie counting one half.
 
     Args:
         labels: (N,), any dtype, each 0 or 1.
         scores: (N,), any real dtype; any increasing function of the prediction gives the same value.
+        weights: (N,), finite and 0 or more: how many rows each stands for; without, each for itself.
     Returns:
-        Exact: pairs are counted in int64 (N up to 3e9) and divided once in float64. Undefined for one class or no rows.
+        Without weights exact: pairs are counted in int64 (N up to 3e9) and divided once in float64. Undefined for one
+        class or no rows.
     Raises:
-        DataError: shapes differ, a label is neither 0 nor 1, or a score is NaN.
+        DataError: shapes differ, a label is neither 0 nor 1, a score is NaN, or a weight is impossible.
     Source: Mann and Whitney, 1947; equals average-rank and trapezoid forms.
     """
-    positive = check_labels(labels, scores, "scores")
-    num_positives = int(positive.sum())
-    if reason := one_class_reason(num_positives, positive.numel()):
+    return auc_of(ScoreCounts.from_rows(labels, scores, weights))
+
+
+def auc_of(counts: ScoreCounts) -> MetricValue:
+    """`auc` of the rows behind `counts`."""
+    num_positives, num_negatives = counts.num_positives, counts.num_negatives
+    if reason := one_class_reason(num_positives, num_positives + num_negatives):
         return MetricValue.undefined(reason)
-    ascending, order = torch.sort(scores)
-    negatives, positives = _counts_up_to(positive[order], _run_ends(ascending))
-    won = _doubled_wins(negatives, positives)
-    return MetricValue.of(int(won.sum()) / (2 * num_positives * (positive.numel() - num_positives)))
+    below = _before(counts.negatives)
+    if counts.weighted:  # shares first: the product of two sums may be too large or too small for a float64
+        ranked = (2 * below + counts.negatives) / (2 * num_negatives)
+        return MetricValue.of(min(float((counts.positives / num_positives * ranked).sum()), 1.0))
+    won = counts.positives * (2 * below + counts.negatives)
+    return MetricValue.of(int(won.sum()) / (2 * num_positives * num_negatives))
 
 
-def auc_standard_error(labels: Tensor, scores: Tensor) -> MetricValue:
-    """Standard error of `auc` over samples of rows; 1.96 of it either side is a 95% interval.
-
-    Args:
-        labels, scores: as for `auc`. Rows count as independent: repeated rows of one user make it too small.
-    Returns:
-        Undefined with fewer than two rows of a class, or when the classes do not overlap, where the estimate is 0.
-    Raises:
-        DataError: as `auc`.
-    Source: DeLong, DeLong and Clarke-Pearson, 1988, "Comparing the areas under two or more correlated ROC curves".
-    """
-    positive = check_labels(labels, scores, "scores")
-    num_positives, num_negatives = int(positive.sum()), int((~positive).sum())
-    if min(num_positives, num_negatives) < 2:
-        return MetricValue.undefined(
-            f"there are {num_positives} positives and {num_negatives} negatives: two are needed"
-        )
-    ascending, order = torch.sort(scores)
-    negatives, positives = _counts_up_to(positive[order], _run_ends(ascending))
-    # Of each run: the share of the other class that its members lie above, ties counted half.
-    above_negatives = (negatives[1:] + negatives[:-1]).double() / (2 * num_negatives)
-    above_positives = (positives[1:] + positives[:-1]).double() / (2 * num_positives)
-    variance = _sample_variance(above_negatives, torch.diff(positives)) / num_positives
-    variance += _sample_variance(above_positives, torch.diff(negatives)) / num_negatives
-    if variance == 0:
-        return MetricValue.undefined("the scores of the classes do not vary against each other")
-    return MetricValue.of(variance**0.5)
-
-
-def gauc(labels: Tensor, scores: Tensor, groups: Tensor) -> GroupedAuc:
-    """AUC of every group with both classes, averaged with the group's number of rows (impressions) as weight.
+def average_precision_of(counts: ScoreCounts) -> MetricValue:
+    """Area under the precision-recall curve as a step function: precision at each score, averaged over positives.
 
     Args:
-        labels, scores: as for `auc`.
-        groups: (N,), integer; any values, in any order.
+        counts: of any scores. Equal scores enter together, so that their order does not matter.
     Returns:
-        The average and its coverage; undefined when no group holds both classes.
-    Raises:
-        DataError: as `auc`, or `groups` has another shape.
-    Source: Zhou et al., KDD 2018, arXiv:1706.06978, section 6.3.
+        Undefined without a positive. A random ranking has the rate of positives.
+    Source: scikit-learn's `average_precision_score`, which names no interpolation.
     """
-    positive = check_labels(labels, scores, "scores")
-    if groups.shape != scores.shape:
-        raise DataError(f"groups have shape {tuple(groups.shape)}, scores {tuple(scores.shape)}: one group per row.")
-    if groups.numel() == 0:
-        return GroupedAuc(
-            auc=MetricValue.undefined("there are no rows"), num_groups=0, num_groups_used=0, num_rows_used=0
+    num_positives = counts.num_positives
+    if num_positives == 0:
+        return MetricValue.undefined(one_class_reason(num_positives, counts.num_rows))
+    positives, rows = counts.positives.flip(0), (counts.positives + counts.negatives).flip(0)
+    precision = positives.cumsum(0).double() / rows.cumsum(0)
+    return MetricValue.of(min(float((positives * precision).sum()) / num_positives, 1.0))
+
+
+def kolmogorov_smirnov_of(counts: ScoreCounts) -> MetricValue:
+    """Largest gap between the score distributions of positives and negatives: max |TPR - FPR| over thresholds.
+
+    Args:
+        counts: of any scores.
+    Returns:
+        In [0, 1]; exact without weights. Undefined for one class or no rows.
+    Source: the two-sample statistic of Kolmogorov, 1933, and Smirnov, 1939.
+    """
+    num_positives, num_negatives = counts.num_positives, counts.num_negatives
+    if reason := one_class_reason(num_positives, num_positives + num_negatives):
+        return MetricValue.undefined(reason)
+    positives, negatives = counts.positives.cumsum(0), counts.negatives.cumsum(0)
+    if counts.weighted:
+        return MetricValue.of(min(float((positives / num_positives - negatives / num_negatives).abs().max()), 1.0))
+    gap = (positives * num_negatives - negatives * num_positives).abs()
+    return MetricValue.of(int(gap.max()) / (num_positives * num_negatives))
+
+
+def gain_of(counts: ScoreCounts, *, share: float) -> MetricValue:
+    """Share of all positives among the `share` of rows that score highest (recall at a share).
+
+    Args:
+        counts: of any scores. A tie at the cut counts by the part of it above the cut: the mean over its orders.
+        share: of rows, in (0, 1].
+    Returns:
+        Undefined without a positive.
+    Raises:
+        ConfigError: share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ConfigError(
+            f"share={share}: gain and lift look at a share of rows in (0, 1], such as 0.1 for the top 10%."
         )
-    order = torch.argsort(scores)
-    order = order[torch.argsort(groups[order], stable=True)]
-    group_auc, num_rows = _auc_by_group(positive[order], scores[order], groups[order])
-    used = ~torch.isnan(group_auc)
-    num_used, num_rows_used = int(used.sum()), int(num_rows[used].sum())
-    average = MetricValue.undefined(f"none of the {used.numel()} groups holds both a positive and a negative")
-    if num_used:
-        average = MetricValue.of(float((group_auc[used] * num_rows[used]).sum()) / num_rows_used)
-    return GroupedAuc(auc=average, num_groups=used.numel(), num_groups_used=num_used, num_rows_used=num_rows_used)
+    num_positives, num_rows = counts.num_positives, counts.num_rows
+    if num_positives == 0:
+        return MetricValue.undefined(one_class_reason(num_positives, num_rows))
+    rows, positives = _from_the_top(counts)
+    cut = share * num_rows
+    last = int(torch.searchsorted(rows, cut).clamp(1, rows.numel() - 1))
+    part = min((cut - float(rows[last - 1])) / float(rows[last] - rows[last - 1]), 1.0)
+    found = float(positives[last - 1]) + part * float(positives[last] - positives[last - 1])
+    return MetricValue.of(min(found / num_positives, 1.0))
+
+
+def lift_of(counts: ScoreCounts, *, share: float) -> MetricValue:
+    """How many times more positives the best `share` of rows holds than as many random rows: gain / share.
+
+    Args:
+        counts, share: as for `gain_of`.
+    Returns:
+        Undefined without a positive.
+    Raises:
+        ConfigError: share outside (0, 1].
+    """
+    gain = gain_of(counts, share=share)
+    return gain if gain.value is None else MetricValue.of(gain.value / share)
+
+
+def gain_curve_of(counts: ScoreCounts, *, num_points: int) -> tuple[Tensor, Tensor]:
+    """At most `num_points` points of the gain curve, from (0, 0) to (1, 1); lift is the second over the first.
+
+    Args:
+        counts: of any scores.
+        num_points: >= 2; the exact curve is thinned evenly, its ends kept.
+    Returns:
+        (share of rows, share of positives): float64, equal length, both ascending; empty without a positive.
+    """
+    if counts.num_positives == 0:
+        return torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.float64)
+    return _thinned(*_from_the_top(counts), num_points)
 
 
 def roc_curve(labels: Tensor, scores: Tensor, *, num_points: int) -> tuple[Tensor, Tensor]:
@@ -112,55 +144,35 @@ def roc_curve(labels: Tensor, scores: Tensor, *, num_points: int) -> tuple[Tenso
     Raises:
         DataError: as `auc`.
     """
-    positive = check_labels(labels, scores, "scores")
-    if one_class_reason(int(positive.sum()), positive.numel()):
+    return roc_curve_of(ScoreCounts.from_rows(labels, scores), num_points=num_points)
+
+
+def roc_curve_of(counts: ScoreCounts, *, num_points: int) -> tuple[Tensor, Tensor]:
+    """`roc_curve` of the rows behind `counts`."""
+    if one_class_reason(counts.num_positives, counts.num_rows):
         return torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.float64)
-    descending, order = torch.sort(scores, descending=True)
-    negatives, positives = _counts_up_to(positive[order], _run_ends(descending))
-    keep = torch.linspace(0, negatives.numel() - 1, min(num_points, negatives.numel())).round().long()
-    false, true = negatives[keep].double(), positives[keep].double()
-    return false / false[-1], true / true[-1]
+    _, positives = _from_the_top(counts)
+    negatives = pad(counts.negatives.flip(0).cumsum(0), (1, 0)).double()
+    return _thinned(negatives, positives, num_points)
 
 
-def _auc_by_group(positive: Tensor, scores: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """AUC float64 (G,), NaN for one class, and rows int64 (G,), of rows sorted by group, then score."""
-    ends = _run_ends(scores, groups)
-    negatives, positives = _counts_up_to(positive, ends)
-    num_rows = torch.unique_consecutive(groups, return_counts=True)[1]
-    group_starts = torch.cat([num_rows.new_zeros(1), num_rows.cumsum(0)])
-    # Run r covers rows (ends[r-1], ends[r]]; its group is the one whose row range holds its last row.
-    group_of_run = torch.bucketize(ends, group_starts, right=True) - 1
-    bounds = torch.searchsorted(ends, group_starts - 1, right=True)
-    negatives_at, positives_at = negatives[bounds], positives[bounds]
-    # Wins over negatives of earlier groups do not count: take them off run by run.
-    won = _doubled_wins(negatives, positives) - 2 * torch.diff(positives) * negatives_at[group_of_run]
-    doubled = torch.zeros_like(num_rows).scatter_add_(0, group_of_run, won)
-    # 0 / 0 is the NaN that marks a group of one class.
-    return doubled.double() / (2 * torch.diff(negatives_at) * torch.diff(positives_at)), num_rows
+def evenly_spaced(num_present: int, num_wanted: int) -> Tensor:
+    """At most `num_wanted` positions int64 in [0, num_present), ascending, distinct, first and last among them."""
+    # In float64: float32 has no 2**24 + 1 and would round the last position beyond the end.
+    return torch.linspace(0, num_present - 1, min(num_wanted, num_present), dtype=torch.float64).round().long()
 
 
-def _sample_variance(values: Tensor, counts: Tensor) -> float:
-    """Unbiased variance of `values` float64 (R,), each taken `counts` int64 (R,) times."""
-    total = int(counts.sum())
-    mean = float((values * counts).sum()) / total
-    return float(((values - mean) ** 2 * counts).sum()) / (total - 1)
+def _thinned(across: Tensor, up: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
+    keep = evenly_spaced(across.numel(), num_points).to(across.device)
+    return across[keep] / across[-1], up[keep] / up[-1]
 
 
-def _run_ends(scores: Tensor, groups: Tensor | None = None) -> Tensor:
-    """Positions int64 (R,) of the last row of each run of equal (group, score), in sorted rows (N,), N >= 1."""
-    last = torch.ones_like(scores, dtype=torch.bool)
-    last[:-1] = scores[1:] != scores[:-1]
-    if groups is not None:
-        last[:-1] |= groups[1:] != groups[:-1]
-    return last.nonzero().flatten()
+def _from_the_top(counts: ScoreCounts) -> tuple[Tensor, Tensor]:
+    """(rows, positives) among the k highest of S distinct scores, float64 (S + 1,), k = 0 first."""
+    rows = (counts.positives + counts.negatives).flip(0).cumsum(0)
+    return pad(rows, (1, 0)).double(), pad(counts.positives.flip(0).cumsum(0), (1, 0)).double()
 
 
-def _counts_up_to(positive: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
-    """(negatives, positives), int64 (R + 1,): how many lie in the first r runs; entry 0 is 0."""
-    positives = torch.nn.functional.pad(positive.cumsum(0)[ends], (1, 0))
-    return torch.nn.functional.pad(ends + 1, (1, 0)) - positives, positives
-
-
-def _doubled_wins(negatives: Tensor, positives: Tensor) -> Tensor:
-    """Twice the (positive, negative) pairs that each run's positives win, ties counted half, int64 (R,)."""
-    return torch.diff(positives) * (negatives[1:] + negatives[:-1])
+def _before(counts: Tensor) -> Tensor:
+    """Sum of all entries before each, (S,)."""
+    return pad(counts.cumsum(0), (1, 0))[:-1]

@@ -1,16 +1,39 @@
-"""The reliability curve: what was predicted against what happened, in bins of equally many rows."""
+"""Calibration by bins: the reliability curve, and the expected calibration error.
+
+Functions that end in `_of` take `ScoreCounts` of probabilities, which add up over files.
+"""
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import Tensor
 
-from recsys.core.errors import ConfigError
-from recsys.metrics.checks import check_labels
+from recsys.core.errors import ConfigError, DataError
+from recsys.metrics.checks import check_probabilities, one_class_reason
+from recsys.metrics.score_counts import ScoreCounts
+from recsys.metrics.value import MetricValue
 
 WILSON_Z = 1.959963984540054
 """Standard normal quantile of a two-sided 95% interval."""
+
+
+class Binning(Enum):
+    """How rows are put into bins by their probability."""
+
+    EQUAL_WIDTH = "equal_width"  # [k / B, (k + 1) / B), and 1 in the last
+    EQUAL_MASS = "equal_mass"  # about equally many rows, equal predictions together
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationError:
+    """An expected calibration error and the bins that it is of: without them, the number says nothing."""
+
+    error: MetricValue
+    binning: Binning
+    num_bins: int  # asked for
+    num_bins_used: int  # with a row in them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,29 +61,69 @@ def reliability_bins(labels: Tensor, probabilities: Tensor, *, num_bins: int) ->
     Returns:
         Non-empty bins, ascending in prediction; none without rows.
     Raises:
-        DataError: shapes differ, a label is neither 0 nor 1, or a probability is NaN.
+        DataError: shapes differ, a label is neither 0 nor 1, or a probability is none.
         ConfigError: num_bins < 1.
     """
-    if num_bins < 1:
-        raise ConfigError(f"num_bins={num_bins}: a reliability curve needs one bin or more; 20 is usual.")
-    positive = check_labels(labels, probabilities, "probabilities")
-    if positive.numel() == 0:
-        return []
-    ascending, order = torch.sort(probabilities)
-    bins = equal_mass_bins(ascending, num_bins)
-    counts = torch.bincount(bins, minlength=num_bins)
-    predicted = torch.bincount(bins, weights=ascending.double(), minlength=num_bins)
-    observed = torch.bincount(bins[positive[order]], minlength=num_bins)
-    ends = counts.cumsum(0)
-    return [
-        _bin(int(counts[b]), int(observed[b]), float(predicted[b]), ascending[int(ends[b] - counts[b]) : int(ends[b])])
-        for b in counts.nonzero().flatten().tolist()
-    ]
+    return reliability_bins_of(ScoreCounts.from_rows(labels, probabilities), num_bins=num_bins)
+
+
+def reliability_bins_of(counts: ScoreCounts, *, num_bins: int) -> list[ReliabilityBin]:
+    """`reliability_bins` of the rows behind `counts`, whose scores are probabilities.
+
+    Raises:
+        DataError: a score is no probability; or rows are weighted: an interval needs to know how many were seen.
+        ConfigError: num_bins < 1.
+    """
+    if counts.weighted:
+        raise DataError("a reliability curve's intervals need whole rows, these are weighted. Drop the weights.")
+    bins = _bins(counts, num_bins, Binning.EQUAL_MASS)
+    ends = torch.bincount(bins, minlength=num_bins).cumsum(0).tolist()
+    return [_bin(counts, slice(start, end)) for start, end in zip([0, *ends[:-1]], ends, strict=True) if end > start]
+
+
+def calibration_error(
+    labels: Tensor, probabilities: Tensor, weights: Tensor | None = None, *, num_bins: int, binning: Binning
+) -> CalibrationError:
+    """Mean gap between predicted and observed rate of a bin, weighted by rows (ECE).
+
+    Noise alone makes it larger than 0, the more so the more bins: compare it only at equal bins and rows.
+
+    Args:
+        labels: (N,), any dtype, each 0 or 1.
+        probabilities: (N,), each in [0, 1]; of the positive class, not of the likelier one.
+        weights: (N,), finite and 0 or more: how many rows each stands for; without, each for itself.
+        num_bins: >= 1.
+        binning: of equal width is the usual form; of equal mass sees more where predictions are close together.
+    Returns:
+        Undefined without rows.
+    Raises:
+        DataError: shapes differ, a label is neither 0 nor 1, a probability is none, or a weight is impossible.
+        ConfigError: num_bins < 1.
+    Source: Naeini et al., AAAI 2015, "Obtaining well calibrated probabilities using Bayesian binning".
+    """
+    return calibration_error_of(
+        ScoreCounts.from_rows(labels, probabilities, weights), num_bins=num_bins, binning=binning
+    )
+
+
+def calibration_error_of(counts: ScoreCounts, *, num_bins: int, binning: Binning) -> CalibrationError:
+    """`calibration_error` of the rows behind `counts`, whose scores are probabilities."""
+    bins, total = _bins(counts, num_bins, binning), counts.num_rows
+    rows = counts.positives + counts.negatives
+    # A bin's rows times the gap of its rates: what is predicted in sum less what is observed.
+    gaps = torch.zeros(num_bins, dtype=torch.float64, device=bins.device)
+    gaps.index_add_(0, bins, counts.scores.double() * rows - counts.positives)
+    error = MetricValue.undefined(one_class_reason(0, total))
+    if total > 0:
+        error = MetricValue.of(float(gaps.abs().sum()) / total)
+    return CalibrationError(error=error, binning=binning, num_bins=num_bins, num_bins_used=torch.unique(bins).numel())
 
 
 def wilson_interval(num_positives: int, num_rows: int) -> tuple[float, float]:
     """95% interval of a rate: (low, high) within [0, 1]; unlike the normal one it is sound near 0 and for few rows.
 
+    Args:
+        num_positives, num_rows: of independent rows, num_rows >= 1.
     Source: Wilson, 1927, "Probable inference, the law of succession, and statistical inference".
     """
     rate, z_squared = num_positives / num_rows, WILSON_Z**2
@@ -87,13 +150,30 @@ def equal_mass_bins(ascending: Tensor, num_bins: int) -> Tensor:
     return first.cummax(0).values * num_bins // ascending.numel()
 
 
-def _bin(count: int, num_positives: int, predicted_sum: float, values: Tensor) -> ReliabilityBin:
+def _bins(counts: ScoreCounts, num_bins: int, binning: Binning) -> Tensor:
+    """Bin of each distinct probability, int64 (S,), ascending within [0, num_bins)."""
+    if num_bins < 1:
+        raise ConfigError(f"num_bins={num_bins}: calibration needs one bin or more; 20 is usual.")
+    check_probabilities(counts.scores)
+    if binning is Binning.EQUAL_WIDTH:
+        inner = torch.arange(1, num_bins, dtype=torch.float64, device=counts.scores.device) / num_bins
+        return torch.bucketize(counts.scores.double(), inner, right=True)
+    rows = counts.positives + counts.negatives
+    before = torch.nn.functional.pad(rows.cumsum(0), (1, 0))[:-1]
+    if counts.weighted:
+        return (before / counts.num_rows * num_bins).long().clamp(max=num_bins - 1)
+    return before * num_bins // max(int(counts.num_rows), 1)
+
+
+def _bin(counts: ScoreCounts, part: slice) -> ReliabilityBin:
+    scores, rows = counts.scores[part].double(), (counts.positives + counts.negatives)[part]
+    count, num_positives = int(rows.sum()), int(counts.positives[part].sum())
     low, high = wilson_interval(num_positives, count)
     return ReliabilityBin(
         count=count,
-        min_prediction=float(values[0]),
-        max_prediction=float(values[-1]),
-        mean_prediction=predicted_sum / count,
+        min_prediction=float(scores[0]),
+        max_prediction=float(scores[-1]),
+        mean_prediction=float((scores * rows).sum()) / count,
         observed_rate=num_positives / count,
         observed_low=low,
         observed_high=high,

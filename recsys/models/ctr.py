@@ -28,6 +28,10 @@ class ModelConfig(Protocol):
         Where features are not pooled, `forward(dense, embeddings, sequences, lengths)`: for each of them, in order, its
         embeddings (B, L, embedding_dim), zeros after the row's last, and its lengths, int64 (B,).
 
+        While `self.training`, forward may return (B, 1 + S) instead: column 0 the logits, the others those of the S
+        streams whose mean or sum they are. The loss then teaches each stream the probability of column 0, which it
+        holds constant (FinalNet's self-distillation; see `ClickTask`). In evaluation every head returns (B,).
+
         Args:
             features: one for each embedding that comes out, as `FeatureSpec.outputs` of what `features` returned;
                 widths may have been changed by a dimension search.
@@ -50,11 +54,14 @@ class CtrModel(nn.Module):
         self.head = head
 
     def forward(self, dense: Tensor, sparse: KeyedJaggedTensor) -> Tensor:
-        """Return click logits, float32, shape (B,).
+        """Return click logits, float32, shape (B,); while training as the head does, which may be (B, 1 + S).
 
         Args:
             dense: float32 (B, num_dense).
             sparse: ids of B rows, keyed by source column.
+
+        Returns:
+            logits (B,), or, from some heads in training mode only, (B, 1 + S): see `ModelConfig.build`.
         """
         # `values()`, not a lookup by key: the features lie side by side already, so that nothing is copied.
         logits: Tensor = self.head(dense, self.embeddings(sparse).values())

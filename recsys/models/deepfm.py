@@ -10,10 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from recsys.core.errors import ConfigError
 from recsys.core.specs import FeatureSpec
 from recsys.models.features import (
-    LINEAR_SUFFIX,
     check_at_least,
     check_dropout,
     check_linear,
@@ -21,6 +19,7 @@ from recsys.models.features import (
     embedded,
     equal_width,
     linear_weights,
+    split_linear,
 )
 from recsys.models.layers import MLP, linear, pairwise_sum
 
@@ -45,16 +44,9 @@ class DeepFMConfig:
 
     def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
         """The head; see `ModelConfig.build`."""
-        num_fields = len(features) // 2
-        pairs, weights = features[:num_fields], features[num_fields:]
-        if [spec.name + LINEAR_SUFFIX for spec in pairs] != [spec.name for spec in weights]:
-            raise ConfigError(
-                f"model deepfm got features {[spec.name for spec in features]}: it reads every embedding first, then "
-                f"every linear weight (name + {LINEAR_SUFFIX!r}) in the same order. "
-                "Keep the order of `DeepFMConfig.features`."
-            )
+        pairs, weights = split_linear(features, model="deepfm")
         check_linear(weights, model="deepfm")
-        return DeepFM(self, num_fields, equal_width(pairs, model="deepfm"), num_dense)
+        return DeepFM(self, len(pairs), equal_width(pairs, model="deepfm"), num_dense)
 
 
 class DeepFM(nn.Module):

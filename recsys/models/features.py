@@ -20,6 +20,23 @@ def linear_weights(categorical: Sequence[FeatureSpec]) -> list[FeatureSpec]:
     return [replace(spec.renamed(LINEAR_SUFFIX), embedding_dim=1) for spec in categorical]
 
 
+def split_linear(features: Sequence[FeatureSpec], *, model: str) -> tuple[Sequence[FeatureSpec], Sequence[FeatureSpec]]:
+    """Halve `embedded(...) + linear_weights(...)`: the embeddings, and the same columns' part in the linear part.
+
+    Raises:
+        ConfigError: the second half is not the first in the same order, each name with `LINEAR_SUFFIX`.
+    """
+    half = len(features) // 2
+    vectors, weights = features[:half], features[half:]
+    if [spec.name + LINEAR_SUFFIX for spec in vectors] != [spec.name for spec in weights]:
+        raise ConfigError(
+            f"model {model} got features {[spec.name for spec in features]}: it reads every embedding first, then "
+            f"every linear weight (name + {LINEAR_SUFFIX!r}) in the same order. "
+            "Keep the order of the configuration's `features`."
+        )
+    return vectors, weights
+
+
 def total_width(features: Sequence[FeatureSpec], *, model: str) -> int:
     """Sum of the features' widths.
 

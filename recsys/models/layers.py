@@ -81,6 +81,25 @@ class CrossNetV2(nn.Module):
         return crossed
 
 
+class NumericVectors(nn.Module):
+    """Makes each numeric column a field like the others: its value times a learned vector.
+
+    The vectors start as small as rows of tables do, N(0, 1e-4): products of two numeric columns would else outweigh
+    all others at first.
+    Source: Rendle, Factorization Machines, ICDM 2010, eq. 1, where x_j v_j enters the pairs.
+    """
+
+    def __init__(self, num_dense: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.randn(num_dense, embedding_dim) * 1e-4) if num_dense > 0 else None
+
+    def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
+        """Append to embeddings (B, W) the fields of dense (B, n): (B, W + n * embedding_dim)."""
+        if self.vectors is None:
+            return embeddings
+        return torch.cat([embeddings, (dense.unsqueeze(2) * self.vectors).flatten(1)], 1)
+
+
 def pairwise_sum(embeddings: Tensor) -> Tensor:
     """Sum of the dot products of all pairs of features, in time linear in the number of features.
 

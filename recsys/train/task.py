@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from recsys.core.batch import Batch, BatchSource
 from recsys.core.errors import ConfigError
@@ -25,15 +26,37 @@ class Task(Protocol):
         """Figures of a split, equal on every rank."""
 
 
+def click_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Sum over rows of BCE(logits, labels), and of BCE(stream, sigmoid(logits)) for each stream of the model.
+
+    Streams learn from the logits, never the reverse: no gradient flows through the probabilities taught.
+
+    Args:
+        outputs: float32 (B,), the logits; or (B, 1 + S), column 0 the logits, the others those of S streams.
+        labels: float32 (B,), 0 or 1.
+
+    Returns:
+        nats, float32, a scalar with gradient.
+    Source: Zhu et al., FINAL, SIGIR 2023 (self-distillation); weights 1, as in FuxiCTR.
+    """
+    if outputs.dim() == 1:
+        return binary_cross_entropy_with_logits(outputs, labels, reduction="sum")
+    logits, streams = outputs[:, 0], outputs[:, 1:]
+    taught = logits.detach().sigmoid().unsqueeze(1).expand_as(streams)
+    return binary_cross_entropy_with_logits(logits, labels, reduction="sum") + binary_cross_entropy_with_logits(
+        streams, taught, reduction="sum"
+    )
+
+
 class ClickTask:
-    """Binary cross entropy of logits; AUC and log loss."""
+    """`click_loss`, binary cross entropy with self-distillation where a model has streams; AUC and log loss."""
 
     monitor = "validation_auc"
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Sum of binary cross entropies, in nats."""
-        logits: Tensor = model(batch.dense, batch.sparse).float()[: batch.labels.numel()]
-        return nn.functional.binary_cross_entropy_with_logits(logits, batch.labels, reduction="sum")
+        """Sum of binary cross entropies, in nats; the model is in training mode, so it may answer (B, 1 + S)."""
+        outputs: Tensor = model(batch.dense, batch.sparse).float()[: batch.labels.numel()]
+        return click_loss(outputs, batch.labels)
 
     def evaluate(self, session: Session, source: BatchSource) -> dict[str, float]:
         """Exact AUC and log loss.

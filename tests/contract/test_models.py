@@ -1,5 +1,8 @@
 """Every yaml of conf/model states the class's defaults, builds, runs with and without numeric columns, and scripts."""
 
+from dataclasses import is_dataclass
+from enum import Enum
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +15,7 @@ from recsys.core.specs import FeatureSpec
 from recsys.models.ctr import ModelConfig
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "conf" / "model").glob("*.yaml"))
+REFERENCE = Path(__file__).resolve().parents[1] / "models" / "reference"
 COLUMNS = [FeatureSpec(name=f"f{i}", embedding_dim=1, num_embeddings=10 + i, max_length=1) for i in range(3)]
 
 
@@ -28,6 +32,21 @@ def load(file: Path) -> ModelConfig:
 
 def test_there_are_models() -> None:
     assert {"lr", "deepfm", "dcnv2", "dlrm"} <= {file.stem for file in FILES}
+
+
+def test_every_model_has_a_reference_and_a_form_of_each_class() -> None:
+    assert {file.stem for file in REFERENCE.glob("[!_]*.py")} == {file.stem for file in FILES}
+    for file in FILES:
+        forms = import_module(f"tests.models.reference.{file.stem}").FORMS
+        assert forms and {type(form) for form in forms.values()} == {load_class(read(file)["_target_"])}
+
+
+def test_references_share_no_code_with_the_models() -> None:
+    """Of `recsys` they name configurations and their enums alone."""
+    for file in REFERENCE.glob("[!_]*.py"):
+        for name, named in vars(import_module(f"tests.models.reference.{file.stem}")).items():
+            if getattr(named, "__module__", "").startswith("recsys"):
+                assert named is ModelConfig or is_dataclass(named) or issubclass(named, Enum), f"{file.name}: {name}"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -7,7 +7,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys.models.ctr import CtrModel
-from tests.models.world import SMALL, build, columns
+from tests.models.world import FORMS, build, columns
 
 SPARSE = KeyedJaggedTensor.from_lengths_sync(
     keys=["f0", "f1", "f2"],
@@ -18,7 +18,7 @@ DENSE = torch.tensor([[0.5, -1.0], [2.0, 0.0]])
 
 
 def model_of(name: str) -> CtrModel:
-    head = build(SMALL[name], 2)
+    head = build(FORMS[name], 2)
     tables = [
         EmbeddingBagConfig(
             name=spec.name,
@@ -26,7 +26,7 @@ def model_of(name: str) -> CtrModel:
             embedding_dim=spec.embedding_dim,
             num_embeddings=spec.num_embeddings or 0,
         )
-        for spec in SMALL[name].features(columns())
+        for spec in FORMS[name].features(columns())
     ]
     return CtrModel(EmbeddingBagCollection(tables=tables), head)
 

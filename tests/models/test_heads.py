@@ -12,11 +12,10 @@ from recsys.models.dcnv2 import DCNv2Config
 from recsys.models.deepfm import DeepFMConfig
 from recsys.models.dlrm import DLRMConfig, Interaction
 from recsys.models.lr import LRConfig
-from tests.models.world import SMALL, build, columns, inputs, num_parameters
+from tests.models.world import FORMS, FRAPPE_ROWS, build, columns, inputs, num_on_frappe
 
-EVERY_FORM = pytest.mark.parametrize("name", SMALL)
+EVERY_FORM = pytest.mark.parametrize("name", FORMS)
 DENSE_OR_NOT = pytest.mark.parametrize("num_dense", [0, 3])
-FRAPPE_ROWS = (957, 4082, 7, 7, 2, 3, 2, 9, 80, 240)  # ten columns whose rows sum to BARS' 5,389
 
 
 @pytest.mark.parametrize(
@@ -30,16 +29,19 @@ FRAPPE_ROWS = (957, 4082, 7, 7, 2, 3, 2, 9, 80, 240)  # ten columns whose rows s
 )
 def test_parameter_counts_are_those_of_bars_on_frappe(config: ModelConfig, published: int) -> None:
     assert sum(FRAPPE_ROWS) == 5_389
-    features = config.features(columns(FRAPPE_ROWS))
-    in_tables = sum(spec.embedding_dim * (spec.num_embeddings or 0) for spec in features)
-    assert in_tables + num_parameters(config.build(features, 0)) == published
+    assert num_on_frappe(config) == published
 
 
-@pytest.mark.parametrize("config", [DeepFMConfig(embedding_dim=10), LRConfig()])
-def test_features_keep_everything_but_width_and_name(config: ModelConfig) -> None:
-    column = FeatureSpec(name="tags", embedding_dim=3, num_embeddings=9, source="raw", octave_counts=(4, 2))
-    for feature in config.features([column]):
-        assert dataclasses.replace(feature, name="tags", embedding_dim=3) == column
+@EVERY_FORM
+def test_features_keep_everything_but_width_and_name(name: str) -> None:
+    given = [
+        FeatureSpec(name=f"f{i}", embedding_dim=3, num_embeddings=9 + i, source=f"raw{i}", octave_counts=(4, i))
+        for i in range(3)
+    ]
+    columns_by_source = {column.source: column for column in given}
+    for feature in FORMS[name].features(given):
+        column = columns_by_source[feature.source]
+        assert dataclasses.replace(feature, name=column.name, embedding_dim=3) == column
 
 
 def test_deepfm_embeds_every_column_and_then_its_linear_weights() -> None:
@@ -55,18 +57,18 @@ def test_deepfm_embeds_every_column_and_then_its_linear_weights() -> None:
 @EVERY_FORM
 @DENSE_OR_NOT
 def test_logits_are_one_float32_per_row(name: str, num_dense: int) -> None:
-    head = build(SMALL[name], num_dense)
+    head = build(FORMS[name], num_dense)
     for num_rows in (1, 6):
-        logits = head.eval()(*inputs(SMALL[name], num_dense, num_rows))
+        logits = head.eval()(*inputs(FORMS[name], num_dense, num_rows))
         assert logits.shape == (num_rows,) and logits.dtype == torch.float32
-    assert head(*inputs(SMALL[name], num_dense, 0)).shape == (0,)
+    assert head(*inputs(FORMS[name], num_dense, 0)).shape == (0,)
 
 
 @EVERY_FORM
 @DENSE_OR_NOT
 def test_scripted_and_traced_equal_eager(name: str, num_dense: int) -> None:
-    head = build(SMALL[name], num_dense).eval()
-    arguments = inputs(SMALL[name], num_dense)
+    head = build(FORMS[name], num_dense).eval()
+    arguments = inputs(FORMS[name], num_dense)
     expected = head(*arguments)
     scripted = torch.jit.script(head)
     for same in (scripted, torch.jit.freeze(scripted), torch.fx.symbolic_trace(head)):
@@ -78,17 +80,17 @@ def test_scripted_and_traced_equal_eager(name: str, num_dense: int) -> None:
 @EVERY_FORM
 @DENSE_OR_NOT
 def test_exported_equals_eager(name: str, num_dense: int) -> None:
-    head = build(SMALL[name], num_dense).eval()
-    arguments = inputs(SMALL[name], num_dense)
+    head = build(FORMS[name], num_dense).eval()
+    arguments = inputs(FORMS[name], num_dense)
     rows = torch.export.Dim("rows", min=2)
     program = torch.export.export(head, arguments, dynamic_shapes=({0: rows}, {0: rows}), strict=False)
-    more = inputs(SMALL[name], num_dense, num_rows=9)
+    more = inputs(FORMS[name], num_dense, num_rows=9)
     torch.testing.assert_close(program.module()(*more), head(*more), rtol=0, atol=1e-6)
 
 
 @EVERY_FORM
 def test_scripted_graph_holds_aten_operators_only(name: str) -> None:
-    scripted = torch.jit.freeze(torch.jit.script(build(SMALL[name], 3).eval()))
+    scripted = torch.jit.freeze(torch.jit.script(build(FORMS[name], 3).eval()))
     namespaces = {node.kind().split("::")[0] for node in scripted.inlined_graph.nodes()}
     assert namespaces <= {"aten", "prim"}
 
@@ -96,8 +98,8 @@ def test_scripted_graph_holds_aten_operators_only(name: str) -> None:
 @EVERY_FORM
 @DENSE_OR_NOT
 def test_bf16_autocast_is_close_and_returns_float32(name: str, num_dense: int) -> None:
-    head = build(SMALL[name], num_dense)
-    arguments = inputs(SMALL[name], num_dense, num_rows=256)
+    head = build(FORMS[name], num_dense)
+    arguments = inputs(FORMS[name], num_dense, num_rows=256)
     expected = head.eval()(*arguments).detach()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = head(*arguments)
@@ -114,27 +116,28 @@ def test_bf16_autocast_is_close_and_returns_float32(name: str, num_dense: int) -
 def gradients(head: nn.Module, dense: Tensor, embeddings: Tensor) -> list[Tensor | None]:
     """Gradients of a loss that no symmetry cancels, of every parameter and of `embeddings`."""
     embeddings.requires_grad_()
-    (head(dense, embeddings) * torch.linspace(1, 2, dense.shape[0])).square().sum().backward()
+    outputs = head(dense, embeddings).view(dense.shape[0], -1)  # in training mode, streams may stand beside the logits
+    (outputs * torch.linspace(1, 2, dense.shape[0]).unsqueeze(1)).square().sum().backward()
     return [*(parameter.grad for parameter in head.parameters()), embeddings.grad]
 
 
 @EVERY_FORM
 @DENSE_OR_NOT
 def test_gradient_reaches_every_parameter_and_every_embedding(name: str, num_dense: int) -> None:
-    for gradient in gradients(build(SMALL[name], num_dense), *inputs(SMALL[name], num_dense, num_rows=64)):
+    for gradient in gradients(build(FORMS[name], num_dense), *inputs(FORMS[name], num_dense, num_rows=64)):
         assert gradient is not None and gradient.abs().sum() > 0
 
 
 @EVERY_FORM
 def test_logits_of_a_row_do_not_depend_on_its_neighbours(name: str) -> None:
-    head = build(SMALL[name], 3).eval()
-    dense, embeddings = inputs(SMALL[name], 3)
+    head = build(FORMS[name], 3).eval()
+    dense, embeddings = inputs(FORMS[name], 3)
     torch.testing.assert_close(head(dense, embeddings)[2:3], head(dense[2:3], embeddings[2:3]), rtol=1e-6, atol=1e-6)
 
 
 @EVERY_FORM
 def test_initial_weights_are_xavier_normal_and_biases_zero(name: str) -> None:
-    for layer in build(SMALL[name], 3).modules():
+    for layer in build(FORMS[name], 3).modules():
         if isinstance(layer, nn.Linear) and layer.bias is not None:
             assert not layer.bias.any()
 

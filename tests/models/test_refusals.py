@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
+import torch
 
 from recsys.core.errors import ConfigError
 from recsys.core.specs import FeatureSpec
@@ -12,7 +13,7 @@ from recsys.models.dcnv2 import DCNv2Config
 from recsys.models.deepfm import DeepFMConfig
 from recsys.models.dlrm import DLRMConfig, Interaction
 from recsys.models.lr import LRConfig
-from tests.models.world import SMALL, columns
+from tests.models.world import FORMS, columns
 
 
 @pytest.mark.parametrize(
@@ -37,31 +38,54 @@ def widened(features: Sequence[FeatureSpec], name: str) -> list[FeatureSpec]:
     return [replace(spec, embedding_dim=7) if spec.name == name else spec for spec in features]
 
 
+def refusal_of(config: ModelConfig, features: Sequence[FeatureSpec]) -> str:
+    """Why `config` does not build over `features`; empty where it does."""
+    try:
+        config.build(features, 2)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize(
     ("model", "name"),
     [("deepfm", "f1"), ("deepfm", "f1__linear"), ("dlrm_dot", "f2"), ("lr", "f0")],
 )
 def test_odd_width_names_the_feature(model: str, name: str) -> None:
-    features = widened(SMALL[model].features(columns()), name)
+    features = widened(FORMS[model].features(columns()), name)
     with pytest.raises(ConfigError, match=f"embedding_dim=7 of feature '{name}'"):
-        SMALL[model].build(features, 2)
+        FORMS[model].build(features, 2)
+
+
+@pytest.mark.parametrize("model", FORMS)
+@pytest.mark.parametrize("position", [1, -1])
+def test_an_odd_width_is_refused_by_name_or_works(model: str, position: int) -> None:
+    features = FORMS[model].features(columns())
+    name = features[position].name
+    odd = widened(features, name)
+    refusal = refusal_of(FORMS[model], odd)
+    if refusal:
+        assert f"embedding_dim=7 of feature {name!r}" in refusal
+    else:
+        head = FORMS[model].build(odd, 2).eval()
+        assert head(torch.randn(3, 2), torch.randn(3, sum(spec.embedding_dim for spec in odd))).shape == (3,)
 
 
 @pytest.mark.parametrize("model", ["dcnv2_parallel", "dcnv2_stacked", "dlrm_cat"])
 def test_models_that_concatenate_take_any_width(model: str) -> None:
-    SMALL[model].build(widened(SMALL[model].features(columns()), "f1"), 2)
+    FORMS[model].build(widened(FORMS[model].features(columns()), "f1"), 2)
 
 
-@pytest.mark.parametrize("model", SMALL)
+@pytest.mark.parametrize("model", FORMS)
 def test_no_feature(model: str) -> None:
     with pytest.raises(ConfigError, match="no categorical feature"):
-        SMALL[model].build([], 2)
+        FORMS[model].build([], 2)
 
 
 def test_deepfm_refuses_another_order() -> None:
-    features = SMALL["deepfm"].features(columns())
+    features = FORMS["deepfm"].features(columns())
     with pytest.raises(ConfigError, match="Keep the order"):
-        SMALL["deepfm"].build(features[::-1], 0)
+        FORMS["deepfm"].build(features[::-1], 0)
 
 
 def test_dlrm_refuses_a_single_vector() -> None:

@@ -1,0 +1,75 @@
+"""Wide & Deep: a linear part beside an MLP, logits added.
+
+Source: Cheng et al., DLRS 2016, arXiv:1606.07792. The paper's wide part reads crosses of columns as well; here a cross
+is one more column of the dataset. Numeric columns enter both parts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from recsys.core.specs import FeatureSpec
+from recsys.models.features import (
+    check_at_least,
+    check_dropout,
+    check_linear,
+    check_units,
+    embedded,
+    linear_weights,
+    split_linear,
+    total_width,
+)
+from recsys.models.layers import MLP, linear
+
+
+@dataclass(frozen=True, kw_only=True)
+class WideDeepConfig:
+    """Defaults: the best of BARS on frappe_x1, save for the width, which is that of criteo_x4."""
+
+    embedding_dim: int = 16
+    hidden_units: list[int] = field(default_factory=lambda: [400, 400, 400])  # widths of the MLP's hidden layers
+    batch_norm: bool = True  # batch normalisation before each ReLU of the MLP
+    dropout: float = 0.6  # share of the MLP's hidden units that a training step drops
+
+    def __post_init__(self) -> None:
+        check_at_least("model.embedding_dim", self.embedding_dim, 1)
+        check_units("model.hidden_units", self.hidden_units)
+        check_dropout("model.dropout", self.dropout)
+
+    def features(self, categorical: Sequence[FeatureSpec]) -> list[FeatureSpec]:
+        """Every column `embedding_dim` wide, then every column as a linear weight."""
+        return embedded(categorical, self.embedding_dim) + linear_weights(categorical)
+
+    def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
+        """The head; see `ModelConfig.build`. Widths of embeddings may differ between features."""
+        vectors, weights = split_linear(features, model="wide_deep")
+        check_linear(weights, model="wide_deep")
+        return WideDeep(self, total_width(vectors, model="wide_deep"), num_dense)
+
+
+class WideDeep(nn.Module):
+    """logit = sum of the ids' weights + w · dense + Linear(MLP([embeddings; dense]))."""
+
+    has_dense: Final[bool]
+
+    def __init__(self, config: WideDeepConfig, embeddings_width: int, num_dense: int) -> None:
+        super().__init__()
+        self.has_dense = num_dense > 0
+        self.width = embeddings_width
+        self.dense_weights = linear(num_dense, 1, bias=False) if num_dense > 0 else nn.Identity()
+        self.mlp = MLP(
+            embeddings_width + num_dense, config.hidden_units, batch_norm=config.batch_norm, dropout=config.dropout
+        )
+        self.output = linear(config.hidden_units[-1], 1)  # its bias serves the linear part as well
+
+    def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
+        """Return logits, float32 (B,), from dense (B, num_dense) and embeddings (B, sum of widths + F)."""
+        logits, inputs = embeddings[:, self.width :].sum(1), embeddings[:, : self.width]
+        if self.has_dense:
+            logits = logits + self.dense_weights(dense).squeeze(1)
+            inputs = torch.cat([inputs, dense], 1)
+        deep: Tensor = self.output(self.mlp(inputs))
+        return (logits + deep.squeeze(1)).float()
