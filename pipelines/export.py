@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipelines.config import Run
 from pipelines.entry import stage_main
@@ -21,7 +21,6 @@ from recsys.data.raw import border_tensors
 from recsys.export.bundle import FrozenModel, Golden, write_bundle
 from recsys.export.parity import Metrics, Parity
 from recsys.metrics import auc, log_loss
-from recsys.models.ctr import CtrModel
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +101,7 @@ def _golden(run: Run, loaded: Trained, data: Path) -> tuple[pl.DataFrame, Golden
     return raw, golden
 
 
-def _logits(model: CtrModel, batches: list[Batch]) -> Tensor:
+def _logits(model: nn.Module, batches: list[Batch]) -> Tensor:
     with torch.no_grad():
         return torch.cat([model(batch.dense, batch.sparse) for batch in batches])
 

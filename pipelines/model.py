@@ -4,15 +4,17 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from pipelines.config import Run, RunConfig
 from pipelines.stage import StageKey, fingerprint, stage
 from recsys.core.manifest import Manifest
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
+from recsys.core.specs import Pooling
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.frozen import build_frozen, load_parts, parts_of, save_parts
-from recsys.models.ctr import CtrModel
+from recsys.models.ctr import CtrModel, SequenceModel
 from recsys.train import checkpoint
 from recsys.train.tables import table_of
 
@@ -25,7 +27,7 @@ class PlannedModel:
     """A model with the plan of its tables."""
 
     embeddings: PlannedEmbeddingBagCollection
-    model: CtrModel
+    model: CtrModel | SequenceModel
 
     @property
     def plan(self) -> TablePlan:
@@ -41,8 +43,7 @@ class PlannedModel:
 
 def plan_tables(config: RunConfig, manifest: Manifest) -> TablePlan:
     """Plan the embedding tables that the model asks for."""
-    columns = [manifest.feature_spec(feature, embedding_dim=1) for feature in manifest.schema.categorical]
-    return config.embedding.plan(config.model.features(columns))
+    return config.embedding.plan(config.model.features(manifest.feature_specs()))
 
 
 def build_model(config: RunConfig, manifest: Manifest, *, on_meta: bool = False) -> PlannedModel:
@@ -55,17 +56,24 @@ def build_model(config: RunConfig, manifest: Manifest, *, on_meta: bool = False)
     """
     plan = plan_tables(config, manifest)
     torch.manual_seed(config.seed)
-    head = config.model.build([entry.feature for entry in plan.features], len(manifest.schema.numeric))
+    head = config.model.build(plan.outputs, len(manifest.schema.numeric))
     embeddings = PlannedEmbeddingBagCollection(plan, torch.device("meta") if on_meta else None)
-    return PlannedModel(embeddings, CtrModel(embeddings, head))
+    return PlannedModel(embeddings, join(embeddings, head))
+
+
+def join(embeddings: PlannedEmbeddingBagCollection, head: nn.Module) -> CtrModel | SequenceModel:
+    """The model of a head that reads these embeddings."""
+    if any(output.pooling is Pooling.NONE for output in embeddings.plan.outputs):
+        return SequenceModel(embeddings, head)
+    return CtrModel(embeddings, head)
 
 
 @dataclass(frozen=True)
 class Trained:
     """A checkpoint as it was trained, and as it is served; both unsharded, on the CPU, in evaluation mode."""
 
-    model: CtrModel
-    frozen_model: CtrModel
+    model: CtrModel | SequenceModel
+    frozen_model: CtrModel | SequenceModel
     frozen: EmbeddingParts
 
 
@@ -87,7 +95,7 @@ def load_trained(run: Run) -> Trained:
     frozen = _frozen(run, parts)
     if frozen is parts:
         return Trained(built.model, built.model, frozen)
-    return Trained(built.model, CtrModel(build_frozen(frozen), built.model.head).eval(), frozen)
+    return Trained(built.model, join(build_frozen(frozen), built.model.head).eval(), frozen)
 
 
 def _frozen(run: Run, parts: EmbeddingParts) -> EmbeddingParts:

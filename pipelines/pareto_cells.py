@@ -121,7 +121,7 @@ def plan_budget(
     """
     overrides = (*config.method_overrides(method), f"embedding.compression_ratio={ratio:g}")
     run = compose_run([*base, *overrides, "name=planned"])
-    columns = [manifest.feature_spec(feature, embedding_dim=1) for feature in manifest.schema.categorical]
+    columns = manifest.feature_specs()
     embedding = run.config.embedding
     try:
         plan = embedding.plan(run.config.model.features(columns))

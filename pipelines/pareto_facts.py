@@ -26,7 +26,7 @@ def empty_sweep(run: Run, config: ParetoConfig, *, num_budgets: int, refusals: S
         refusals: the others.
     """
     manifest = Manifest.read(run.stage("ingest"))
-    columns = [manifest.feature_spec(feature, embedding_dim=1) for feature in manifest.schema.categorical]
+    columns = manifest.feature_specs()
     uncompressed = full_bytes(run.config.model.features(columns))
     model = run.values["model"]["_target_"].rpartition(".")[2].removesuffix("Config")
     given = " ".join(HydraConfig.get().overrides.task)

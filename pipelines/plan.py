@@ -90,7 +90,7 @@ def make(config: RunConfig, embedding: dict[str, Any], manifest: Manifest) -> tu
     Returns:
         The survey, and the plan chosen; None if it is refused.
     """
-    columns = [manifest.feature_spec(feature, embedding_dim=1) for feature in manifest.schema.categorical]
+    columns = manifest.feature_specs()
     features = config.model.features(columns)
     oov_counts = {name: known.oov_count for name, known in manifest.categorical.items()}
     methods = dict(_methods(embedding, features))

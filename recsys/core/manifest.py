@@ -1,13 +1,14 @@
 """`Manifest`: what ingest learned about a data set, and where its encoded rows are."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.core.errors import DataError
 from recsys.core.jsonable import from_json, to_json
 from recsys.core.schema import CategoricalFeature, Schema
-from recsys.core.specs import FeatureSpec
+from recsys.core.specs import FeatureSpec, Read
 
 MANIFEST_NAME = "manifest.json"
 
@@ -28,7 +29,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class CategoricalStatistics:
-    """Training statistics of one categorical column."""
+    """Training statistics of one categorical column; but for its lengths, of all columns that share its vocabulary."""
 
     num_embeddings: int | None  # vocabulary size with the out-of-vocabulary id 0; None when hashed
     num_keys: int  # distinct keys in train, before min_count
@@ -62,16 +63,24 @@ class Manifest:
     categorical: dict[str, CategoricalStatistics]
     fingerprint: str  # of the raw input, the schema and the split rule
 
-    def feature_spec(self, feature: CategoricalFeature, *, embedding_dim: int) -> FeatureSpec:
-        """The logical embedding feature of one categorical column."""
-        known = self.categorical[feature.name]
+    def feature_specs(self) -> list[FeatureSpec]:
+        """A logical embedding feature for each vocabulary, one wide, read by all columns that share it."""
+        return [self._feature_spec(columns) for columns in self.schema.vocabularies.values()]
+
+    def _feature_spec(self, columns: Sequence[CategoricalFeature]) -> FeatureSpec:
+        own, *others = (
+            Read(name=f.name, source=f.name, pooling=f.pooling, max_length=f.max_length if f.multi_valued else 1)
+            for f in columns
+        )
+        known = self.categorical[own.name]
         return FeatureSpec(
-            name=feature.name,
-            embedding_dim=embedding_dim,
+            name=own.name,
+            embedding_dim=1,
             num_embeddings=known.num_embeddings,
-            pooling=feature.pooling,
-            max_length=feature.max_length if feature.multi_valued else 1,
+            pooling=own.pooling,
+            max_length=own.max_length,
             octave_counts=known.octave_counts,
+            also=tuple(others),
         )
 
     def write(self, folder: Path) -> None:

@@ -43,7 +43,7 @@ class TablePlan:
 
     def __post_init__(self) -> None:
         tables = [table.name for table in self.tables]
-        features = [entry.feature.name for entry in self.features]
+        features = [read.name for entry in self.features for read in entry.feature.reads]
         for kind, names in (("table", tables), ("feature", features)):
             repeated = sorted({name for name in names if names.count(name) > 1})
             if repeated:
@@ -70,6 +70,11 @@ class TablePlan:
         entries = tuple(entry for entry in self.features if entry.feature.name in names)
         used = {name for entry in entries for name in entry.tables}
         return TablePlan(tables=tuple(table for table in self.tables if table.name in used), features=entries)
+
+    @property
+    def outputs(self) -> list[FeatureSpec]:
+        """All embeddings that come out, in order: one for each column that a feature reads."""
+        return [output for entry in self.features for output in entry.feature.outputs]
 
     def table(self, name: str) -> TableSpec:
         """The table of that name."""

@@ -59,8 +59,14 @@ class CategoricalFeature:
     separator: str = "|"  # between the values of a multi-valued text column
     max_length: int = 64  # values kept per row when multi-valued; the first ones are kept
     pooling: Pooling = Pooling.SUM
+    vocabulary: str = ""  # column whose ids and embeddings this one shares, as a history of items does; "": its own
 
     def __post_init__(self) -> None:
+        if self.pooling is Pooling.NONE:
+            raise ConfigError(
+                f"pooling=NONE of feature {self.name!r}: a schema says how ids are pooled where a model pools them; "
+                "models that read sequences leave them apart by themselves. Set SUM or MEAN."
+            )
         if self.min_count < 1:
             raise ConfigError(f"min_count={self.min_count} of feature {self.name!r}: must be 1 or more.")
         if self.max_length < 1:
@@ -87,6 +93,36 @@ class Schema:
         if illegal:
             raise ConfigError(f"column name(s) {illegal} hold '.', '@' or '__', which table names use. Rename them.")
         self._check_passthrough()
+        self._check_vocabularies()
+
+    @property
+    def vocabularies(self) -> dict[str, tuple[CategoricalFeature, ...]]:
+        """The columns of each vocabulary, by the column whose own it is, which comes first."""
+        owners = [f for f in self.categorical if not f.vocabulary]
+        return {o.name: (o, *(f for f in self.categorical if f.vocabulary == o.name)) for o in owners}
+
+    def _check_vocabularies(self) -> None:
+        owners = {f.name: f for f in self.categorical if not f.vocabulary}
+        for feature in self.categorical:
+            if not feature.vocabulary:
+                continue
+            owner = owners.get(feature.vocabulary)
+            if owner is None:
+                raise ConfigError(
+                    f"vocabulary={feature.vocabulary!r} of feature {feature.name!r}: no categorical feature of that "
+                    f"name has a vocabulary of its own; there are {sorted(owners)}. Name one of them."
+                )
+            if (feature.key_type, feature.encoding) != (owner.key_type, owner.encoding):
+                raise ConfigError(
+                    f"feature {feature.name!r} shares the vocabulary of {owner.name!r}, but has key_type="
+                    f"{feature.key_type.name}, encoding={feature.encoding.name} where that one has "
+                    f"{owner.key_type.name}, {owner.encoding.name}. Give both the same."
+                )
+            if feature.min_count not in (1, owner.min_count):
+                raise ConfigError(
+                    f"min_count={feature.min_count} of feature {feature.name!r}: its keys are counted together with "
+                    f"those of {owner.name!r}, whose vocabulary it shares. Set min_count there."
+                )
 
     def _check_passthrough(self) -> None:
         names = self.passthrough

@@ -18,6 +18,7 @@ class Pooling(Enum):
 
     SUM = "sum"
     MEAN = "mean"
+    NONE = "none"  # they stay apart, in order: a sequence
 
 
 class RowType(Enum):
@@ -45,11 +46,22 @@ class RowType(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Read:
+    """One column looked up in a feature's embeddings, under a name of its own."""
+
+    name: str
+    source: str
+    pooling: Pooling = Pooling.SUM
+    max_length: int | None = None  # ids a row may hold: 1 for a single-valued column, None for no limit
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeatureSpec:
     """A logical embedding feature, as a method plans it.
 
     `name` is the key of the embedding that comes out; `source` the key of the ids that go in. They differ when one
-    column is embedded twice (a linear weight beside an embedding; attention beside representation).
+    column is embedded twice (a linear weight beside an embedding; attention beside representation). `also` names other
+    columns with the same vocabulary that read the same embeddings: the items of a history beside the item shown.
     """
 
     name: str
@@ -59,6 +71,7 @@ class FeatureSpec:
     pooling: Pooling = Pooling.SUM
     max_length: int | None = None  # ids a row may hold: 1 for a single-valued column, None for no limit
     octave_counts: tuple[int, ...] = ()  # k: training look-ups with id in [2**k, 2**(k+1)); ids rank by frequency
+    also: tuple[Read, ...] = ()
 
     def __post_init__(self) -> None:
         if self.embedding_dim < 1:
@@ -69,9 +82,23 @@ class FeatureSpec:
             object.__setattr__(self, "source", self.name)
 
     @property
-    def single_valued(self) -> bool:
-        """True if a row holds at most one id, so that pooling changes nothing."""
-        return self.max_length == 1
+    def reads(self) -> tuple[Read, ...]:
+        """Every column that is looked up, this feature's own first."""
+        own = Read(name=self.name, source=self.source, pooling=self.pooling, max_length=self.max_length)
+        return (own, *self.also)
+
+    @property
+    def outputs(self) -> "list[FeatureSpec]":
+        """A feature for each read, as who uses the embeddings sees them."""
+        return [
+            replace(self, name=read.name, source=read.source, pooling=read.pooling, max_length=read.max_length, also=())
+            for read in self.reads
+        ]
+
+    def renamed(self, suffix: str) -> "FeatureSpec":
+        """The same columns embedded once more: every read's name ends with `suffix`."""
+        also = tuple(replace(read, name=read.name + suffix) for read in self.also)
+        return replace(self, name=self.name + suffix, also=also)
 
 
 class Distribution(Enum):

@@ -29,7 +29,8 @@ class FeatureEncoder(nn.Module):
     multi_valued: list[bool]
     max_lengths: list[int]
     hashed: list[bool]
-    starts: list[int]
+    vocabulary_of: list[int]  # by categorical column
+    starts: list[int]  # by vocabulary, and one more
     log_mask: Tensor
     mean: Tensor
     std: Tensor
@@ -43,7 +44,8 @@ class FeatureEncoder(nn.Module):
 
         Args:
             numeric: by feature name; read for the transforms that standardise.
-            vocabularies: by name of each feature with a vocabulary: distinct int64 keys (V,), most frequent first.
+            vocabularies: by name of each column with a vocabulary of its own: distinct int64 keys (V,), most frequent
+                first. Columns that share one share its memory.
         """
         super().__init__()
         self.numeric_names = [f.name for f in schema.numeric]
@@ -52,7 +54,9 @@ class FeatureEncoder(nn.Module):
         self.max_lengths = [f.max_length for f in schema.categorical]
         self.hashed = [f.encoding is IdEncoding.HASH for f in schema.categorical]
         self._register_numeric(schema, numeric)
-        tables = [vocabularies.get(name, torch.empty(0, dtype=torch.int64)) for name in self.categorical_names]
+        owners = list(schema.vocabularies)
+        self.vocabulary_of = [owners.index(f.vocabulary or f.name) for f in schema.categorical]
+        tables = [vocabularies.get(name, torch.empty(0, dtype=torch.int64)) for name in owners]
         self.starts = [sum(t.numel() for t in tables[:i]) for i in range(len(tables) + 1)]
         orders = [torch.argsort(table) for table in tables]
         none = torch.empty(0, dtype=torch.int64)
@@ -110,14 +114,15 @@ class FeatureEncoder(nn.Module):
         """Ids of keys, int64 (N,); 0 for a key that the vocabulary lacks."""
         if self.hashed[feature]:
             return keys
-        start, end = self.starts[feature], self.starts[feature + 1]
+        vocabulary = self.vocabulary_of[feature]
+        start, end = self.starts[vocabulary], self.starts[vocabulary + 1]
         known = self.keys[start:end]
         at = torch.clamp(torch.searchsorted(known, keys), max=end - start - 1)
         return torch.where(known[at] == keys, self.ids[start:end][at], torch.zeros_like(keys))
 
 
 def vocabulary_path(folder: Path, feature: str) -> Path:
-    """File of a feature's vocabulary: columns `key` and `count`, both Int64; the id of line i, from 0, is i + 1."""
+    """File of a column's own vocabulary: columns `key` and `count`, both Int64; the id of line i, from 0, is i + 1."""
     return folder / VOCABULARY_FOLDER / f"{quote(feature, safe='')}.parquet"
 
 
@@ -129,16 +134,16 @@ def load_encoder(folder: Path) -> FeatureEncoder:
     """
     manifest = Manifest.read(folder)
     vocabularies: dict[str, Tensor] = {}
-    for feature in manifest.schema.categorical:
-        expected = manifest.categorical[feature.name].num_embeddings
+    for name in manifest.schema.vocabularies:
+        expected = manifest.categorical[name].num_embeddings
         if expected is None:
             continue
-        path = vocabulary_path(folder, feature.name)
+        path = vocabulary_path(folder, name)
         try:
             keys = pl.read_parquet(path, columns=["key"])["key"]
         except (pl.exceptions.PolarsError, OSError) as error:
             raise DataError(f"{path}: not a readable vocabulary ({error}). Run ingest again.") from error
         if len(keys) + 1 != expected:
             raise DataError(f"{path}: {len(keys)} keys, the manifest says {expected - 1}. Run ingest again.")
-        vocabularies[feature.name] = keys.to_torch()
+        vocabularies[name] = keys.to_torch()
     return FeatureEncoder(manifest.schema, manifest.numeric, vocabularies)

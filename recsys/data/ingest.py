@@ -16,7 +16,7 @@ from torch import Tensor
 from recsys.core.errors import ConfigError
 from recsys.core.manifest import CategoricalStatistics, Manifest, NumericStatistics, Split
 from recsys.core.progress import ProgressBar
-from recsys.core.schema import LENGTHS_SUFFIX, IdEncoding, Schema
+from recsys.core.schema import LENGTHS_SUFFIX, Schema
 from recsys.data.dataset import SPLIT_NAMES, Dataset, RawChunk, RawTable
 from recsys.data.encoder import FeatureEncoder, vocabulary_path
 from recsys.data.fingerprint import file_fingerprint, fingerprint_of
@@ -93,7 +93,7 @@ class _Run:
     def fit(self) -> tuple[dict[str, NumericStatistics], dict[str, CategoricalStatistics], dict[str, Tensor]]:
         """Statistics and vocabularies of the training rows; writes the vocabularies."""
         schema = self._table.schema
-        counters = {feature.name: KeyCounter(feature) for feature in schema.categorical}
+        counters = {name: KeyCounter(columns) for name, columns in schema.vocabularies.items()}
         moments = {feature.name: NumericMoments(feature) for feature in schema.numeric}
         split_labels = torch.zeros(len(SPLIT_NAMES), 2, dtype=torch.int64)
         for chunk, codes in self._chunks("statistics"):
@@ -106,11 +106,12 @@ class _Run:
         numeric = {name: moment.finish() for name, moment in moments.items()}
         categorical: dict[str, CategoricalStatistics] = {}
         vocabularies: dict[str, Tensor] = {}
-        for feature in schema.categorical:
-            vocabulary, categorical[feature.name] = counters[feature.name].finish()
-            if feature.encoding is IdEncoding.VOCABULARY:
-                vocabularies[feature.name] = vocabulary["key"].to_torch()
-                path = vocabulary_path(self._folder, feature.name)
+        for name, counter in counters.items():
+            vocabulary, statistics = counter.finish()
+            categorical |= statistics
+            if statistics[name].num_embeddings is not None:
+                vocabularies[name] = vocabulary["key"].to_torch()
+                path = vocabulary_path(self._folder, name)
                 path.parent.mkdir(exist_ok=True)
                 vocabulary.write_parquet(path, compression="zstd", statistics=False)
         return numeric, categorical, vocabularies
@@ -138,5 +139,6 @@ def _update(
     tensors = tensors_of(frame, schema)
     for name, moment in moments.items():
         moment.update(tensors[name])
-    for name, counter in counters.items():
-        counter.update(tensors[name], tensors.get(name + LENGTHS_SUFFIX))
+    for feature in schema.categorical:
+        counter = counters[feature.vocabulary or feature.name]
+        counter.update(feature.name, tensors[feature.name], tensors.get(feature.name + LENGTHS_SUFFIX))

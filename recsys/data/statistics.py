@@ -1,6 +1,7 @@
 """Training statistics of columns: built chunk by chunk, in any number of rows."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,18 +18,20 @@ MERGE_ROWS = 1 << 20
 
 
 class KeyCounter:
-    """Exact counts of the keys of one categorical column."""
+    """Exact counts of the keys of one vocabulary, in all columns that share it."""
 
-    def __init__(self, feature: CategoricalFeature) -> None:
-        self._feature = feature
+    def __init__(self, columns: Sequence[CategoricalFeature]) -> None:
+        """Start counting; the first of `columns` says how rare a key may be."""
+        self._columns = {feature.name: feature for feature in columns}
+        self._owner = columns[0]
         self._parts: list[pl.DataFrame] = []
-        self._max_length = 0 if feature.multi_valued else 1
+        self._max_lengths = {feature.name: 0 if feature.multi_valued else 1 for feature in columns}
 
-    def update(self, keys: Tensor, lengths: Tensor | None) -> None:
+    def update(self, column: str, keys: Tensor, lengths: Tensor | None) -> None:
         """Count keys, int64 (N,); of a multi-valued column with its lengths (B,), only those that are kept."""
         if lengths is not None and lengths.numel():
-            limit, longest = self._feature.max_length, int(lengths.max())
-            self._max_length = max(self._max_length, longest)
+            limit, longest = self._columns[column].max_length, int(lengths.max())
+            self._max_lengths[column] = max(self._max_lengths[column], longest)
             if longest > limit:
                 starts = torch.cumsum(lengths, 0) - lengths
                 position = torch.arange(keys.numel()) - torch.repeat_interleave(starts, lengths)
@@ -40,15 +43,15 @@ class KeyCounter:
     def _merged(self) -> pl.DataFrame:
         return pl.concat(self._parts).group_by("key").agg(pl.col("count").sum())
 
-    def finish(self) -> tuple[pl.DataFrame, CategoricalStatistics]:
-        """The vocabulary (columns `key` and `count`, most frequent first, ties by key) and the statistics.
+    def finish(self) -> tuple[pl.DataFrame, dict[str, CategoricalStatistics]]:
+        """The vocabulary (columns `key` and `count`, most frequent first, ties by key) and the columns' statistics.
 
         Raises:
             DataError: no key is frequent enough.
         """
-        name, min_count = self._feature.name, self._feature.min_count
+        name, min_count = self._owner.name, self._owner.min_count
         counts = self._merged().sort("count", "key", descending=[True, False])
-        hashed = self._feature.encoding is IdEncoding.HASH
+        hashed = self._owner.encoding is IdEncoding.HASH
         kept = counts if hashed else counts.filter(pl.col("count") >= min_count)
         if kept.is_empty():
             most = counts["count"][0] if counts.height else 0
@@ -56,13 +59,16 @@ class KeyCounter:
                 f"column {name!r}: its vocabulary is empty, because no key occurs min_count={min_count} times in train "
                 f"(the most frequent one occurs {most} times). Lower min_count, or remove the feature."
             )
-        statistics = CategoricalStatistics(
-            num_embeddings=None if hashed else kept.height + 1,
-            num_keys=counts.height,
-            oov_count=int(counts["count"].sum()) - int(kept["count"].sum()),
-            octave_counts=octave_counts(kept["count"]),
-            max_length=self._max_length,
-        )
+        statistics = {
+            column: CategoricalStatistics(
+                num_embeddings=None if hashed else kept.height + 1,
+                num_keys=counts.height,
+                oov_count=int(counts["count"].sum()) - int(kept["count"].sum()),
+                octave_counts=octave_counts(kept["count"]),
+                max_length=longest,
+            )
+            for column, longest in self._max_lengths.items()
+        }
         return kept, statistics
 
 

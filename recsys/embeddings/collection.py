@@ -3,6 +3,7 @@
 Inside are only TorchRec's own collections, so `DistributedModelParallel` shards and fuses them as it always does.
 """
 
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -18,7 +19,7 @@ from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, Keyed
 
 from recsys.core.modules import Combiner, Remap, is_linear
 from recsys.core.plan import FeaturePlan, TablePlan
-from recsys.core.specs import Pooling, TableSpec
+from recsys.core.specs import Pooling, Read, TableSpec
 from recsys.embeddings.combiners import Concat, Only
 from recsys.embeddings.lookups import Lookups
 from recsys.embeddings.pooling import one_id_per_row, sum_pool
@@ -46,23 +47,25 @@ class PlannedEmbeddingCollection(EmbeddingCollectionInterface):
         """Look up every id.
 
         Args:
-            features: int64 ids, keyed by the features' `source`.
+            features: int64 ids, keyed by the columns that features read.
 
         Returns:
-            By feature name, a JaggedTensor of values (N, embedding_dim) float32 with the lengths (B,) of its input.
+            By name of each read, a JaggedTensor: values (N, embedding_dim) float32, lengths (B,) of its input.
         """
         by_source = features.to_dict()
         inputs = self.lookups.inputs(by_source)
         looked_up: dict[str, Tensor] = {}
-        physical = self.lookups.physical(inputs) if self.lookups.keys else None
+        physical = self.lookups.physical(inputs, by_source) if self.lookups.keys else None
         for collection in self.collections:
             looked_up |= {key: jagged.values() for key, jagged in collection(physical).items()}
-        return {
-            entry.feature.name: JaggedTensor(
-                values=self.lookups.combine(number, jagged.values(), looked_up), lengths=jagged.lengths()
-            )
-            for number, (entry, jagged) in enumerate(zip(self.plan.features, inputs, strict=True))
-        }
+        embeddings: dict[str, JaggedTensor] = {}
+        for number, (entry, jagged) in enumerate(zip(self.plan.features, inputs, strict=True)):
+            columns = [by_source[read.source] for read in entry.feature.reads]
+            values = self.lookups.combine(number, jagged.values(), looked_up)
+            parts = values.split([column.values().numel() for column in columns])
+            for read, column, part in zip(entry.feature.reads, columns, parts, strict=True):
+                embeddings[read.name] = JaggedTensor(values=part, lengths=column.lengths())
+        return embeddings
 
     def embedding_configs(self) -> list[EmbeddingConfig]:
         """One logical table per feature, as TorchRec code that asks for widths and names expects."""
@@ -71,7 +74,7 @@ class PlannedEmbeddingCollection(EmbeddingCollectionInterface):
                 name=entry.feature.name,
                 num_embeddings=entry.feature.num_embeddings or 2**63 - 1,
                 embedding_dim=entry.feature.embedding_dim,
-                feature_names=[entry.feature.name],
+                feature_names=[read.name for read in entry.feature.reads],
             )
             for entry in self.plan.features
         ]
@@ -85,12 +88,20 @@ class PlannedEmbeddingCollection(EmbeddingCollectionInterface):
         return max(entry.feature.embedding_dim for entry in self.plan.features)
 
     def embedding_names_by_table(self) -> list[list[str]]:
-        """Feature names, one list per logical table."""
-        return [[entry.feature.name] for entry in self.plan.features]
+        """Names of what is read, one list per logical table."""
+        return [[read.name for read in entry.feature.reads] for entry in self.plan.features]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What a plan makes of a batch: `pooled` by the plan's outputs, in its order; `sequences` of those not pooled."""
+
+    pooled: KeyedTensor
+    sequences: dict[str, JaggedTensor]
 
 
 class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
-    """Pooled embeddings, one (B, embedding_dim) block per feature.
+    """Pooled embeddings, one (B, embedding_dim) block per feature; sequences beside them where the plan has some.
 
     Where the combiner is linear it commutes with pooling, and all such features go through one inner
     `EmbeddingBagCollection`, one fused kernel. So do single-valued features, whose pooling changes nothing. The rest,
@@ -108,52 +119,60 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
         unpooled = tuple(entry for entry in plan.features if entry.feature.name in per_id)
         self.unpooled = PlannedEmbeddingCollection(_subplan(plan, unpooled), device) if unpooled else None
         self._side_by_side = not unpooled and all(_is_side_by_side(entry, tables) for entry in plan.features)
+        self._outputs = [output for output in plan.outputs if output.pooling is not Pooling.NONE]
 
     def forward(self, features: KeyedJaggedTensor) -> KeyedTensor:
         """Look up, combine and pool.
 
         Args:
-            features: int64 ids, keyed by the features' `source`; any number per row, none gives zeros.
+            features: int64 ids, keyed by the columns that features read; any number per row, none gives zeros.
 
         Returns:
-            KeyedTensor, values (B, sum of embedding_dim) float32, features in the plan's order.
+            KeyedTensor, values (B, sum of embedding_dim) float32: the plan's outputs in its order, sequences left out.
         """
+        return self.embed(features).pooled
+
+    def embed(self, features: KeyedJaggedTensor) -> Embedded:
+        """As `forward`, with the sequences: the embedding of each id of the outputs that are not pooled."""
         by_source = features.to_dict()
         rows: dict[str, Tensor] = {}
+        inputs = self.lookups.inputs(by_source)
         if self.pooled is not None:
-            looked_up = self.pooled(self.lookups.physical(self.lookups.inputs(by_source)))
+            looked_up = self.pooled(self.lookups.physical(inputs, by_source))
             if self._side_by_side and looked_up.keys() == self.lookups.keys:
-                return self._keyed(looked_up.values())  # spares two copies of the output, forward and backward
+                return Embedded(self._keyed(looked_up.values()), {})  # spares two copies, forward and backward
             rows = looked_up.to_dict()
-        embeddings = self._pooled_embeddings(by_source, rows)
-        if self.unpooled is not None:
-            for name, jagged in self.unpooled(features).items():
-                embeddings[name] = sum_pool(jagged.values(), jagged.lengths())
-        outputs = []
-        for entry in self.plan.features:
-            embedding = embeddings[entry.feature.name]
-            if entry.feature.pooling is Pooling.MEAN:
-                embedding = embedding / by_source[entry.feature.source].lengths().clamp(min=1).unsqueeze(1)
-            outputs.append(embedding)
-        return self._keyed(torch.cat(outputs, dim=1))
+        embeddings = self._pooled_embeddings(inputs, rows)
+        by_id = self.unpooled(features) if self.unpooled is not None else {}
+        blocks = []
+        for output in self._outputs:
+            jagged = by_id.get(output.name)
+            pooled = embeddings[output.name] if jagged is None else sum_pool(jagged.values(), jagged.lengths())
+            if output.pooling is Pooling.MEAN:
+                pooled = pooled / by_source[output.source].lengths().clamp(min=1).unsqueeze(1)
+            blocks.append(pooled)
+        blocks = blocks or [torch.zeros(features.stride(), 0, device=features.values().device)]
+        sequences = {o.name: by_id[o.name] for o in self.plan.outputs if o.pooling is Pooling.NONE}
+        return Embedded(self._keyed(torch.cat(blocks, dim=1)), sequences)
 
     def _keyed(self, values: Tensor) -> KeyedTensor:
         return KeyedTensor(
-            keys=[entry.feature.name for entry in self.plan.features],
-            length_per_key=[entry.feature.embedding_dim for entry in self.plan.features],
+            keys=[output.name for output in self._outputs],
+            length_per_key=[output.embedding_dim for output in self._outputs],
             values=values,
         )
 
-    def _pooled_embeddings(self, by_source: dict[str, JaggedTensor], rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _pooled_embeddings(self, inputs: list[JaggedTensor], rows: dict[str, Tensor]) -> dict[str, Tensor]:
         embeddings = {}
-        for number, entry in enumerate(self.lookups.entries):
-            jagged = by_source[entry.feature.source]
+        for number, (entry, jagged) in enumerate(zip(self.lookups.entries, inputs, strict=True)):
             linear = is_linear(self.lookups.combiners[number])
             ids = jagged.values() if linear else one_id_per_row(jagged)
             embedding = self.lookups.combine(number, ids, rows)
             if not linear:  # a combiner with weights may map "no row" to something else than zeros
                 embedding = embedding * (jagged.lengths() > 0).unsqueeze(1)
-            embeddings[entry.feature.name] = embedding
+            reads = entry.feature.reads
+            for read, part in zip(reads, embedding.chunk(len(reads)), strict=True):
+                embeddings[read.name] = part
         return embeddings
 
     def embedding_bag_configs(self) -> list[EmbeddingBagConfig]:
@@ -163,7 +182,7 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
                 name=entry.feature.name,
                 num_embeddings=entry.feature.num_embeddings or 2**63 - 1,
                 embedding_dim=entry.feature.embedding_dim,
-                feature_names=[entry.feature.name],
+                feature_names=[read.name for read in entry.feature.reads],
                 pooling=PoolingType.MEAN if entry.feature.pooling is Pooling.MEAN else PoolingType.SUM,
             )
             for entry in self.plan.features
@@ -187,20 +206,27 @@ def parts_in(model: nn.Module) -> dict[str, tuple[Remap, Combiner]]:
 def _is_side_by_side(entry: FeaturePlan, tables: dict[str, TableSpec]) -> bool:
     """True if the embedding is nothing but the feature's stored rows, summed and laid side by side."""
     unpadded = all(tables[name].storage_dim == tables[name].embedding_dim for name in entry.tables)
-    return unpadded and entry.feature.pooling is Pooling.SUM and isinstance(entry.combiner.build(), (Only, Concat))
+    summed = all(read.pooling is Pooling.SUM for read in entry.feature.reads)
+    in_order = len(entry.tables) == 1 or not entry.feature.also  # look-ups are by table, then by read
+    return unpadded and summed and in_order and isinstance(entry.combiner.build(), (Only, Concat))
 
 
 def _per_id_features(plan: TablePlan) -> set[str]:
-    """Features that must combine before pooling, and all that share a table with them: it lives in one collection."""
-    per_id = {
-        e.feature.name for e in plan.features if not e.feature.single_valued and not is_linear(e.combiner.build())
-    }
+    """Features that must combine before pooling or are not pooled, and all that share a table with them.
+
+    A table lives in one collection.
+    """
+    per_id = {e.feature.name for e in plan.features if any(_is_per_id(read, e) for read in e.feature.reads)}
     while True:
         tables = {name for e in plan.features if e.feature.name in per_id for name in e.tables}
         reached = {e.feature.name for e in plan.features if tables & set(e.tables)}
         if reached <= per_id:
             return per_id
         per_id |= reached
+
+
+def _is_per_id(read: Read, entry: FeaturePlan) -> bool:
+    return read.pooling is Pooling.NONE or not (read.max_length == 1 or is_linear(entry.combiner.build()))
 
 
 def _subplan(plan: TablePlan, entries: tuple[FeaturePlan, ...]) -> TablePlan:

@@ -15,6 +15,7 @@ from recsys.core.modules import Combiner, Remap
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.embeddings.collection import PlannedEmbeddingCollection, parts_in
 from recsys.embeddings.frequency import densities
+from recsys.embeddings.lookups import joined
 from recsys.embeddings.method import builds
 from recsys.ops.hashing import hash_rows
 from recsys.ops.hot_sketch import HotSketch
@@ -187,7 +188,8 @@ class Promotion(Callback):
 
     def _lookups(self, batch: Batch, entry: FeaturePlan) -> tuple[Tensor, Tensor]:
         """Ids, and the norm of the gradient of each, (N,)."""
-        name, jagged = entry.feature.name, batch.sparse.to_dict()[entry.feature.source]
+        by_source = batch.sparse.to_dict()
+        name, jagged = entry.feature.name, joined([by_source[read.source] for read in entry.feature.reads])
         ids = jagged.values()
         norms = self._norms.get(name)
         if norms is None:  # nothing of the loss depends on it

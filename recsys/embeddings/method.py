@@ -214,13 +214,17 @@ def _width(feature: FeatureSpec) -> int:
 
 
 def names_feature(feature: FeatureSpec, names: Sequence[str]) -> bool:
-    """True if `names` holds the feature's name or the column it reads."""
-    return feature.name in names or feature.source in names
+    """True if `names` holds the feature's name, or that of something it reads or of its column."""
+    return not _names_of(feature).isdisjoint(names)
 
 
 def check_names(key: str, names: Sequence[str], features: Sequence[FeatureSpec]) -> None:
     """Raise ConfigError if `names` holds something that is no feature and no column."""
-    known = {feature.name for feature in features} | {feature.source for feature in features}
+    known = {name for feature in features for name in _names_of(feature)}
     unknown = sorted(set(names) - known)
     if unknown:
         raise ConfigError(f"{key} names {unknown}, which the data set does not have. It has {sorted(known)}.")
+
+
+def _names_of(feature: FeatureSpec) -> set[str]:
+    return {name for read in feature.reads for name in (read.name, read.source)}

@@ -4,102 +4,27 @@ Legend: B rows, N ids of a feature over all rows, T look-ups of a feature, D wid
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from recsys.core.modules import is_linear
+from recsys.core.padding import padded
 from recsys.core.parts import EmbeddingParts
-from recsys.core.specs import Pooling, RowType, TableSpec
+from recsys.core.specs import Pooling, Read
 from recsys.export.border import BorderCheck
-
-
-def sum_bags(values: Tensor, offsets: Tensor) -> Tensor:
-    """Sum the values of each bag: (N, D), (bags + 1,) -> (bags, D); an empty bag gives 0."""
-    ids = torch.arange(values.size(0), device=values.device)
-    # One row of zeros, because embedding_bag refuses a table without rows.
-    table = torch.cat([values, values.new_zeros((1, values.size(1)))])
-    return torch.embedding_bag(table, ids, offsets, False, 0, False, None, True)[0]
-
-
-class FloatTable(nn.Module):
-    """Rows of float32."""
-
-    weight: Tensor
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight)
-
-    def forward(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Sum the rows of each bag: (N,), (bags + 1,) -> float32 (bags, D); an empty bag gives 0."""
-        return torch.embedding_bag(self.weight, rows, offsets, False, 0, False, None, True)[0]
-
-
-class HalfTable(nn.Module):
-    """Rows of float16."""
-
-    weight: Tensor
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight)
-
-    def forward(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Sum the rows of each bag in float32: (N,), (bags + 1,) -> float32 (bags, D); an empty bag gives 0."""
-        # embedding_bag would round its sums to float16.
-        return sum_bags(self.weight.index_select(0, rows).to(torch.float32), offsets)
-
-
-class ByteTable(nn.Module):
-    """Rows of one byte a value with a float32 scale and bias each."""
-
-    weight: Tensor
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight)
-
-    def forward(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Sum the dequantized rows of each bag: (N,), (bags + 1,) -> float32 (bags, D); an empty bag gives 0."""
-        return torch.ops.quantized.embedding_bag_byte_rowwise_offsets(  # type: ignore[no-any-return]
-            self.weight, rows, offsets, False, 0, False, None, None, True
-        )
-
-
-class PackedTable(nn.Module):
-    """Rows of four or two bits a value with a float16 scale and bias each."""
-
-    weight: Tensor
-
-    def __init__(self, weight: Tensor, embedding_dim: int, bits: int) -> None:
-        super().__init__()
-        self.bits = bits
-        self.embedding_dim = embedding_dim  # the last byte of a row may hold fewer values than it could
-        self.register_buffer("weight", weight)
-
-    def forward(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Sum the dequantized rows of each bag: (N,), (bags + 1,) -> float32 (bags, D); an empty bag gives 0."""
-        if self.bits == 4:
-            pooled = torch.ops.quantized.embedding_bag_4bit_rowwise_offsets(
-                self.weight, rows, offsets, False, 0, False, None, None, True
-            )
-        else:
-            pooled = torch.ops.quantized.embedding_bag_2bit_rowwise_offsets(
-                self.weight, rows, offsets, False, 0, False, None, None, True
-            )
-        values: Tensor = pooled[:, : self.embedding_dim]
-        return values
+from recsys.export.serving_tables import sum_bags, table_module
 
 
 class Pool(nn.Module):
-    """What is left to do after a feature's combiner, decided when the model is built."""
+    """What is left to do with one read after its feature's combiner, decided when the model is built."""
 
-    def __init__(self, *, combined_per_id: bool, single_valued: bool, mean: bool) -> None:
+    def __init__(self, read: Read, *, combined_per_id: bool) -> None:
         super().__init__()
         self.combined_per_id = combined_per_id
-        self.single_valued = single_valued
-        self.mean = mean
+        self.single_valued = read.max_length == 1
+        self.mean = read.pooling is Pooling.MEAN
 
     def forward(self, combined: Tensor, offsets: Tensor) -> Tensor:
         """Pool (N, D) embeddings of ids, or finish (B, D) sums, to (B, D)."""
@@ -115,10 +40,12 @@ class Pool(nn.Module):
 class ServingEmbeddings(nn.Module):
     """All embeddings of a plan, with one `embedding_bag` per physical table.
 
-    Linear combiners are applied to pooled rows. Others are applied per id (bags of one id each), then pooled.
+    Linear combiners are applied to pooled rows. Others, and those of sequences, are applied per id (bags of one id
+    each), and pooled afterwards.
     """
 
-    sources: list[int]  # by feature: position of its ids in the encoder's output
+    sources: list[list[int]]  # by feature and read: position of its ids in the encoder's output
+    is_sequence: list[bool]  # by read
     first_lookup: list[int]  # by feature, and one more: number of its first look-up in plan order
     per_id: list[bool]  # by feature: look up bags of one id each
     table_lookups: list[list[int]]  # by table: look-ups that read it
@@ -127,43 +54,82 @@ class ServingEmbeddings(nn.Module):
         super().__init__()
         plan, combiners = parts.plan, parts.combiners
         names = [entry.feature.name for entry in plan.features]
+        reads = [entry.feature.reads for entry in plan.features]
         self.remaps = nn.ModuleList([parts.remaps[name] for name in names])
         self.combiners = nn.ModuleList([combiners[name] for name in names])
-        self.tables = nn.ModuleList([_table_module(parts.tables[spec.name], spec) for spec in plan.tables])
-        self.per_id = [not is_linear(combiners[name]) for name in names]
+        self.tables = nn.ModuleList([table_module(parts.tables[spec.name], spec) for spec in plan.tables])
+        self.per_id = [
+            not is_linear(combiners[name]) or any(read.pooling is Pooling.NONE for read in own)
+            for name, own in zip(names, reads, strict=True)
+        ]
+        self.is_sequence = [read.pooling is Pooling.NONE for own in reads for read in own]
         self.pools = nn.ModuleList(
-            Pool(
-                combined_per_id=per_id,
-                single_valued=entry.feature.single_valued,
-                mean=entry.feature.pooling is Pooling.MEAN,
-            )
-            for per_id, entry in zip(self.per_id, plan.features, strict=True)
+            Pool(read, combined_per_id=per_id) for per_id, own in zip(self.per_id, reads, strict=True) for read in own
         )
-        self.sources = [list(sources).index(entry.feature.source) for entry in plan.features]
-        read = [name for entry in plan.features for name in entry.tables]
-        self.table_lookups = [[i for i, name in enumerate(read) if name == spec.name] for spec in plan.tables]
+        self.sources = [[list(sources).index(read.source) for read in own] for own in reads]
+        looked_up = [name for entry in plan.features for name in entry.tables]
+        self.table_lookups = [[i for i, name in enumerate(looked_up) if name == spec.name] for spec in plan.tables]
         counts = torch.tensor([0] + [len(entry.tables) for entry in plan.features])
         self.first_lookup = counts.cumsum(0).tolist()
 
-    def forward(self, ids: list[Tensor], offsets: list[Tensor]) -> list[Tensor]:
-        """Embed ids (N,) with offsets (B + 1,) per source column; float32 (B, embedding_dim) per feature."""
+    def forward(self, ids: list[Tensor], offsets: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Embed ids (N,) with offsets (B + 1,) per source column.
+
+        Returns:
+            Of each read that is pooled float32 (B, embedding_dim), in plan order; of each sequence float32
+            (B, L, embedding_dim), padded with zeros to the longest row; and the sequences' lengths, int64 (B,).
+        """
+        joined_ids: list[Tensor] = []
         rows: list[Tensor] = []
         bags: list[Tensor] = []
         for f, remap in enumerate(self.remaps):
-            source = self.sources[f]
-            own_bags = offsets[source]
+            own_ids, own_bags = self._joined(f, ids, offsets)
             if self.per_id[f]:
-                own_bags = torch.arange(ids[source].size(0) + 1, device=ids[source].device)
-            for own_rows in remap(ids[source]).unbind(0):
+                own_bags = torch.arange(own_ids.size(0) + 1, device=own_ids.device)
+            for own_rows in remap(own_ids).unbind(0):
                 rows.append(own_rows)
                 bags.append(own_bags)
+            joined_ids.append(own_ids)
         looked_up = self._look_up(rows, bags)
-        embeddings: list[Tensor] = []
-        for f, (combiner, pool) in enumerate(zip(self.combiners, self.pools, strict=False)):
-            source = self.sources[f]
-            combined = combiner(ids[source], looked_up[self.first_lookup[f] : self.first_lookup[f + 1]])
-            embeddings.append(pool(combined, offsets[source]))
-        return embeddings
+        combined: list[Tensor] = []
+        for f, combiner in enumerate(self.combiners):
+            own = combiner(joined_ids[f], looked_up[self.first_lookup[f] : self.first_lookup[f + 1]])
+            for source in self.sources[f]:
+                size = ids[source].size(0) if self.per_id[f] else offsets[source].size(0) - 1
+                combined.append(own[:size])
+                own = own[size:]
+        return self._pooled(combined, offsets)
+
+    def _joined(self, feature: int, ids: list[Tensor], offsets: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Ids and offsets of all reads of a feature, one column after the other."""
+        sources = self.sources[feature]
+        if len(sources) == 1:
+            return ids[sources[0]], offsets[sources[0]]
+        base = 0
+        starts: list[Tensor] = []
+        for source in sources:
+            starts.append(offsets[source][:-1] + base)
+            base += ids[source].size(0)
+        starts.append(torch.full((1,), base, dtype=torch.int64, device=ids[sources[0]].device))
+        return torch.cat([ids[source] for source in sources]), torch.cat(starts)
+
+    def _pooled(self, combined: list[Tensor], offsets: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The outputs of all reads, from their embeddings by id or by row."""
+        read_offsets: list[Tensor] = []
+        for sources in self.sources:
+            for source in sources:
+                read_offsets.append(offsets[source])
+        pooled: list[Tensor] = []
+        sequences: list[Tensor] = []
+        lengths: list[Tensor] = []
+        for r, pool in enumerate(self.pools):
+            if self.is_sequence[r]:
+                own_lengths = read_offsets[r].diff()
+                sequences.append(padded(combined[r], own_lengths))
+                lengths.append(own_lengths)
+            else:
+                pooled.append(pool(combined[r], read_offsets[r]))
+        return pooled, sequences, lengths
 
     def _look_up(self, rows: list[Tensor], bags: list[Tensor]) -> list[Tensor]:
         """Sum the rows of each bag of each look-up, all look-ups of a table at once; (bags, D) in look-up order."""
@@ -190,8 +156,11 @@ class ServingEmbeddings(nn.Module):
 class ServingModel(nn.Module):
     """Raw values to logits and probabilities, checks included. All parts must script with ATen operators only."""
 
+    reads_sequences: Final[bool]
+
     def __init__(self, border: BorderCheck, encoder: nn.Module, embeddings: ServingEmbeddings, head: nn.Module) -> None:
         super().__init__()
+        self.reads_sequences = any(embeddings.is_sequence)
         self.border = border
         self.encoder = encoder
         self.embeddings = embeddings
@@ -211,16 +180,12 @@ class ServingModel(nn.Module):
         """
         self.border(features)
         dense, ids, offsets = self.encoder(features)
-        embeddings = self.embeddings(ids, offsets)
-        if len(embeddings) == 0:
-            embeddings.append(dense.new_zeros((dense.size(0), 0)))
-        logits = self.head(dense, torch.cat(embeddings, dim=1))
+        pooled, sequences, lengths = self.embeddings(ids, offsets)
+        if len(pooled) == 0:
+            pooled.append(dense.new_zeros((dense.size(0), 0)))
+        embeddings = torch.cat(pooled, dim=1)
+        if self.reads_sequences:
+            logits = self.head(dense, embeddings, sequences, lengths)
+        else:
+            logits = self.head(dense, embeddings)
         return logits, torch.sigmoid(logits)
-
-
-def _table_module(weight: Tensor, spec: TableSpec) -> nn.Module:
-    if spec.row_type is RowType.INT8:
-        return ByteTable(weight)
-    if spec.row_type in (RowType.INT4, RowType.INT2):
-        return PackedTable(weight, spec.embedding_dim, spec.row_type.bits)
-    return HalfTable(weight) if spec.row_type is RowType.FLOAT16 else FloatTable(weight)

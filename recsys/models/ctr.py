@@ -1,12 +1,13 @@
 """`CtrModel`: a collection of embeddings and a head; `ModelConfig`: what every model's configuration offers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollectionInterface
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
+from recsys.core.padding import padded
 from recsys.core.specs import FeatureSpec
 
 
@@ -17,18 +18,23 @@ class ModelConfig(Protocol):
         """The features to embed, in the order in which the head reads them.
 
         Args:
-            categorical: one feature per categorical column; their `embedding_dim` is replaced by the model's.
+            categorical: one feature per vocabulary, with all columns that read it; their `embedding_dim` is replaced by
+                the model's. A model that wants the ids of a column apart, in order, gives it `Pooling.NONE`.
         """
 
     def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
         """The head, `forward(dense (B, num_dense), embeddings (B, sum of embedding_dim)) -> logits (B,)`.
+
+        Where features are not pooled, `forward(dense, embeddings, sequences, lengths)`: for each of them, in order, its
+        embeddings (B, L, embedding_dim), zeros after the row's last, and its lengths, int64 (B,).
 
         While `self.training`, forward may return (B, 1 + S) instead: column 0 the logits, the others those of the S
         streams whose mean or sum they are. The loss then teaches each stream the probability of column 0, which it
         holds constant (FinalNet's self-distillation; see `ClickTask`). In evaluation every head returns (B,).
 
         Args:
-            features: what `features` returned; widths may have been changed by a dimension search.
+            features: one for each embedding that comes out, as `FeatureSpec.outputs` of what `features` returned;
+                widths may have been changed by a dimension search.
             num_dense: numeric columns, 0 or more.
         Raises:
             ConfigError: the head cannot work on features of these widths.
@@ -59,4 +65,41 @@ class CtrModel(nn.Module):
         """
         # `values()`, not a lookup by key: the features lie side by side already, so that nothing is copied.
         logits: Tensor = self.head(dense, self.embeddings(sparse).values())
+        return logits
+
+
+class SequenceEmbeddings(Protocol):
+    """A collection whose plan leaves some features unpooled."""
+
+    def embed(self, features: KeyedJaggedTensor) -> "Embedded":
+        """Pooled embeddings and sequences of a batch."""
+
+
+class Embedded(Protocol):
+    """What such a collection gives."""
+
+    @property
+    def pooled(self) -> KeyedTensor:
+        """Features side by side."""
+
+    @property
+    def sequences(self) -> Mapping[str, JaggedTensor]:
+        """Embeddings by id of the others, in the plan's order."""
+
+
+class SequenceModel(nn.Module):
+    """As `CtrModel`, for a head that reads sequences."""
+
+    def __init__(self, embeddings: SequenceEmbeddings, head: nn.Module) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+        self.head = head
+
+    def forward(self, dense: Tensor, sparse: KeyedJaggedTensor) -> Tensor:
+        """Return click logits, float32, shape (B,); arguments as of `CtrModel`."""
+        embedded = self.embeddings.embed(sparse)
+        jagged = list(embedded.sequences.values())
+        sequences = [padded(sequence.values(), sequence.lengths()) for sequence in jagged]
+        lengths = [sequence.lengths() for sequence in jagged]
+        logits: Tensor = self.head(dense, embedded.pooled.values(), sequences, lengths)
         return logits

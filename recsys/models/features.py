@@ -17,7 +17,7 @@ def embedded(categorical: Sequence[FeatureSpec], embedding_dim: int) -> list[Fea
 
 def linear_weights(categorical: Sequence[FeatureSpec]) -> list[FeatureSpec]:
     """The same columns embedded once more, one number an id: its weight in the linear part."""
-    return [replace(spec, name=spec.name + LINEAR_SUFFIX, embedding_dim=1) for spec in categorical]
+    return [replace(spec.renamed(LINEAR_SUFFIX), embedding_dim=1) for spec in categorical]
 
 
 def split_linear(features: Sequence[FeatureSpec], *, model: str) -> tuple[Sequence[FeatureSpec], Sequence[FeatureSpec]]:

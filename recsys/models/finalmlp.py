@@ -70,7 +70,8 @@ class FinalMLPConfig:
         Raises:
             ConfigError: a context is no categorical column.
         """
-        columns = {spec.name: spec for spec in embedded(categorical, self.embedding_dim)}
+        features = embedded(categorical, self.embedding_dim)
+        columns = {output.name: output for spec in features for output in spec.outputs}
         contexts = []
         for gate, context in self._contexts().items():
             for name in context:
@@ -80,7 +81,7 @@ class FinalMLPConfig:
                         f"Choose among {list(columns)}, or give []."
                     )
                 contexts.append(replace(columns[name], name=f"{name}__{gate}"))
-        return [*columns.values(), *contexts]
+        return [*features, *contexts]
 
     def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
         """The head; see `ModelConfig.build`. Widths may differ between features."""

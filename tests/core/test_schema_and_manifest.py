@@ -95,10 +95,10 @@ def test_rows_of_a_split_are_those_of_its_files() -> None:
 
 
 def test_feature_specs_of_the_columns() -> None:
-    single, tags, hashed = (MANIFEST.feature_spec(column, embedding_dim=8) for column in SCHEMA.categorical)
-    assert single == FeatureSpec(name="C1", embedding_dim=8, num_embeddings=9, max_length=1, octave_counts=(4, 2))
-    assert single.single_valued and single.source == "C1"
-    assert (tags.pooling, tags.max_length, tags.single_valued) == (Pooling.MEAN, 5, False)
+    single, tags, hashed = MANIFEST.feature_specs()
+    assert single == FeatureSpec(name="C1", embedding_dim=1, num_embeddings=9, max_length=1, octave_counts=(4, 2))
+    assert single.source == "C1"
+    assert (tags.pooling, tags.max_length) == (Pooling.MEAN, 5)
     assert hashed.num_embeddings is None
 
 

@@ -33,7 +33,7 @@ def features() -> dict[str, Tensor]:
     return make_features([key for key, _ in EXHAUSTIVE], [bag for _, bag in EXHAUSTIVE])
 
 
-@pytest.mark.parametrize("pooling", list(Pooling))
+@pytest.mark.parametrize("pooling", [Pooling.SUM, Pooling.MEAN])
 @pytest.mark.parametrize("method", METHODS)
 def test_scripted_float_model_equals_indexing(method: str, pooling: Pooling, features: dict[str, Tensor]) -> None:
     trained = make_trained(method, pooling=pooling)
