@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 from rich.table import Table
@@ -111,18 +110,17 @@ def compressed_run(run: Run, source: Run) -> Run:
 
 
 def _name(run: Run, source: Run) -> str:
-    hydra = HydraConfig.get() if HydraConfig.initialized() else None
-    if hydra is None or any(text.startswith("name=") for text in hydra.overrides.task):
+    if not HydraConfig.initialized() or any(text.startswith("name=") for text in _given()):
         return run.config.name
-    return f"{source.config.name}/compress/{_choice(run, hydra)}"
+    return f"{source.config.name}/compress/{_choice(run)}"
 
 
-def _choice(run: Run, hydra: HydraConf) -> str:
+def _choice(run: Run) -> str:
     """The embedding and its budget, as a folder name."""
     embedding = run.config.embedding
     budget = f"_{embedding.compression_ratio:g}x" if embedding.compression_ratio is not None else ""
     budget = f"_{embedding.budget_mib:g}mib" if embedding.budget_mib is not None else budget
-    return f"{hydra.runtime.choices['embedding']}{budget}"
+    return f"{HydraConfig.get().runtime.choices['embedding']}{budget}"
 
 
 def check_plans(compressed: Run, source: Run) -> None:
