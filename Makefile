@@ -35,7 +35,8 @@ demo: $(READY)  ## ends by saying where the report and the bundle are
 	echo "demo: done in $$((SECONDS - started)) s; everything it made is in runs/demo/"
 
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@# a process for each core and one thread in each: most tests wait for processes that they start
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 lint: $(READY)
 	@failed=""
