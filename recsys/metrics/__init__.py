@@ -4,8 +4,12 @@ Functions that end in `_of` take sufficient statistics (`ScoreCounts`, `GroupedC
 """
 
 from recsys.metrics.bootstrap import Bootstrap, Clusters, Statistic, cluster_bootstrap, difference
+from recsys.metrics.calibration import IsotonicCalibration, PlattCalibration, fit_isotonic, fit_platt
+from recsys.metrics.counterfactual import LoggedRows, PolicyValue, doubly_robust, inverse_propensity, self_normalized
 from recsys.metrics.delong import AucComparison, auc_standard_error, auc_standard_error_of, compare_auc
+from recsys.metrics.drift import StabilityIndex, population_stability_index
 from recsys.metrics.grouped import GroupedAuc, GroupedCounts, GroupWeight, gauc, gauc_of
+from recsys.metrics.multiple_testing import benjamini_hochberg, holm
 from recsys.metrics.probability import (
     brier_score,
     brier_score_of,
@@ -63,15 +67,21 @@ __all__ = [
     "GroupWeight",
     "GroupedAuc",
     "GroupedCounts",
+    "IsotonicCalibration",
+    "LoggedRows",
     "MetricValue",
+    "PlattCalibration",
+    "PolicyValue",
     "ReliabilityBin",
     "ScoreCounts",
+    "StabilityIndex",
     "Statistic",
     "auc",
     "auc_of",
     "auc_standard_error",
     "auc_standard_error_of",
     "average_precision_of",
+    "benjamini_hochberg",
     "brier_score",
     "brier_score_of",
     "calibration_error",
@@ -81,17 +91,23 @@ __all__ = [
     "cluster_bootstrap",
     "compare_auc",
     "difference",
+    "doubly_robust",
     "equal_mass_bins",
+    "fit_isotonic",
+    "fit_platt",
     "gain_curve_of",
     "gain_of",
     "gauc",
     "gauc_of",
+    "holm",
+    "inverse_propensity",
     "kolmogorov_smirnov_of",
     "lift_of",
     "log_loss",
     "log_loss_of",
     "normalized_entropy",
     "normalized_entropy_of",
+    "population_stability_index",
     "relative_information_gain",
     "relative_information_gain_of",
     "reliability_bins",
@@ -107,5 +123,6 @@ __all__ = [
     "resampled_sums",
     "roc_curve",
     "roc_curve_of",
+    "self_normalized",
     "wilson_interval",
 ]
