@@ -90,10 +90,7 @@ def gain_of(counts: ScoreCounts, *, share: float) -> MetricValue:
     Raises:
         ConfigError: share outside (0, 1].
     """
-    if not 0 < share <= 1:
-        raise ConfigError(
-            f"share={share}: gain and lift look at a share of rows in (0, 1], such as 0.1 for the top 10%."
-        )
+    check_share(share)
     num_positives, num_rows = counts.num_positives, counts.num_rows
     if num_positives == 0:
         return MetricValue.undefined(one_class_reason(num_positives, num_rows))
@@ -154,6 +151,18 @@ def roc_curve_of(counts: ScoreCounts, *, num_points: int) -> tuple[Tensor, Tenso
     _, positives = _from_the_top(counts)
     negatives = pad(counts.negatives.flip(0).cumsum(0), (1, 0)).double()
     return _thinned(negatives, positives, num_points)
+
+
+def check_share(share: float) -> None:
+    """Refuse what is no share of rows.
+
+    Raises:
+        ConfigError: share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ConfigError(
+            f"share={share}: gain and lift look at a share of rows in (0, 1], such as 0.1 for the top 10%."
+        )
 
 
 def evenly_spaced(num_present: int, num_wanted: int) -> Tensor:

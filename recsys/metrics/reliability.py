@@ -76,7 +76,7 @@ def reliability_bins_of(counts: ScoreCounts, *, num_bins: int) -> list[Reliabili
     """
     if counts.weighted:
         raise DataError("a reliability curve's intervals need whole rows, these are weighted. Drop the weights.")
-    bins = _bins(counts, num_bins, Binning.EQUAL_MASS)
+    bins = calibration_bins(counts, num_bins, Binning.EQUAL_MASS)
     ends = torch.bincount(bins, minlength=num_bins).cumsum(0).tolist()
     return [_bin(counts, slice(start, end)) for start, end in zip([0, *ends[:-1]], ends, strict=True) if end > start]
 
@@ -108,7 +108,7 @@ def calibration_error(
 
 def calibration_error_of(counts: ScoreCounts, *, num_bins: int, binning: Binning) -> CalibrationError:
     """`calibration_error` of the rows behind `counts`, whose scores are probabilities."""
-    bins, total = _bins(counts, num_bins, binning), counts.num_rows
+    bins, total = calibration_bins(counts, num_bins, binning), counts.num_rows
     rows = counts.positives + counts.negatives
     # A bin's rows times the gap of its rates: what is predicted in sum less what is observed.
     gaps = torch.zeros(num_bins, dtype=torch.float64, device=bins.device)
@@ -150,8 +150,12 @@ def equal_mass_bins(ascending: Tensor, num_bins: int) -> Tensor:
     return first.cummax(0).values * num_bins // ascending.numel()
 
 
-def _bins(counts: ScoreCounts, num_bins: int, binning: Binning) -> Tensor:
-    """Bin of each distinct probability, int64 (S,), ascending within [0, num_bins)."""
+def calibration_bins(counts: ScoreCounts, num_bins: int, binning: Binning) -> Tensor:
+    """Bin of each distinct probability, int64 (S,), ascending within [0, num_bins).
+
+    Raises:
+        DataError: a score is no probability. ConfigError: num_bins < 1.
+    """
     if num_bins < 1:
         raise ConfigError(f"num_bins={num_bins}: calibration needs one bin or more; 20 is usual.")
     check_probabilities(counts.scores)

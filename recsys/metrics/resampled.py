@@ -16,7 +16,9 @@ from recsys.metrics.bootstrap import Clusters, Statistic
 from recsys.metrics.checks import check_labels, check_probabilities, check_weights
 from recsys.metrics.grouped import GroupedCounts, GroupWeight
 from recsys.metrics.probability import row_losses
-from recsys.metrics.score_counts import exactly_comparable, run_ends
+from recsys.metrics.ranking import check_share
+from recsys.metrics.reliability import Binning, calibration_bins
+from recsys.metrics.score_counts import ScoreCounts, exactly_comparable, run_ends
 
 
 def resampled_sums(clusters: Clusters, columns: Tensor, finish: Callable[[Tensor], Tensor]) -> Statistic:
@@ -58,7 +60,7 @@ def resampled_log_loss(clusters: Clusters, labels: Tensor, logits: Tensor, weigh
 def resampled_normalized_entropy(
     clusters: Clusters, labels: Tensor, logits: Tensor, weights: Tensor | None = None
 ) -> Statistic:
-    """`normalized_entropy` of resampled rows; 1 less is its gain (RIG), whose intervals mirror these."""
+    """`normalized_entropy` of resampled rows; the arguments as for `log_loss`."""
 
     def finish(sums: Tensor) -> Tensor:
         rates = sums[:, 1:] / sums[:, 1:].sum(1, keepdim=True)
@@ -66,6 +68,14 @@ def resampled_normalized_entropy(
         return torch.where(entropy > 0, sums[:, 0] / sums[:, 1:].sum(1) / entropy, math.nan)
 
     return resampled_sums(clusters, _loss_columns(clusters, labels, logits, weights), finish)
+
+
+def resampled_relative_information_gain(
+    clusters: Clusters, labels: Tensor, logits: Tensor, weights: Tensor | None = None
+) -> Statistic:
+    """`relative_information_gain` of resampled rows; the arguments as for `log_loss`."""
+    entropy = resampled_normalized_entropy(clusters, labels, logits, weights)
+    return lambda counts: 1 - entropy(counts)
 
 
 def resampled_brier_score(
@@ -138,21 +148,97 @@ def resampled_auc(clusters: Clusters, labels: Tensor, scores: Tensor, weights: T
 def resampled_average_precision(
     clusters: Clusters, labels: Tensor, scores: Tensor, weights: Tensor | None = None
 ) -> Statistic:
-    """`average_precision_of` of resampled rows; the arguments as for `auc`."""
+    """`average_precision_of` resampled rows; the arguments as for `auc`."""
+    from_the_top = _from_the_top(clusters, labels, scores, weights)
+
+    def statistic(counts: Tensor) -> Tensor:
+        rows, positives = from_the_top(counts)
+        # Before the first row that was drawn, precision is 0 / 0, and nothing is found there.
+        precision = (positives / rows)[:, 1:].nan_to_num(0.0)
+        return (torch.diff(positives, dim=1) * precision).sum(1) / positives[:, -1]
+
+    return statistic
+
+
+def resampled_kolmogorov_smirnov(
+    clusters: Clusters, labels: Tensor, scores: Tensor, weights: Tensor | None = None
+) -> Statistic:
+    """`kolmogorov_smirnov_of` resampled rows; the arguments as for `auc`."""
+    from_the_top = _from_the_top(clusters, labels, scores, weights)
+
+    def statistic(counts: Tensor) -> Tensor:
+        rows, positives = from_the_top(counts)
+        negatives = rows - positives
+        return (positives / positives[:, -1:] - negatives / negatives[:, -1:]).abs().amax(1)
+
+    return statistic
+
+
+def resampled_gain(
+    clusters: Clusters, labels: Tensor, scores: Tensor, weights: Tensor | None = None, *, share: float
+) -> Statistic:
+    """`gain_of` resampled rows at a share of rows in (0, 1]; lift is this over `share`, and so are its intervals.
+
+    Raises:
+        ConfigError: share outside (0, 1]. DataError: as `auc`.
+    """
+    check_share(share)
+    from_the_top = _from_the_top(clusters, labels, scores, weights)
+
+    def statistic(counts: Tensor) -> Tensor:
+        rows, positives = from_the_top(counts)
+        cut = share * rows[:, -1:]
+        last = torch.searchsorted(rows, cut).clamp(min(1, rows.shape[1] - 1), rows.shape[1] - 1)
+        first = (last - 1).clamp(min=0)
+        part = ((cut - rows.gather(1, first)) / (rows.gather(1, last) - rows.gather(1, first))).clamp(max=1)
+        found = torch.lerp(positives.gather(1, first), positives.gather(1, last), part)
+        return found[:, 0] / positives[:, -1]
+
+    return statistic
+
+
+def resampled_calibration_error(
+    clusters: Clusters,
+    labels: Tensor,
+    probabilities: Tensor,
+    weights: Tensor | None = None,
+    *,
+    num_bins: int,
+    binning: Binning,
+) -> Statistic:
+    """`calibration_error` of resampled rows, in the bins of all rows.
+
+    Replicates add noise to a number that noise makes larger: take the basic interval, which is reflected.
+    """
+    positive, mass = _checked(clusters, labels, probabilities, weights)
+    check_probabilities(probabilities)
+    counts = ScoreCounts.from_rows(labels, probabilities, weights)
+    bins = calibration_bins(counts, num_bins, binning)
+    # A row of weight 0 may lie beyond all that count; whichever bin it gets, it adds nothing.
+    place = torch.searchsorted(counts.scores, exactly_comparable(probabilities))
+    bins = bins[place.clamp(max=bins.numel() - 1)] if bins.numel() else torch.zeros_like(place)
+    gaps = torch.zeros(clusters.num_clusters * num_bins, dtype=torch.float64, device=mass.device)
+    gaps.index_add_(0, clusters.index * num_bins + bins, mass * (probabilities.double() - positive.double()))
+    rows = torch.zeros(clusters.num_clusters, dtype=torch.float64, device=mass.device)
+    rows.index_add_(0, clusters.index, mass)
+    gaps = gaps.view(clusters.num_clusters, num_bins)
+    return lambda drawn: (drawn.double() @ gaps).abs().sum(1) / (drawn.double() @ rows)
+
+
+def _from_the_top(
+    clusters: Clusters, labels: Tensor, scores: Tensor, weights: Tensor | None
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Of counts (R, C): (rows, positives) among the k highest of S distinct scores, float64 (R, S + 1), k = 0 first."""
     positive, mass = _checked(clusters, labels, scores, weights)
     descending, order = torch.sort(exactly_comparable(scores), descending=True)
     ends = run_ends(descending)
     index, mass, found = clusters.index[order], mass[order], positive[order].double()
 
-    def statistic(counts: Tensor) -> Tensor:
+    def from_the_top(counts: Tensor) -> tuple[Tensor, Tensor]:
         rows = counts[:, index] * mass
-        positives = (rows * found).cumsum(1)[:, ends]
-        precision = positives / rows.cumsum(1)[:, ends]
-        # Before the first row that was drawn, precision is 0 / 0, and nothing is found there.
-        area = (torch.diff(positives, dim=1, prepend=positives[:, :1] * 0) * precision.nan_to_num(0.0)).sum(1)
-        return area / positives[:, -1] if ends.numel() else area * math.nan
+        return pad(rows.cumsum(1)[:, ends], (1, 0)), pad((rows * found).cumsum(1)[:, ends], (1, 0))
 
-    return statistic
+    return from_the_top
 
 
 def _loss_columns(clusters: Clusters, labels: Tensor, logits: Tensor, weights: Tensor | None) -> Tensor:

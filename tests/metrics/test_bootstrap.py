@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.metrics import (
+    Binning,
     Clusters,
     GroupedCounts,
     GroupWeight,
@@ -20,19 +22,27 @@ from recsys.metrics import (
     average_precision_of,
     bootstrap,
     brier_score,
+    calibration_error,
     calibration_ratio,
     cluster_bootstrap,
     difference,
+    gain_of,
     gauc_of,
+    kolmogorov_smirnov_of,
     log_loss,
     normalized_entropy,
+    relative_information_gain,
     resampled_auc,
     resampled_average_precision,
     resampled_brier_score,
+    resampled_calibration_error,
     resampled_calibration_ratio,
+    resampled_gain,
     resampled_gauc,
+    resampled_kolmogorov_smirnov,
     resampled_log_loss,
     resampled_normalized_entropy,
+    resampled_relative_information_gain,
     resampled_rows,
     resampled_sums,
 )
@@ -42,6 +52,18 @@ def average_precision(labels: Tensor, scores: Tensor, weights: Tensor | None) ->
     return average_precision_of(ScoreCounts.from_rows(labels, scores, weights))
 
 
+def kolmogorov_smirnov(labels: Tensor, scores: Tensor, weights: Tensor | None) -> MetricValue:
+    return kolmogorov_smirnov_of(ScoreCounts.from_rows(labels, scores, weights))
+
+
+def gain(labels: Tensor, scores: Tensor, weights: Tensor | None) -> MetricValue:
+    return gain_of(ScoreCounts.from_rows(labels, scores, weights), share=0.3)
+
+
+def equal_width_error(labels: Tensor, probabilities: Tensor, weights: Tensor | None) -> MetricValue:
+    return calibration_error(labels, probabilities, weights, num_bins=7, binning=Binning.EQUAL_WIDTH).error
+
+
 def by_sigmoid(function: Callable[..., object]) -> Callable[..., object]:
     return lambda *arguments: function(*arguments[:-2], torch.sigmoid(arguments[-2].double()), arguments[-1])
 
@@ -49,7 +71,14 @@ def by_sigmoid(function: Callable[..., object]) -> Callable[..., object]:
 METRICS: dict[str, tuple[Callable[..., object], Callable[..., object]]] = {
     "auc": (resampled_auc, auc),
     "average_precision": (resampled_average_precision, average_precision),
+    "kolmogorov_smirnov": (resampled_kolmogorov_smirnov, kolmogorov_smirnov),
+    "gain": (partial(resampled_gain, share=0.3), gain),
+    "calibration_error": (
+        by_sigmoid(partial(resampled_calibration_error, num_bins=7, binning=Binning.EQUAL_WIDTH)),
+        by_sigmoid(equal_width_error),
+    ),
     "log_loss": (resampled_log_loss, log_loss),
+    "relative_information_gain": (resampled_relative_information_gain, relative_information_gain),
     "normalized_entropy": (resampled_normalized_entropy, normalized_entropy),
     "brier_score": (by_sigmoid(resampled_brier_score), by_sigmoid(brier_score)),
     "calibration_ratio": (by_sigmoid(resampled_calibration_ratio), by_sigmoid(calibration_ratio)),
@@ -106,6 +135,20 @@ def test_a_user_drawn_twice_is_two_groups(weighting: GroupWeight, weighted: bool
         rows = GroupedCounts.from_rows(repeated[0], repeated[1], groups, repeated[3] if weighted else None)
         expected = gauc_of(rows, weighting=weighting).auc.value_or(math.nan)
         assert replicate == pytest.approx(expected, rel=1e-12, nan_ok=True)
+
+
+def test_equal_mass_bins_stay_those_of_all_rows() -> None:
+    labels, logits, users, weights = drawn()
+    clusters, probabilities = Clusters.of(users), torch.sigmoid(logits)
+    for mass in (None, weights):
+        statistic = resampled_calibration_error(
+            clusters, labels, probabilities, mass, num_bins=5, binning=Binning.EQUAL_MASS
+        )
+        once = torch.ones(1, clusters.num_clusters, dtype=torch.int64)
+        expected = calibration_error(labels, probabilities, mass, num_bins=5, binning=Binning.EQUAL_MASS).error.value
+        assert statistic(once).item() == pytest.approx(expected) and statistic(once * 2).item() == pytest.approx(
+            expected
+        )
 
 
 def test_any_function_of_weighted_rows_can_be_resampled() -> None:
@@ -220,6 +263,8 @@ def test_unusable_input_is_refused_by_name() -> None:
         resampled_auc(clusters, torch.zeros(3), torch.zeros(3))
     with pytest.raises(DataError, match="NaN"):
         resampled_log_loss(clusters, torch.zeros(2), torch.tensor([0.0, math.nan]))
+    with pytest.raises(ConfigError, match="share=0"):
+        resampled_gain(clusters, torch.zeros(2), torch.zeros(2), share=0)
     for num_replicates, level in [(1, 0.95), (100, 0.0), (100, 1.0)]:
         with pytest.raises(ConfigError, match="num_replicates="):
             cluster_bootstrap({}, clusters, num_replicates=num_replicates, generator=seeded(), level=level)
