@@ -1,6 +1,7 @@
 """AUC against its definition on every small input, and against scikit-learn on random and adversarial ones."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from torchmetrics.functional.classification import binary_auroc
 
 from recsys.core.errors import DataError
-from recsys.metrics import auc, auc_standard_error, gauc, roc_curve
+from recsys.metrics import GroupedCounts, auc, auc_standard_error, gauc, roc_curve
 
 
 def pairwise_auc(labels: list[int], scores: list[float]) -> float | None:
@@ -178,17 +179,27 @@ def test_gauc_equals_a_loop_over_groups(num_groups: int, num_levels: int) -> Non
     assert (got.num_groups_used, got.num_rows_used) == (used, rows)
 
 
-def test_gauc_of_every_input_of_four_rows_in_two_groups() -> None:
-    # Rows 0 and 3 stay in their groups, the others take every place; more only renames groups or orders of rows.
-    for labels in itertools.product([0, 1], repeat=4):
-        for scores in orderings(4):
-            for groups in itertools.product([0], [0, 1], [0, 1], [1]):
-                tensors = torch.tensor(labels), torch.tensor(scores).float(), torch.tensor(groups)
-                got = gauc(*tensors)
-                if got.num_rows_used == 0:
-                    assert not got.auc.defined
-                else:
-                    assert got.auc.value == pytest.approx(looped_gauc(*tensors)[0], abs=1e-15)
+def test_every_group_of_every_input_of_four_rows_has_its_auc() -> None:
+    # Every case is two groups of one large input, which sees that groups do not touch each other. Rows 0 and 3 stay in
+    # their groups, the others take every place; more only renames groups or orders of rows.
+    cases = list(
+        itertools.product(
+            itertools.product([0, 1], repeat=4), orderings(4), itertools.product([0], [0, 1], [0, 1], [1])
+        )
+    )
+    labels, scores, groups = (torch.tensor([case[part] for case in cases]) for part in range(3))
+    groups = (groups + 2 * torch.arange(len(cases))[:, None]).flatten()
+    shuffled = torch.randperm(groups.numel(), generator=torch.Generator().manual_seed(0))
+    labels, scores = labels.flatten(), scores.flatten().float()
+    for weights in (None, torch.ones(groups.numel())):
+        counts = GroupedCounts.from_rows(labels[shuffled], scores[shuffled], groups[shuffled], weights)
+        values, areas, _, _ = counts.by_group()
+        assert torch.equal(values, torch.arange(2 * len(cases)))
+        for (y, x, places), pair in zip(cases, areas.view(-1, 2).tolist(), strict=True):
+            for group in (0, 1):
+                rows = [row for row in range(4) if places[row] == group]
+                expected = pairwise_auc([y[row] for row in rows], [x[row] for row in rows])
+                assert pair[group] == pytest.approx(math.nan if expected is None else expected, nan_ok=True, abs=1e-15)
 
 
 def test_gauc_of_one_group_is_auc() -> None:
