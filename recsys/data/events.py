@@ -1,0 +1,246 @@
+"""Event logs: who met which item and when, as integer codes in the order in which it happened.
+
+Order of events: by user, then by time, then by position in the files. So of two events of one user at one time the one
+that the files name first counts as the earlier one; nothing else is known about them, and this needs no guess.
+An event that repeats user, item and time of another one is the same event: it is kept once, and the number is logged.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import polars as pl
+from torch import Tensor
+
+from recsys.core.errors import ConfigError, DataError
+from recsys.core.schema import MISSING_KEY, CategoricalFeature, KeyType, Schema
+from recsys.data.raw import TEXT_TYPES, Origin, normalise
+from recsys.data.readers import ParquetReader, Reader, TextReader
+
+logger = logging.getLogger(__name__)
+
+CHUNK_ROWS = 262_144
+NO_SEPARATOR = "\x1f"  # reads a line as one value
+MISSING_TEXT = "(missing)"
+"""Stands for an item's missing attribute where keys are text: a list of histories cannot hold an empty value."""
+
+TIME, POSITION = "__time__", "__position__"
+
+
+class LogKind(Enum):
+    """Form of a log's files."""
+
+    TEXT = "text"  # delimited text, one event a line; plain, .gz or .zst
+    PARQUET = "parquet"  # one event a row
+    USERS = "users"  # text, one user a line: `user item item …`, oldest first; an event's time is its place
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventLog:
+    """Files of events, read in this order, and which of their columns mean what."""
+
+    files: tuple[str, ...]
+    kind: LogKind = LogKind.TEXT
+    separator: str = ","  # of text; of USERS between user and items too
+    columns: tuple[str, ...] = ()  # of TEXT files without header
+    quoted: bool = False  # values of TEXT may stand between double quotes
+    user: str = "user"
+    item: str = "item"
+    time: str = "time"  # whole numbers, dates or ISO 8601 text (read as seconds); "": a user's events are in file order
+    attributes: tuple[str, ...] = ()  # columns that say something of the item
+    behaviour: str = ""  # column whose value must be one of `behaviours`; "": every row is an event
+    behaviours: tuple[str, ...] = ()
+    key_type: KeyType = KeyType.STRING  # of users, items and attributes
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise ConfigError("dataset.log.files=[]: name at least one file of events.")
+        if bool(self.behaviour) != bool(self.behaviours):
+            raise ConfigError(
+                f"dataset.log.behaviour={self.behaviour!r} with behaviours={list(self.behaviours)}: name the column "
+                "and the values to keep, or neither."
+            )
+        if self.kind is LogKind.USERS and (self.time or self.attributes or self.behaviour or self.columns):
+            raise ConfigError(
+                f"dataset.log.kind=USERS with time={self.time!r}, attributes={list(self.attributes)}, behaviour="
+                f"{self.behaviour!r}, columns={list(self.columns)}: a line holds a user and items only. Leave these "
+                "empty; attributes may come from dataset.side."
+            )
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files."""
+        return tuple(Path(file) for file in self.files)
+
+
+@dataclass(frozen=True)
+class Events:
+    """E events in order; a code is the rank of its key among all users' or items' keys.
+
+    `user`, `item` int64 (E,), codes; `time` int64 (E,), in the log's unit, ascending inside a user.
+    `users`, a column of keys by code; `items`, a frame with the item column and its attributes, by code, without nulls.
+    """
+
+    user: Tensor
+    item: Tensor
+    time: Tensor
+    users: pl.Series
+    items: pl.DataFrame
+
+
+def read_events(log: EventLog) -> Events:
+    """All events of a log; memory grows with their number.
+
+    Raises:
+        DataError: a file is missing, unreadable or lacks a column; a user, item or time is missing or of another type.
+    """
+    reader = _users_frames if log.kind is LogKind.USERS else _event_frames
+    parts = [frame for path in log.paths for frame in reader(log, path)]
+    if not sum(part.height for part in parts):
+        kept = f" whose {log.behaviour!r} is one of {list(log.behaviours)}" if log.behaviour else ""
+        raise DataError(f"{', '.join(log.files)}: no events{kept}. Correct the dataset config, or give other files.")
+    frame = pl.concat(parts).with_columns(pl.int_range(pl.len()).alias(POSITION))
+    if not log.time:
+        frame = frame.with_columns(pl.int_range(pl.len()).over(log.user).alias(TIME))
+    events = frame.unique([log.user, log.item, TIME], keep="first", maintain_order=True)
+    users = events[log.user].unique().sort()
+    items = _items(events, log)
+    coded = _coded(_coded(events, users, "user_code"), items[log.item], "item_code")
+    coded = coded.sort("user_code", TIME, POSITION)
+    logger.info(
+        "%d events of %d users and %d items; left out %d repeated ones (same user, item and time)",
+        *(coded.height, len(users), items.height, frame.height - events.height),
+    )
+    user, item, time = (coded[name].to_torch() for name in ("user_code", "item_code", TIME))
+    return Events(user, item, time, users, items)
+
+
+def typed(frame: pl.DataFrame, log: EventLog, columns: tuple[CategoricalFeature, ...], origin: Origin) -> pl.DataFrame:
+    """These columns with keys of the log's type, and whatever else the log needs."""
+    schema = Schema(label="label", categorical=columns)
+    other = [name for name in (log.time, log.behaviour) if name and name in frame.columns]
+    return normalise(frame, schema, origin, label=False, other=other)
+
+
+def filled(frame: pl.DataFrame, names: tuple[str, ...], log: EventLog) -> pl.DataFrame:
+    """Attributes with missing ones replaced: a history must be as long in every column."""
+    if log.key_type is KeyType.INTEGER:
+        return frame.with_columns(pl.col(name).fill_null(MISSING_KEY) for name in names)
+    return frame.with_columns(pl.col(name).replace("", None).fill_null(MISSING_TEXT) for name in names)
+
+
+def _reader(log: EventLog) -> Reader:
+    if log.kind is LogKind.PARQUET:
+        return ParquetReader()
+    # A command line gives the two characters `\t`; in a yaml's double quotes they are a tab.
+    return TextReader(separator=log.separator.replace("\\t", "\t"), columns=log.columns, quoted=log.quoted)
+
+
+def _event_frames(log: EventLog, path: Path) -> Iterator[pl.DataFrame]:
+    names = (log.user, log.item, *log.attributes)
+    columns = tuple(CategoricalFeature(name=name, key_type=log.key_type) for name in names)
+    row = 0
+    for raw in _reader(log).frames(_existing(path), CHUNK_ROWS):
+        origin = Origin(path=str(path), first_row=row)
+        _check_present(raw, [log.time, log.behaviour], origin)
+        frame = typed(raw, log, columns, origin)
+        for name in (log.user, log.item):
+            _refuse(frame[name], _absent(frame[name]), origin, "names nobody and nothing. Fill it, or remove the row.")
+        if log.time:
+            frame = frame.with_columns(_times(raw[log.time], origin).alias(TIME))
+        if log.behaviour:
+            frame = frame.filter(pl.col(log.behaviour).cast(pl.String).is_in(log.behaviours))
+        yield frame.select(*names, *([TIME] if log.time else []))
+        row += raw.height
+
+
+def _users_frames(log: EventLog, path: Path) -> Iterator[pl.DataFrame]:
+    separator = log.separator.replace("\\t", "\t")
+    columns = (
+        CategoricalFeature(name=log.user, key_type=log.key_type),
+        CategoricalFeature(name=log.item, key_type=log.key_type, multi_valued=True, separator=separator),
+    )
+    row = 0
+    for raw in TextReader(separator=NO_SEPARATOR, columns=("line",), quoted=False).frames(_existing(path), CHUNK_ROWS):
+        parts = raw["line"].str.strip_chars().str.splitn(separator, 2).struct.unnest()
+        parts.columns = [log.user, log.item]
+        origin = Origin(path=str(path), first_row=row)
+        frame = typed(parts, log, columns, origin)
+        _refuse(frame[log.user], _absent(frame[log.user]), origin, "names nobody. Remove the line.")
+        yield frame.filter(pl.col(log.item).list.len() > 0).explode(log.item)
+        row += raw.height
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file (an input of dataset.log). Correct the path of the dataset config, or set "
+            "RECSYS_DATA to the folder of the data sets."
+        )
+    return path
+
+
+def _check_present(frame: pl.DataFrame, names: list[str], origin: Origin) -> None:
+    missing = [name for name in names if name and name not in frame.columns]
+    if missing:
+        raise DataError(
+            f"{origin.path}: column(s) {missing} of dataset.log are missing; the file has {frame.columns}. Correct the "
+            "names in the dataset config, or the file's header."
+        )
+
+
+def _absent(keys: pl.Series) -> pl.Series:
+    return keys.is_null() | (keys == "") if keys.dtype == pl.String else keys.is_null()
+
+
+def _times(column: pl.Series, origin: Origin) -> pl.Series:
+    """Times as Int64: whole numbers in their own unit; dates and ISO 8601 text in seconds since 1970 (UTC)."""
+    if column.dtype in TEXT_TYPES:
+        texts = column.cast(pl.String).str.strip_chars()
+        numbers = texts.cast(pl.Int64, strict=False)
+        if numbers.null_count() == len(texts):
+            # polars refuses to guess a format from a column that has none: then every row is unreadable.
+            try:
+                numbers = texts.str.to_datetime(strict=False, time_zone="UTC").dt.epoch("s")
+            except pl.exceptions.ComputeError:
+                numbers = texts.cast(pl.Int64, strict=False)
+    elif column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
+        numbers = column.cast(pl.Datetime("us")).dt.epoch("s")
+    elif column.dtype.is_numeric():
+        numbers = column.cast(pl.Int64, strict=False)
+        if column.dtype.is_float():
+            numbers = numbers.set(numbers.cast(pl.Float64) != column, None)
+    else:
+        numbers = pl.Series([None] * len(column), dtype=pl.Int64)
+    problem = (
+        "is no time. Write whole numbers (seconds or milliseconds), dates or ISO 8601 text, the same on every row."
+    )
+    _refuse(column, numbers.is_null(), origin, problem)
+    return numbers
+
+
+def _refuse(column: pl.Series, bad: pl.Series, origin: Origin, problem: str) -> None:
+    """Raise for the first row where `bad` holds."""
+    if bad.any():
+        row = int(bad.arg_true()[0])
+        raise DataError(
+            f"{origin.path}, row {origin.first_row + row + 1} (from 1, header not counted), column {column.name!r}: "
+            f"{column[row]!r} {problem}"
+        )
+
+
+def _items(events: pl.DataFrame, log: EventLog) -> pl.DataFrame:
+    """Items by key, with the attributes of their first event in file order."""
+    named = filled(events, log.attributes, log)
+    for name in log.attributes:
+        several = named.group_by(log.item).agg(pl.col(name).n_unique()).filter(pl.col(name) > 1).height
+        if several:
+            logger.warning("%d items have several values of %r: each keeps that of its first event", several, name)
+    return named.select(log.item, *log.attributes).unique(log.item, keep="first", maintain_order=True).sort(log.item)
+
+
+def _coded(frame: pl.DataFrame, keys: pl.Series, name: str) -> pl.DataFrame:
+    codes = pl.DataFrame({keys.name: keys, name: pl.int_range(len(keys), eager=True)})
+    return frame.join(codes, on=keys.name, how="left", maintain_order="left")
