@@ -35,7 +35,7 @@ from recsys.data.readers import ParquetReader
 from recsys.data.side import SideFile, with_side
 from recsys.ops.hashing import salt_for
 
-ROWS_PER_FILE = 65_536
+ROWS_PER_FILE, VALUES_PER_FILE = 65_536, 1 << 21  # values of one list column, at most
 PLACE = "place"
 """Name of the time column of a log without times: how many events of its user come before."""
 
@@ -128,7 +128,8 @@ class BehaviourDataset:
 
     def _write(self, events: Events, targets: Targets, folder: Path, split: str) -> list[RawFile]:
         names = {"user": self.log.user, "item": self.log.item, "time": self.log.time or PLACE}
-        at_once = max(ROWS_PER_FILE // (1 + self.num_negatives), 1)
+        rows_at_once = min(ROWS_PER_FILE, VALUES_PER_FILE // self.max_length)
+        at_once = max(rows_at_once // (1 + self.num_negatives), 1)
         files: list[RawFile] = []
         for part, some in enumerate(targets.pieces(at_once)):
             path = folder / f"{split}-{part:05d}.parquet"

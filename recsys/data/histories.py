@@ -193,13 +193,13 @@ def rows_of(events: Events, targets: Targets, names: dict[str, str], *, max_leng
             events.users.gather(pl.Series(events.user[event].numpy())).alias(names["user"]),
             *target.get_columns(),
             pl.Series(names["time"], events.time[event].numpy()),
-            *(_lists(f"hist_{column.name}", column, offsets) for column in seen.get_columns()),
-            _lists("hist_gap", gaps, offsets),
+            *(lists(f"hist_{column.name}", column, offsets) for column in seen.get_columns()),
+            lists("hist_gap", gaps, offsets),
         ]
     )
 
 
-def _lists(name: str, values: pl.Series, offsets: Tensor) -> pl.Series:
-    """Values (N,) as one list a row; `offsets` int64 (rows + 1,)."""
+def lists(name: str, values: pl.Series, offsets: Tensor) -> pl.Series:
+    """Values (N,) as one list a row; `offsets` int64 (rows + 1,), from 0 to N."""
     arrow = pa.LargeListArray.from_arrays(pa.array(offsets.numpy()), values.to_arrow())
     return pl.Series(name, arrow)
