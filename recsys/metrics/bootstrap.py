@@ -139,7 +139,7 @@ def _summary(estimate: float, values: Tensor, clusters: Clusters, level: float) 
         reason = "the metric has no value on all rows" if clusters.num_rows else "there are no rows"
     elif clusters.num_clusters < 2:
         reason = f"there are {clusters.num_clusters} clusters of rows: two are needed, and tens to be right"
-    elif num_undefined > MAX_UNDEFINED_SHARE * values.numel() or present.numel() < 2:
+    elif num_undefined > MAX_UNDEFINED_SHARE * values.numel():
         reason = f"{num_undefined} of {values.numel()} replicates have no value: there is too little data"
     names = ["standard_error", "percentile_low", "percentile_high", "basic_low", "basic_high", "p_value"]
     if reason:

@@ -17,7 +17,7 @@ class ScoreCounts:
 
     The order of rows is all that it forgets. So it may be built file by file and merged: the metrics of the merged
     counts are the metrics of all rows at once. A distinct float32 score takes 20 bytes; as float32 has 2^23 values per
-    power of two, counts of logits stop growing near 1 GB however many the rows, and those of bfloat16 below 2 MB.
+    power of two, counts of logits stop growing at 2 to 3 GB however many the rows; those of bfloat16 below 2 MB.
     """
 
     scores: Tensor

@@ -137,6 +137,13 @@ def test_a_user_drawn_twice_is_two_groups(weighting: GroupWeight, weighted: bool
         assert replicate == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 
+def test_a_row_of_weight_zero_changes_nothing_however_wrong() -> None:
+    labels, logits, clusters = torch.tensor([0, 1, 0]), torch.tensor([math.inf, 0.5, -0.5]), torch.tensor([0, 0, 1])
+    statistic = resampled_log_loss(Clusters.of(clusters), labels, logits, torch.tensor([0.0, 1.0, 2.0]))
+    expected = log_loss(labels[1:], logits[1:], torch.tensor([1.0, 2.0])).value
+    assert statistic(torch.ones(1, 2, dtype=torch.int64)).item() == pytest.approx(expected)
+
+
 def test_equal_mass_bins_stay_those_of_all_rows() -> None:
     labels, logits, users, weights = drawn()
     clusters, probabilities = Clusters.of(users), torch.sigmoid(logits)

@@ -80,7 +80,11 @@ def test_groups_equal_the_definition(seed: int) -> None:
     labels, first, second = drawn(seed)
     groups = torch.randint(-5, 6, labels.shape, generator=torch.Generator().manual_seed(seed)) * 2**40
     expected = slow_clustered_variance(labels.tolist(), first.tolist(), groups.tolist())
-    assert auc_standard_error(labels, first, groups).value == pytest.approx(expected**0.5, rel=1e-9)
+    errors = [auc_standard_error(labels, scores, groups).value_or(0) for scores in (first, second)]
+    assert errors[0] == pytest.approx(expected**0.5, rel=1e-9)
+    both = compare_auc(labels, first, second, groups=groups)
+    variance = errors[0] ** 2 + errors[1] ** 2 - 2 * both.covariance.value_or(0)
+    assert both.standard_error.value == pytest.approx(variance**0.5, rel=1e-9)
     alone = torch.randperm(labels.numel())
     single, plain = compare_auc(labels, first, second, groups=alone), compare_auc(labels, first, second)
     assert single.standard_error.value == pytest.approx(plain.standard_error.value, rel=1e-12)

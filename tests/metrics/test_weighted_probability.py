@@ -22,6 +22,7 @@ from recsys.metrics import (
     calibration_error_of,
     calibration_ratio,
     calibration_ratio_of,
+    equal_mass_bins,
     log_loss,
     log_loss_of,
     normalized_entropy,
@@ -32,6 +33,7 @@ from recsys.metrics import (
     reliability_bins_of,
 )
 from recsys.metrics.probability import label_entropy
+from recsys.metrics.reliability import calibration_bins
 
 Rows = Callable[[Tensor, Tensor, Tensor | None], MetricValue]
 Counts = Callable[[ScoreCounts], MetricValue]
@@ -192,6 +194,17 @@ def test_equal_mass_error_is_that_of_the_reliability_curve(levels: int) -> None:
     ).error.value == pytest.approx(
         calibration_error(*repeated, num_bins=12, binning=Binning.EQUAL_MASS).error.value, abs=1e-14
     )
+
+
+@pytest.mark.parametrize("num_bins", [1, 2, 3, 7])
+def test_bins_of_counts_are_those_of_sorted_rows(num_bins: int) -> None:
+    for levels in (1, 4, 50):
+        rows = (
+            torch.randint(0, levels + 1, (40,), generator=torch.Generator().manual_seed(levels)).div(levels).sort()[0]
+        )
+        counts = ScoreCounts.from_rows(torch.zeros(40), rows)
+        bins = calibration_bins(counts, num_bins, Binning.EQUAL_MASS)
+        assert torch.equal(bins.repeat_interleave(counts.negatives), equal_mass_bins(rows, num_bins))
 
 
 def test_reliability_of_counts_of_logits_is_that_of_rows() -> None:
