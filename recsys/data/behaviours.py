@@ -52,7 +52,7 @@ class BehaviourDataset:
     target_stride: int = 1  # train on every so many events of a user, counted back from the last
     num_negatives: int = 1  # for each positive
     negatives: NegativeMethod = NegativeMethod.POPULARITY
-    min_count: int = 1  # items and attributes seen less often in train are out-of-vocabulary
+    min_count: int = 1  # items and attributes that train's rows name less often, as target or past, are unknown
     seed: int = 2021  # of the negatives
     split: SplitTargets = field(default_factory=SplitTargets)
 

@@ -26,7 +26,7 @@ NO_SEPARATOR = "\x1f"  # reads a line as one value
 MISSING_TEXT = "(missing)"
 """Stands for an item's missing attribute where keys are text: a list of histories cannot hold an empty value."""
 
-TIME, POSITION = "__time__", "__position__"
+TIME, POSITION, USER_CODE, ITEM_CODE = "__time__", "__position__", "__user__", "__item__"
 
 
 class LogKind(Enum):
@@ -107,13 +107,13 @@ def read_events(log: EventLog) -> Events:
     events = frame.unique([log.user, log.item, TIME], keep="first", maintain_order=True)
     users = events[log.user].unique().sort()
     items = _items(events, log)
-    coded = _coded(_coded(events, users, "user_code"), items[log.item], "item_code")
-    coded = coded.sort("user_code", TIME, POSITION)
+    coded = _coded(_coded(events, users, USER_CODE), items[log.item], ITEM_CODE)
+    coded = coded.sort(USER_CODE, TIME, POSITION)
     logger.info(
         "%d events of %d users and %d items; left out %d repeated ones (same user, item and time)",
         *(coded.height, len(users), items.height, frame.height - events.height),
     )
-    user, item, time = (coded[name].to_torch() for name in ("user_code", "item_code", TIME))
+    user, item, time = (coded[name].to_torch() for name in (USER_CODE, ITEM_CODE, TIME))
     return Events(user, item, time, users, items)
 
 
@@ -201,13 +201,11 @@ def _times(column: pl.Series, origin: Origin) -> pl.Series:
         texts = column.cast(pl.String).str.strip_chars()
         numbers = texts.cast(pl.Int64, strict=False)
         if numbers.null_count() == len(texts):
-            # polars refuses to guess a format from a column that has none: then every row is unreadable.
-            try:
-                numbers = texts.str.to_datetime(strict=False, time_zone="UTC").dt.epoch("s")
-            except pl.exceptions.ComputeError:
-                numbers = texts.cast(pl.Int64, strict=False)
+            # Only ISO: polars would guess whether 01/02/2020 begins with the day.
+            dates = texts.set(~texts.str.contains(r"^\d{4}-\d\d-\d\d").fill_null(False), None)
+            numbers = dates.str.to_datetime(strict=False, time_zone="UTC").dt.epoch("s")
     elif column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
-        numbers = column.cast(pl.Datetime("us")).dt.epoch("s")
+        numbers = column.dt.epoch("s").cast(pl.Int64)
     elif column.dtype.is_numeric():
         numbers = column.cast(pl.Int64, strict=False)
         if column.dtype.is_float():

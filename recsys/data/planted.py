@@ -49,7 +49,7 @@ class PlantedDataset:
     interests_per_user: int = 4  # draws; two may agree
     max_length: int = 40  # of a history, which has at least a quarter of that; newest first
     fidelity: float = 0.85  # share of past events on the side that the user likes
-    strength: float = 4.0
+    strength: float = 3.0
     bias: float = -0.5
     seed: int = 2021
     split: SplitConfig = field(default_factory=SplitConfig)

@@ -84,12 +84,12 @@ def _json_rows(path: Path, side: SideFile, log: EventLog) -> pl.DataFrame:
     try:
         values = json.loads(b"".join(read_bytes(path)))
         frame = pl.DataFrame({log.item: list(values), "value": list(values.values())})
+        pairs = frame.explode("value").unique().drop_nulls()
     except (ValueError, TypeError, AttributeError, pl.exceptions.PolarsError) as error:
         raise DataError(
             f"{path}: not JSON of the form {{item: [value, …]}} ({str(error).splitlines()[0]}). Write one list of "
             "numbers or of texts for each item."
         ) from error
-    pairs = frame.explode("value").unique().drop_nulls()
     ranked = pairs.with_columns(pl.len().over("value").alias("bearers")).sort(log.item, "bearers", "value")
     lists = ranked.group_by(log.item, maintain_order=True).agg("value")
     places = (pl.col("value").list.get(i, null_on_oob=True).alias(name) for i, name in enumerate(side.attributes))
