@@ -84,7 +84,7 @@ def test_numeric_column_is_a_field() -> None:
     head = randomised(build(config, 1))
     without = build(config, 0, columns((5, 7, 11, 3)))
     without.load_state_dict({key: value for key, value in head.state_dict().items() if key != "numeric.vectors"})
-    dense, embeddings = inputs(config, 1)
+    dense, embeddings, *_ = inputs(config, 1)
     field = dense * head.get_parameter("numeric.vectors")
     torch.testing.assert_close(
         head(dense, embeddings), without.eval()(dense[:, :0], torch.cat([embeddings, field], 1)), rtol=0, atol=1e-6
@@ -100,6 +100,15 @@ def test_training_without_dropped_weights_is_evaluation() -> None:
     assert not torch.allclose(layer(fields), expected)
     layer.dropout.eval()
     torch.testing.assert_close(layer(fields), expected)
+
+
+def test_training_in_bfloat16_computes_what_evaluation_does() -> None:
+    layer = randomised(layer_of(4, attention_dim=6, num_heads=2, scale=True))
+    fields = torch.randn(30, 5, 4)
+    expected = layer(fields)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for mode in (True, False):
+            assert (layer.train(mode)(fields).float() - expected).norm() < 0.02 * expected.norm()
 
 
 def test_dropout_of_attention_keeps_the_mean() -> None:
