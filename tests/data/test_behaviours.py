@@ -1,50 +1,27 @@
 """Event logs to rows: ten events by hand, a past that no future changes, and negatives that give nothing away."""
 
-import json
 import logging
 import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from random import Random
-from typing import Any
 
 import polars as pl
 import pytest
 import torch
 
-from recsys.core.errors import ConfigError, DataError
 from recsys.core.jsonable import build_config
 from recsys.core.manifest import Manifest
 from recsys.core.schema import MISSING_KEY, KeyType
-from recsys.data.behaviours import BehaviourDataset
-from recsys.data.dataset import SPLIT_NAMES, Dataset, RawTable
+from recsys.data.dataset import SPLIT_NAMES, Dataset
 from recsys.data.encoder import load_encoder
-from recsys.data.events import EventLog, LogKind
-from recsys.data.histories import NegativeMethod, SplitTargets, TargetSplit, gap_buckets
+from recsys.data.histories import NegativeMethod, SplitTargets, gap_buckets
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.data.raw import border_tensors
-from recsys.data.side import SideFile
+from tests.data.behaviour_logs import CHRONOLOGICAL, dataset_of, random_log, rows
 from tests.data.test_configs import FOLDER, values_of
-
-CHRONOLOGICAL = SplitTargets(method=TargetSplit.CHRONOLOGICAL, validation=0.2, test=0.2)
-
-TEN = """user,item,category,time
-b,k3,c3,164
-a,i1,c1,100
-a,i2,c2,103
-a,i3,c1,103
-b,k1,c2,50
-b,k4,c1,165
-a,i4,,110
-b,k2,c2,100
-a,i1,c9,104
-b,k2,c2,100
-"""
 
 GOLDEN = {
     # a and b met different items, so that most negatives are the other's only target of the split.
@@ -71,44 +48,6 @@ GOLDEN = {
 }
 
 
-Build = Callable[..., BehaviourDataset]
-
-
-@pytest.fixture
-def build(tmp_path: Path) -> Build:
-    """`build(text, …)`: a data set of a CSV log; keywords are fields of the data set or, with `log_`, of its log."""
-
-    def of(text: str | pl.DataFrame = TEN, **values: object) -> BehaviourDataset:
-        path = tmp_path / "log.csv"
-        if isinstance(text, str):
-            path.write_text(text)
-        else:
-            text.write_csv(path)
-        log = {key[4:]: values.pop(key) for key in list(values) if key.startswith("log_")}
-        log = {"files": (str(path),), "attributes": ("category",), **log}
-        return BehaviourDataset(log=EventLog(**log), **values)  # type: ignore[arg-type]
-
-    return of
-
-
-def rows(table: RawTable, split: str = "") -> pl.DataFrame:
-    return pl.concat(pl.read_parquet(file.path) for file in table.files if not split or file.split == split)
-
-
-def random_log(num_events: int, seed: int, *, times: int = 60) -> pl.DataFrame:
-    """Events of 12 users and 300 items, popular ones first, with many equal times; no row is repeated."""
-    random = Random(seed)
-    events = [
-        (f"u{random.randrange(12)}", int(300 * random.random() ** 2), random.randrange(times))
-        for _ in range(num_events)
-    ]
-    columns = {"user": [e[0] for e in events], "item": [f"i{e[1]}" for e in events], "time": [e[2] for e in events]}
-    frame = pl.DataFrame(columns).with_columns(
-        ("c" + (pl.col("item").str.slice(1).cast(pl.Int64) % 7).cast(pl.String)).alias("category")
-    )
-    return frame.unique(["user", "item", "time"], keep="first", maintain_order=True)
-
-
 def past_of(log: pl.DataFrame) -> dict[tuple[str, str, int], list[str]]:
     """History of every event, newest first, by plain loops over the file."""
     events = sorted(enumerate(log.select("user", "item", "time").rows()), key=lambda e: (e[1][2], e[0]))
@@ -120,9 +59,9 @@ def past_of(log: pl.DataFrame) -> dict[tuple[str, str, int], list[str]]:
     return found
 
 
-def test_ten_events_by_hand(build: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_ten_events_by_hand(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        table = build(max_length=3).open(tmp_path)
+        table = dataset_of(tmp_path, max_length=3).open(tmp_path)
     for split, expected in GOLDEN.items():
         assert rows(table, split).rows() == expected, split
     assert rows(table).columns == [
@@ -145,9 +84,9 @@ def test_gap_buckets(gap: int, bucket: int) -> None:
 
 
 @pytest.mark.parametrize("split", [SplitTargets(), CHRONOLOGICAL], ids=["leave_one_out", "chronological"])
-def test_histories_are_those_of_plain_loops(build: Build, tmp_path: Path, split: SplitTargets) -> None:
+def test_histories_are_those_of_plain_loops(tmp_path: Path, split: SplitTargets) -> None:
     log = random_log(500, seed=1)
-    table, past = build(log, max_length=9, split=split).open(tmp_path), past_of(log)
+    table, past = dataset_of(tmp_path, log, max_length=9, split=split).open(tmp_path), past_of(log)
     attributes = dict(log.select("item", "category").rows())
     found: Counter[tuple[str, str, int]] = Counter()
     for row in rows(table).to_dicts():
@@ -163,9 +102,7 @@ def test_histories_are_those_of_plain_loops(build: Build, tmp_path: Path, split:
 @pytest.mark.parametrize("split", [SplitTargets(), CHRONOLOGICAL], ids=["leave_one_out", "chronological"])
 @pytest.mark.parametrize("change", ["delete", "shuffle"])
 @pytest.mark.parametrize("now", [20, 37])
-def test_the_future_changes_nothing_of_a_row(
-    build: Build, tmp_path: Path, split: SplitTargets, change: str, now: int
-) -> None:
+def test_the_future_changes_nothing_of_a_row(tmp_path: Path, split: SplitTargets, change: str, now: int) -> None:
     """What comes after `now` may decide the split of an event and what is a negative, but no history."""
     log = random_log(500, seed=2)
     future = log.filter(pl.col("time") > now)
@@ -180,15 +117,15 @@ def test_the_future_changes_nothing_of_a_row(
     )
     seen = []
     for name, events in (("a", log), ("b", changed)):
-        all_rows = rows(build(events, split=split).open(tmp_path / name))
+        all_rows = rows(dataset_of(tmp_path, events, split=split).open(tmp_path / name))
         known = all_rows.filter((pl.col("time") <= now) & (pl.col("label") == 1)).drop("category", "hist_category")
         seen.append(known.sort("user", "time", "item"))
     assert seen[0].height > 100 and seen[0].equals(seen[1])
 
 
-def test_leave_one_out_takes_the_last_two_of_every_user(build: Build, tmp_path: Path) -> None:
+def test_leave_one_out_takes_the_last_two_of_every_user(tmp_path: Path) -> None:
     log = random_log(300, seed=3)
-    table, past = build(log, target_stride=4, min_history=5).open(tmp_path), past_of(log)
+    table, past = dataset_of(tmp_path, log, target_stride=4, min_history=5).open(tmp_path), past_of(log)
     place = {event: len(seen) for event, seen in past.items()}
     num = Counter(user for user, _, _ in past)
     positives = {
@@ -201,8 +138,8 @@ def test_leave_one_out_takes_the_last_two_of_every_user(build: Build, tmp_path: 
     assert positives["train"] == train and len(train) > 30
 
 
-def test_chronological_splits_do_not_overlap_in_time(build: Build, tmp_path: Path) -> None:
-    table = build(random_log(500, seed=4), split=CHRONOLOGICAL).open(tmp_path)
+def test_chronological_splits_do_not_overlap_in_time(tmp_path: Path) -> None:
+    table = dataset_of(tmp_path, random_log(500, seed=4), split=CHRONOLOGICAL).open(tmp_path)
     times = [rows(table, split)["time"] for split in SPLIT_NAMES]
     assert times[0].max() < times[1].min() and times[1].max() < times[2].min()  # type: ignore[operator]
     shares = [len(part) / sum(map(len, times)) for part in times]
@@ -210,12 +147,10 @@ def test_chronological_splits_do_not_overlap_in_time(build: Build, tmp_path: Pat
 
 
 @pytest.mark.parametrize("method", NegativeMethod)
-def test_negatives_are_items_of_the_split_that_the_user_never_met(
-    build: Build, tmp_path: Path, method: NegativeMethod
-) -> None:
+def test_negatives_are_items_of_the_split_that_the_user_never_met(tmp_path: Path, method: NegativeMethod) -> None:
     log = random_log(500, seed=5)
     met = set(log.select("user", "item").rows())
-    table = build(log, num_negatives=3, negatives=method).open(tmp_path)
+    table = dataset_of(tmp_path, log, num_negatives=3, negatives=method).open(tmp_path)
     for split in SPLIT_NAMES:
         frame = rows(table, split)
         positive, negative = frame.filter(pl.col("label") == 1), frame.filter(pl.col("label") == 0)
@@ -227,9 +162,7 @@ def test_negatives_are_items_of_the_split_that_the_user_never_met(
 
 
 @pytest.mark.parametrize(("method", "share"), [(NegativeMethod.POPULARITY, 0.6), (NegativeMethod.UNIFORM, 1 / 41)])
-def test_negatives_follow_their_distribution(
-    build: Build, tmp_path: Path, method: NegativeMethod, share: float
-) -> None:
+def test_negatives_follow_their_distribution(tmp_path: Path, method: NegativeMethod, share: float) -> None:
     """60 % of 100 users' training events are of one item, the others of 40 items; the last user met none of them."""
     lines = ["user,item,time"]
     for user in range(100):
@@ -237,23 +170,26 @@ def test_negatives_follow_their_distribution(
         lines += [f"u{user},first{user},0", *(f"u{user},{item},{time}" for time, item in enumerate(bought, 1))]
     lines += [f"other,{item},{time}" for time, item in enumerate(("a", "b", "c", "d"))]
     text = "\n".join(lines) + "\n"
-    table = build(text, log_attributes=(), num_negatives=4_000, negatives=method).open(tmp_path)
+    table = dataset_of(tmp_path, text, log_attributes=(), num_negatives=4_000, negatives=method).open(tmp_path)
     drawn = rows(table, "train").filter((pl.col("user") == "other") & (pl.col("label") == 0))
     # `other`'s own target, b, is in the pool too, but never drawn.
     assert drawn.height == 4_000
     assert (drawn["item"] == "top").mean() == pytest.approx(share, abs=4 * (share * (1 - share) / 4_000) ** 0.5)
 
 
-def test_negatives_depend_on_the_seed_alone(build: Build, tmp_path: Path) -> None:
+def test_negatives_depend_on_the_seed_alone(tmp_path: Path) -> None:
     log = random_log(400, seed=6)
-    frames = [rows(build(log, seed=seed).open(tmp_path / name)) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    frames = [
+        rows(dataset_of(tmp_path, log, seed=seed).open(tmp_path / name))
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
     assert frames[0].equals(frames[1]) and not frames[0].equals(frames[2])
     positive = [frame.filter(pl.col("label") == 1) for frame in frames]
     assert positive[0].equals(positive[2])
 
 
-def test_ingest_gives_equal_bytes_with_one_thread(build: Build, tmp_path: Path) -> None:
-    dataset = build(random_log(400, seed=7), num_negatives=2)
+def test_ingest_gives_equal_bytes_with_one_thread(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path, random_log(400, seed=7), num_negatives=2)
     ingest(dataset, tmp_path / "here", options=IngestOptions())
     script = (
         "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
@@ -270,8 +206,8 @@ def test_ingest_gives_equal_bytes_with_one_thread(build: Build, tmp_path: Path) 
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes(), name
 
 
-def test_ingest_shares_ids_and_keeps_user_and_time(build: Build, tmp_path: Path) -> None:
-    manifest = ingest(build(max_length=3), tmp_path / "data", options=IngestOptions())
+def test_ingest_shares_ids_and_keeps_user_and_time(tmp_path: Path) -> None:
+    manifest = ingest(dataset_of(tmp_path, max_length=3), tmp_path / "data", options=IngestOptions())
     assert manifest.schema.passthrough == ("user", "time")
     assert {f.name: f.vocabulary for f in manifest.schema.categorical if f.multi_valued} == {
         "hist_item": "item", "hist_category": "category", "hist_gap": "",
@@ -288,144 +224,18 @@ def test_ingest_shares_ids_and_keeps_user_and_time(build: Build, tmp_path: Path)
     assert lengths["hist_item"] == lengths["hist_category"] == lengths["hist_gap"]
 
 
-def test_integer_keys_and_a_missing_attribute(build: Build, tmp_path: Path) -> None:
+def test_integer_keys_and_a_missing_attribute(tmp_path: Path) -> None:
     lines = [f"{user},{10 * user + k},{'' if k == 1 else k},{k}" for user in (1, 2) for k in range(4)]
     text = "user,item,category,time\n" + "\n".join(lines) + "\n"
-    manifest = ingest(build(text, log_key_type=KeyType.INTEGER), tmp_path / "data", options=IngestOptions())
+    manifest = ingest(
+        dataset_of(tmp_path, text, log_key_type=KeyType.INTEGER), tmp_path / "data", options=IngestOptions()
+    )
     raw = pl.read_parquet(tmp_path / "data" / "raw" / "*.parquet")
     assert raw.schema["hist_item"] == pl.List(pl.Int64)
     last = raw.filter((pl.col("item") == 13) & (pl.col("label") == 1))
     assert last["hist_category"].to_list() == [[2, MISSING_KEY, 0]]
     assert raw.filter(pl.col("item") == 11)["category"].unique().to_list() == [MISSING_KEY]
     assert manifest.categorical["category"].num_embeddings == 3
-
-
-def test_a_log_without_times_is_in_file_order(build: Build, tmp_path: Path) -> None:
-    lines = [f"{user},{user}{item}" for item in "abcd" for user in "xy"]
-    table = build("user,item\n" + "\n".join(lines) + "\n", log_time="", log_attributes=()).open(tmp_path)
-    test = rows(table, "test")
-    assert test["place"].to_list() == [3] * 4 and test["hist_gap"].to_list() == [[1, 2, 2]] * 4
-    assert test["hist_item"].to_list()[0] == ["xc", "xb", "xa"]
-
-
-def test_lines_of_users_with_attributes_of_json(tmp_path: Path) -> None:
-    (tmp_path / "log.txt").write_text("1 5 6 7 8\n2 15 16 17 15\n3\n")
-    # 9 is on three items, 4 and 3 on two, 2 on one; item 7 has one attribute twice, 8 none, and 17 is not named.
-    side = {"5": [9, 4], "6": [4, 9, 3], "7": [9, 9], "8": [], "15": [3, 2], "16": [1]}
-    (tmp_path / "side.json").write_text(json.dumps(side))
-    log = EventLog(
-        files=(str(tmp_path / "log.txt"),), kind=LogKind.USERS, separator=" ", time="", key_type=KeyType.INTEGER
-    )
-    dataset = BehaviourDataset(log=log, side=SideFile(path=str(tmp_path / "side.json"), attributes=("first", "second")))
-    frame = rows(dataset.open(tmp_path))
-    pairs = {item: (one, two) for item, one, two in frame.select("item", "first", "second").rows()}
-    for items, one, two in frame.select("hist_item", "hist_first", "hist_second").rows():
-        pairs.update({item: (a, b) for item, a, b in zip(items, one, two, strict=True)})
-    none = MISSING_KEY
-    assert pairs == {5: (4, 9), 6: (3, 4), 7: (9, none), 8: (none, none), 15: (2, 3), 16: (1, none), 17: (none, none)}
-    assert frame.filter((pl.col("item") == 15) & (pl.col("label") == 1))["hist_item"].to_list() == [[17, 16, 15]]
-    shared = {feature.name: feature.vocabulary for feature in dataset.schema().categorical}
-    assert shared["second"] == shared["hist_first"] == shared["hist_second"] == "first" and shared["first"] == ""
-
-
-@pytest.mark.parametrize("ending", [".tsv", ".parquet"])
-def test_attributes_of_a_table(build: Build, tmp_path: Path, ending: str) -> None:
-    table = pl.DataFrame({"item": ["i1", "k1", "k3"], "price": [3, 5, None], "other": ["x"] * 3})
-    path = tmp_path / f"side{ending}"
-    table.write_parquet(path) if ending == ".parquet" else table.write_csv(path, separator="\t")
-    dataset = build(side=SideFile(path=str(path), attributes=("price",)), max_length=3)
-    test = rows(dataset.open(tmp_path), "test").filter(pl.col("user") == "b")
-    assert test["hist_price"].to_list() == [["(missing)", "(missing)", "5"]] * 2
-    assert test["hist_category"].to_list() == [["c3", "c2", "c2"]] * 2
-    assert {f.name: f.vocabulary for f in dataset.schema().categorical}["hist_price"] == "price"
-
-
-@pytest.mark.parametrize(
-    ("times", "seconds"),
-    [
-        (["1970-01-01", "1970-01-02", "1970-01-03", "1970-01-04"], [0, 86_400, 172_800, 259_200]),
-        (
-            ["1970-01-01T00:00:05Z", "1970-01-01T02:00:06+02:00", "1970-01-01T00:00:07Z", "1970-01-01T00:01:00Z"],
-            [5, 6, 7, 60],
-        ),
-        (["7", "8", " 9", "10"], [7, 8, 9, 10]),
-        ([7.0, 8.0, 9.0, 10.0], [7, 8, 9, 10]),
-        (pl.Series([0, 1, 2, 3]).cast(pl.Date), [0, 86_400, 172_800, 259_200]),
-        (pl.Series([0, 1_000, 2_000, 3_000]).cast(pl.Datetime("ms", "Asia/Shanghai")), [0, 1, 2, 3]),
-    ],
-    ids=["dates", "iso", "text", "float", "Date", "Datetime"],
-)
-def test_forms_of_time(tmp_path: Path, times: list[object] | pl.Series, seconds: list[int]) -> None:
-    parts = [pl.DataFrame({"user": [u] * 4, "item": [f"{u}{k}" for k in range(4)], "time": times}) for u in "xy"]
-    pl.concat(parts).write_parquet(tmp_path / "log.parquet")
-    log = EventLog(files=(str(tmp_path / "log.parquet"),), kind=LogKind.PARQUET)
-    frame = rows(BehaviourDataset(log=log).open(tmp_path))
-    assert frame["time"].unique().sort().to_list() == seconds[1:]
-
-
-@pytest.mark.parametrize(
-    ("change", "values", "message"),
-    [
-        (("user,item", "user,thing"), {}, r"log.csv: column\(s\) \['item'\] of the schema are missing.*'thing'"),
-        (("category", "kind"), {}, r"column\(s\) \['category'\].*'kind'"),
-        (("time", "when"), {}, r"column\(s\) \['time'\] of dataset.log are missing.*'when'"),
-        ((",103", ",yesterday"), {}, r"row 3 .*column 'time': 'yesterday' is no time"),
-        ((",103", ","), {}, r"row 3 .*column 'time': None is no time"),
-        ((",103", ",1e2"), {}, r"row 3 .*'1e2' is no time"),
-        (("a,i2", ",i2"), {}, r"row 3 .*column 'user': None names nobody"),
-        (("a,i2", "a,"), {}, r"row 3 .*column 'item': None names nobody"),
-        (("x", "x"), {"log_key_type": KeyType.INTEGER}, r"row 1 .*column 'user': 'b' is no signed 64-bit integer"),
-        (("x", "x"), {"log_behaviour": "category", "log_behaviours": ("x",)}, r"no events whose 'category' is one of"),
-        (("x", "x"), {"log_behaviour": "deed", "log_behaviours": ("buy",)}, r"column\(s\) \['deed'\] of dataset.log"),
-        (("x", "x"), {"min_history": 4}, r"the train split has no event with 4 event\(s\) of its user before"),
-        (("k", "i"), {}, r"user 'b' has met nearly all of the 2 items of a split"),
-        (("x", "x"), {"split": replace(CHRONOLOGICAL, validation=0.01)}, r"so a split would be empty"),
-        (("x", "x"), {"log_files": ("nowhere.csv",)}, r"nowhere.csv: no such file.*RECSYS_DATA"),
-        (("x", "x"), {"side": SideFile(path="nowhere.json", attributes=("a",))}, r"nowhere.json: no such file"),
-    ],
-)  # fmt: skip
-def test_bad_logs_are_refused(
-    build: Build, tmp_path: Path, change: tuple[str, str], values: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(DataError, match=rf"(?s){message}"):
-        build(TEN.replace(*change), **values).open(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("side.json", "{", r"not JSON of the form"),
-        ("side.json", '["i1"]', r"not JSON of the form"),
-        ("side.json", '{"i1": 3}', r"not JSON of the form"),
-        ("side.json", '{"i1": [3, "x"]}', r"not JSON of the form"),
-        ("side.tsv", "item\tother\ni1\t1\n", r"column\(s\) \['price'\]"),
-        ("side.tsv", "item\tprice\ni1\t1\ni1\t2\n", r"item 'i1' has more than one row"),
-    ],
-)
-def test_bad_side_files_are_refused(build: Build, tmp_path: Path, name: str, content: str, message: str) -> None:
-    (tmp_path / name).write_text(content)
-    with pytest.raises(DataError, match=rf"{name}: {message}"):
-        build(side=SideFile(path=str(tmp_path / name), attributes=("price",))).open(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"max_length": 0}, r"dataset.max_length=0: must be 1"),
-        ({"num_negatives": 0}, r"dataset.num_negatives=0: must be 1"),
-        ({"log_files": ()}, r"dataset.log.files=\[\]"),
-        ({"log_behaviour": "kind"}, r"dataset.log.behaviour='kind' with behaviours=\[\]"),
-        ({"log_kind": LogKind.USERS}, r"dataset.log.kind=USERS with time='time'"),
-        ({"log_time": "", "split": CHRONOLOGICAL}, r"CHRONOLOGICAL with dataset.log.time=''"),
-    ],
-)
-def test_impossible_configs_are_refused(build: Build, values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        build(**values)
-    with pytest.raises(ConfigError, match=r"dataset.side.path=''"):
-        SideFile(attributes=("a",))
-    with pytest.raises(ConfigError, match=r"dataset.split.validation=0"):
-        SplitTargets(validation=0)
 
 
 REAL = {

@@ -1,0 +1,56 @@
+"""Small logs of events, and data sets of them."""
+
+from pathlib import Path
+from random import Random
+
+import polars as pl
+
+from recsys.data.behaviours import BehaviourDataset
+from recsys.data.dataset import RawTable
+from recsys.data.events import EventLog
+from recsys.data.histories import SplitTargets, TargetSplit
+
+CHRONOLOGICAL = SplitTargets(method=TargetSplit.CHRONOLOGICAL, validation=0.2, test=0.2)
+
+TEN = """user,item,category,time
+b,k3,c3,164
+a,i1,c1,100
+a,i2,c2,103
+a,i3,c1,103
+b,k1,c2,50
+b,k4,c1,165
+a,i4,,110
+b,k2,c2,100
+a,i1,c9,104
+b,k2,c2,100
+"""
+
+
+def dataset_of(folder: Path, text: str | pl.DataFrame = TEN, **values: object) -> BehaviourDataset:
+    """A data set of a CSV log in `folder`; values are fields of it or, with `log_` before, of its log."""
+    path = folder / "log.csv"
+    if isinstance(text, str):
+        path.write_text(text)
+    else:
+        text.write_csv(path)
+    log = {key[4:]: values.pop(key) for key in list(values) if key.startswith("log_")}
+    log = {"files": (str(path),), "attributes": ("category",), **log}
+    return BehaviourDataset(log=EventLog(**log), **values)  # type: ignore[arg-type]
+
+
+def rows(table: RawTable, split: str = "") -> pl.DataFrame:
+    return pl.concat(pl.read_parquet(file.path) for file in table.files if not split or file.split == split)
+
+
+def random_log(num_events: int, seed: int, *, times: int = 60) -> pl.DataFrame:
+    """Events of 12 users and 300 items, popular ones first, with many equal times; no row is repeated."""
+    random = Random(seed)
+    events = [
+        (f"u{random.randrange(12)}", int(300 * random.random() ** 2), random.randrange(times))
+        for _ in range(num_events)
+    ]
+    columns = {"user": [e[0] for e in events], "item": [f"i{e[1]}" for e in events], "time": [e[2] for e in events]}
+    frame = pl.DataFrame(columns).with_columns(
+        ("c" + (pl.col("item").str.slice(1).cast(pl.Int64) % 7).cast(pl.String)).alias("category")
+    )
+    return frame.unique(["user", "item", "time"], keep="first", maintain_order=True)
