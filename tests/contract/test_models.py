@@ -11,12 +11,11 @@ import torch
 from omegaconf import OmegaConf
 
 from recsys.core.component import load_class
-from recsys.core.specs import FeatureSpec
 from recsys.models.ctr import ModelConfig
+from tests.models.world import build, inputs
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "conf" / "model").glob("*.yaml"))
 REFERENCE = Path(__file__).resolve().parents[1] / "models" / "reference"
-COLUMNS = [FeatureSpec(name=f"f{i}", embedding_dim=1, num_embeddings=10 + i, max_length=1) for i in range(3)]
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -61,12 +60,10 @@ def test_yaml_states_every_field_at_its_default(file: Path) -> None:
 @pytest.mark.parametrize("num_dense", [0, 13])
 def test_builds_runs_and_scripts(file: Path, num_dense: int) -> None:
     config = load(file)
-    features = config.features(COLUMNS)
-    head = config.build(features, num_dense)
-    dense, embeddings = torch.randn(4, num_dense), torch.randn(4, sum(spec.embedding_dim for spec in features))
-    head(dense, embeddings).sum().backward()
+    head, arguments = build(config, num_dense), inputs(config, num_dense)
+    head(*arguments).sum().backward()
     assert all(parameter.grad is not None for parameter in head.parameters())
     head.eval()
-    logits = head(dense, embeddings)
-    assert logits.shape == (4,) and logits.dtype == torch.float32
-    torch.testing.assert_close(torch.jit.script(head)(dense, embeddings), logits, rtol=0, atol=1e-5)
+    logits = head(*arguments)
+    assert logits.shape == (6,) and logits.dtype == torch.float32
+    torch.testing.assert_close(torch.jit.script(head)(*arguments), logits, rtol=0, atol=1e-5)

@@ -34,16 +34,58 @@ def batch_norm(state: dict[str, Tensor], prefix: str, row: list[float]) -> list[
     ]
 
 
+def activated(state: dict[str, Tensor], prefix: str, row: list[float]) -> list[float]:
+    """The activation that the state says: Dice has an alpha, PReLU slopes, ReLU nothing."""
+    if f"{prefix}.alpha" in state:
+        numbers = [state[f"{prefix}.{name}"].tolist() for name in ("running_mean", "running_var", "alpha")]
+        shares = [
+            1 / (1 + math.exp((mean - x) / math.sqrt(variance + 1e-9)))
+            for x, mean, variance in zip(row, *numbers[:2], strict=True)
+        ]
+        return [p * x + alpha * (1 - p) * x for x, p, alpha in zip(row, shares, numbers[2], strict=True)]
+    if f"{prefix}.weight" in state:
+        return [x if x > 0 else slope * x for x, slope in zip(row, state[f"{prefix}.weight"].tolist(), strict=True)]
+    return [max(0.0, value) for value in row]
+
+
 def perceptron(state: dict[str, Tensor], prefix: str, row: list[float]) -> list[float]:
-    """The hidden layers of the `MLP` called `prefix`: each linear, normalised where the state says so, ReLU."""
-    positions = {int(key[len(prefix) :].split(".")[2]) for key in state if key.startswith(f"{prefix}.layers.")}
-    normalised = {position for position in positions if f"{prefix}.layers.{position}.running_mean" in state}
-    for position in sorted(positions - normalised):
+    """The hidden layers of the `MLP` called `prefix`: each linear, normalised where the state says so, activated."""
+    matrices = [key for key, value in state.items() if key.startswith(f"{prefix}.layers.") and value.dim() == 2]
+    for position in sorted(int(key[len(prefix) :].split(".")[2]) for key in matrices):
         row = affine(state, f"{prefix}.layers.{position}", row)
-        if position + 1 in normalised:
-            row = batch_norm(state, f"{prefix}.layers.{position + 1}", row)
-        row = [max(0.0, value) for value in row]
+        following = f"{prefix}.layers.{position + 1}"
+        if f"{following}.running_mean" in state and f"{following}.weight" in state:
+            row = batch_norm(state, following, row)
+            following = f"{prefix}.layers.{position + 2}"
+        row = activated(state, following, row)
     return row
+
+
+def softmax(scores: list[float]) -> list[float]:
+    exponentials = [math.exp(score - max(scores)) for score in scores]
+    return [value / sum(exponentials) for value in exponentials]
+
+
+def weighted_sum(weights: list[float], rows: list[list[float]], width: int) -> list[float]:
+    """Sum of weight times row; zeros, `width` many, of no rows."""
+    return [sum(weight * row[i] for weight, row in zip(weights, rows, strict=True)) for i in range(width)]
+
+
+def joined(sequences: list[list[list[float]]]) -> list[list[float]]:
+    """Step by step, the vectors of all sequences as one."""
+    return [flat(list(step)) for step in zip(*sequences, strict=True)]
+
+
+def shares_of_best(query: list[float], steps: list[list[float]], now: list[float], top_k: int) -> list[float]:
+    """Softmax of <query, key> / sqrt(d) + <now, gap> / sqrt(d_t) over the best steps, 0 for others; step: key, gap."""
+    scores = []
+    for step in steps:
+        key, gap = step[: len(query)], step[len(query) :]
+        score = dot(query, key) / math.sqrt(len(query))
+        scores.append(score + dot(now, gap) / math.sqrt(len(now)) if now else score)
+    best = sorted(range(len(scores)), key=lambda i: -scores[i])[:top_k]
+    shares = dict(zip(best, softmax([scores[i] for i in best]), strict=True))
+    return [shares.get(i, 0.0) for i in range(len(scores))]
 
 
 def scaled_rows(state: dict[str, Tensor], name: str, factors: list[float]) -> list[list[float]]:

@@ -52,7 +52,7 @@ def test_a_gate_that_says_nothing_leaves_the_features_as_they_are() -> None:
             gated.get_parameter(f"{gate}.output.weight").zero_()
     state = {key: value for key, value in gated.state_dict().items() if not key.startswith("gate")}
     ungated.load_state_dict(state)
-    dense, embeddings = inputs(config, 2)
+    dense, embeddings, *_ = inputs(config, 2)
     torch.testing.assert_close(gated(dense, embeddings), ungated(dense, embeddings[:, :12]))
 
 

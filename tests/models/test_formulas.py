@@ -5,9 +5,21 @@ import torch
 from torch import nn
 
 from recsys.core.errors import ConfigError
+from recsys.core.specs import Pooling
 from recsys.models.layers import MLP, CrossNetV2, Dropout, PairwiseDots, pairwise_sum
 from recsys.models.lr import LRConfig
-from tests.models.world import FORMS, REFERENCES, build, columns, inputs, randomised
+from tests.models.world import (
+    FORMS,
+    REFERENCES,
+    SEQUENTIAL,
+    build,
+    columns,
+    columns_for,
+    inputs,
+    outputs_of,
+    randomised,
+    sequences_of,
+)
 
 EMBEDDINGS = torch.tensor([[[1.0, 2.0], [3.0, -1.0], [0.0, 4.0]]])  # one row, three features of width 2
 
@@ -44,17 +56,20 @@ def test_cross_layer_by_hand() -> None:
 @pytest.mark.parametrize("num_dense", [0, 2])
 @pytest.mark.parametrize("name", FORMS)
 def test_every_form_against_its_reference(name: str, num_dense: int, num_fields: int) -> None:
-    config, categorical = FORMS[name], columns((5, 7, 11, 3, 2, 13)[:num_fields])
+    config = FORMS[name]
+    categorical = columns_for(config, (5, 7, 11, 3, 2, 13)[:num_fields])
     try:
         head = randomised(build(config, num_dense, categorical))
     except ConfigError as error:
         assert num_fields < 3
         pytest.skip(f"needs more features: {error}")
-    dense, embeddings = inputs(config, num_dense, categorical=categorical)
-    widths = [spec.embedding_dim for spec in config.features(categorical)]
-    for row, logit in enumerate(head(dense, embeddings).tolist()):
-        vectors = [vector.tolist() for vector in embeddings[row].split(widths)]
-        expected = REFERENCES[name](config, head.state_dict(), dense[row].tolist(), vectors)
+    arguments = inputs(config, num_dense, categorical=categorical)
+    outputs = outputs_of(config.features(categorical))
+    widths = [spec.embedding_dim for spec in outputs if spec.pooling is not Pooling.NONE]
+    for row, logit in enumerate(head(*arguments).tolist()):
+        vectors = [vector.tolist() for vector in arguments[1][row].split(widths)]
+        histories = [sequences_of(arguments, row)] if type(config) in SEQUENTIAL else []
+        expected = REFERENCES[name](config, head.state_dict(), arguments[0][row].tolist(), vectors, *histories)
         assert logit == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 

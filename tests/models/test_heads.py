@@ -6,13 +6,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from recsys.core.specs import FeatureSpec
+from recsys.core.specs import Pooling
 from recsys.models.ctr import ModelConfig
 from recsys.models.dcnv2 import DCNv2Config
 from recsys.models.deepfm import DeepFMConfig
 from recsys.models.dlrm import DLRMConfig, Interaction
 from recsys.models.lr import LRConfig
-from tests.models.world import FORMS, FRAPPE_ROWS, build, columns, inputs, num_on_frappe
+from tests.models.world import (
+    FORMS,
+    FRAPPE_ROWS,
+    SEQUENTIAL,
+    Arguments,
+    build,
+    columns,
+    columns_for,
+    inputs,
+    num_on_frappe,
+    of_rows,
+    outputs_of,
+)
 
 EVERY_FORM = pytest.mark.parametrize("name", FORMS)
 DENSE_OR_NOT = pytest.mark.parametrize("num_dense", [0, 3])
@@ -35,13 +47,17 @@ def test_parameter_counts_are_those_of_bars_on_frappe(config: ModelConfig, publi
 @EVERY_FORM
 def test_features_keep_everything_but_width_and_name(name: str) -> None:
     given = [
-        FeatureSpec(name=f"f{i}", embedding_dim=3, num_embeddings=9 + i, source=f"raw{i}", octave_counts=(4, i))
-        for i in range(3)
+        dataclasses.replace(spec, embedding_dim=3, pooling=Pooling.MEAN, octave_counts=(4, i))
+        for i, spec in enumerate(columns_for(FORMS[name]))
     ]
-    columns_by_source = {column.source: column for column in given}
-    for feature in FORMS[name].features(given):
-        column = columns_by_source[feature.source]
-        assert dataclasses.replace(feature, name=column.name, embedding_dim=3) == column
+    given[0] = dataclasses.replace(given[0], source="raw")
+    columns_by_source = {column.source: column for column in outputs_of(given)}
+    for output in outputs_of(FORMS[name].features(given)):
+        column = columns_by_source[output.source]
+        if output.pooling is Pooling.NONE:
+            assert type(FORMS[name]) in SEQUENTIAL and column.max_length != 1
+            output = dataclasses.replace(output, pooling=column.pooling)
+        assert dataclasses.replace(output, name=column.name, embedding_dim=3) == column
 
 
 def test_deepfm_embeds_every_column_and_then_its_linear_weights() -> None:
@@ -74,7 +90,7 @@ def test_scripted_and_traced_equal_eager(name: str, num_dense: int) -> None:
     for same in (scripted, torch.jit.freeze(scripted), torch.fx.symbolic_trace(head)):
         torch.testing.assert_close(same(*arguments), expected, rtol=0, atol=1e-6)
     # another number of rows than the one that a profiling executor saw first
-    torch.testing.assert_close(scripted(arguments[0][:2], arguments[1][:2]), expected[:2], rtol=0, atol=1e-6)
+    torch.testing.assert_close(scripted(*of_rows(arguments, slice(0, 2))), expected[:2], rtol=0, atol=1e-6)
 
 
 @EVERY_FORM
@@ -83,7 +99,11 @@ def test_exported_equals_eager(name: str, num_dense: int) -> None:
     head = build(FORMS[name], num_dense).eval()
     arguments = inputs(FORMS[name], num_dense)
     rows = torch.export.Dim("rows", min=2)
-    program = torch.export.export(head, arguments, dynamic_shapes=({0: rows}, {0: rows}), strict=False)
+    steps = torch.export.Dim("steps", min=2)
+    shapes: list[object] = [{0: rows}, {0: rows}]
+    if len(arguments) == 4:
+        shapes += [[{0: rows, 1: steps}] * len(arguments[2]), [{0: rows}] * len(arguments[3])]
+    program = torch.export.export(head, arguments, dynamic_shapes=tuple(shapes), strict=False)
     more = inputs(FORMS[name], num_dense, num_rows=9)
     torch.testing.assert_close(program.module()(*more), head(*more), rtol=0, atol=1e-6)
 
@@ -104,8 +124,10 @@ def test_bf16_autocast_is_close_and_returns_float32(name: str, num_dense: int) -
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = head(*arguments)
     assert logits.dtype == torch.float32
-    # bf16 keeps 8 bits, so one rounding errs by up to 0.2% of a number, and about ten follow on one another
-    assert (logits - expected).detach().norm() < 0.02 * expected.norm()
+    # bf16 keeps 8 bits, so one rounding errs by up to 0.2% of a number, and about ten follow on one another. In a few
+    # rows it may also change which events of a history are the best.
+    errors = (logits - expected).detach().abs().sort().values
+    assert errors[:-4].norm() < 0.02 * expected.norm()
     head.train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         head(*arguments).sum().backward()
@@ -113,26 +135,29 @@ def test_bf16_autocast_is_close_and_returns_float32(name: str, num_dense: int) -
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all()
 
 
-def gradients(head: nn.Module, dense: Tensor, embeddings: Tensor) -> list[Tensor | None]:
-    """Gradients of a loss that no symmetry cancels, of every parameter and of `embeddings`."""
-    embeddings.requires_grad_()
-    outputs = head(dense, embeddings).view(dense.shape[0], -1)  # in training mode, streams may stand beside the logits
-    (outputs * torch.linspace(1, 2, dense.shape[0]).unsqueeze(1)).square().sum().backward()
-    return [*(parameter.grad for parameter in head.parameters()), embeddings.grad]
+def gradients(head: nn.Module, arguments: Arguments) -> list[Tensor | None]:
+    """Gradients of a loss that no symmetry cancels, of every parameter, of pooled embeddings and of sequences."""
+    looked_up = [arguments[1], *(arguments[2] if len(arguments) == 4 else [])]
+    for embeddings in looked_up:
+        embeddings.requires_grad_()
+    num_rows = arguments[0].shape[0]
+    outputs = head(*arguments).view(num_rows, -1)  # in training mode, streams may stand beside the logits
+    (outputs * torch.linspace(1, 2, num_rows).unsqueeze(1)).square().sum().backward()
+    return [*(parameter.grad for parameter in head.parameters()), *(embeddings.grad for embeddings in looked_up)]
 
 
 @EVERY_FORM
 @DENSE_OR_NOT
 def test_gradient_reaches_every_parameter_and_every_embedding(name: str, num_dense: int) -> None:
-    for gradient in gradients(build(FORMS[name], num_dense), *inputs(FORMS[name], num_dense, num_rows=64)):
+    for gradient in gradients(build(FORMS[name], num_dense), inputs(FORMS[name], num_dense, num_rows=64)):
         assert gradient is not None and gradient.abs().sum() > 0
 
 
 @EVERY_FORM
 def test_logits_of_a_row_do_not_depend_on_its_neighbours(name: str) -> None:
-    head = build(FORMS[name], 3).eval()
-    dense, embeddings = inputs(FORMS[name], 3)
-    torch.testing.assert_close(head(dense, embeddings)[2:3], head(dense[2:3], embeddings[2:3]), rtol=1e-6, atol=1e-6)
+    head, arguments = build(FORMS[name], 3).eval(), inputs(FORMS[name], 3)
+    for row in (slice(0, 1), slice(2, 3)):
+        torch.testing.assert_close(head(*arguments)[row], head(*of_rows(arguments, row)), rtol=1e-6, atol=1e-6)
 
 
 @EVERY_FORM

@@ -48,7 +48,7 @@ def test_masks_read_the_embeddings_as_they_are(structure: Structure) -> None:
     """Normalised, a row and its double are the same; the masks, through their biases, tell the two apart."""
     config = MaskNetConfig(embedding_dim=8, structure=structure, hidden_units=[8], embedding_norm=True, dropout=0.0)
     head = randomised(build(config, 0))
-    dense, rows = inputs(config, 0, num_rows=16)
+    dense, rows, *_ = inputs(config, 0, num_rows=16)
     normed = head.get_submodule("norm")
     torch.testing.assert_close(normed(rows), normed(2 * rows), rtol=0, atol=1e-3)
     assert (head(dense, rows) - head(dense, 2 * rows)).abs().max().item() > 0.02

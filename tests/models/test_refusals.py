@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
-import torch
 
 from recsys.core.errors import ConfigError
 from recsys.core.specs import FeatureSpec
@@ -13,7 +12,7 @@ from recsys.models.dcnv2 import DCNv2Config
 from recsys.models.deepfm import DeepFMConfig
 from recsys.models.dlrm import DLRMConfig, Interaction
 from recsys.models.lr import LRConfig
-from tests.models.world import FORMS, columns
+from tests.models.world import FORMS, columns, columns_for, inputs_for, outputs_of
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,7 @@ def widened(features: Sequence[FeatureSpec], name: str) -> list[FeatureSpec]:
 def refusal_of(config: ModelConfig, features: Sequence[FeatureSpec]) -> str:
     """Why `config` does not build over `features`; empty where it does."""
     try:
-        config.build(features, 2)
+        config.build(outputs_of(features), 2)
     except ConfigError as error:
         return str(error)
     return ""
@@ -60,15 +59,15 @@ def test_odd_width_names_the_feature(model: str, name: str) -> None:
 @pytest.mark.parametrize("model", FORMS)
 @pytest.mark.parametrize("position", [1, -1])
 def test_an_odd_width_is_refused_by_name_or_works(model: str, position: int) -> None:
-    features = FORMS[model].features(columns())
+    features = FORMS[model].features(columns_for(FORMS[model]))
     name = features[position].name
     odd = widened(features, name)
     refusal = refusal_of(FORMS[model], odd)
     if refusal:
         assert f"embedding_dim=7 of feature {name!r}" in refusal
     else:
-        head = FORMS[model].build(odd, 2).eval()
-        assert head(torch.randn(3, 2), torch.randn(3, sum(spec.embedding_dim for spec in odd))).shape == (3,)
+        head = FORMS[model].build(outputs_of(odd), 2).eval()
+        assert head(*inputs_for(outputs_of(odd), 2, 3)).shape == (3,)
 
 
 @pytest.mark.parametrize("model", ["dcnv2_parallel", "dcnv2_stacked", "dlrm_cat"])

@@ -1,17 +1,24 @@
 """What the model tests share: every model's forms and references, columns, a built head, random inputs for it."""
 
+import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from recsys.core.specs import FeatureSpec
+from recsys.core.padding import padded
+from recsys.core.specs import FeatureSpec, Pooling, Read
 from recsys.models.ctr import ModelConfig
 
-Reference = Callable[[ModelConfig, dict[str, Tensor], list[float], list[list[float]]], float]
-"""`logits` of a module of `tests.models.reference`."""
+Reference = Callable[..., float]
+"""`logits` of a module of `tests.models.reference`: (config, state, dense, embeddings), of models with histories
+(config, state, dense, embeddings, sequences), where each sequence is a list of as many vectors as its row has."""
+
+Arguments = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, list[Tensor], list[Tensor]]
+"""Of a head's `forward`."""
 
 FRAPPE_ROWS = (957, 4082, 7, 7, 2, 3, 2, 9, 80, 240)
 """Ten columns whose rows sum to frappe_x1's 5,389, for the counts of parameters that BARS publishes."""
@@ -38,6 +45,15 @@ def read_references() -> tuple[dict[str, ModelConfig], dict[str, Reference]]:
 FORMS, REFERENCES = read_references()
 
 
+SEQUENTIAL = {
+    type(FORMS[name]) for name, logits in REFERENCES.items() if "sequences" in inspect.signature(logits).parameters
+}
+"""Classes of the configurations of models that read histories."""
+
+LONGEST = 5
+"""Events of the longest history of random inputs."""
+
+
 def columns(num_embeddings: Sequence[int] = (5, 7, 11)) -> list[FeatureSpec]:
     """One single-valued categorical column per number, called f0, f1, …"""
     return [
@@ -45,22 +61,76 @@ def columns(num_embeddings: Sequence[int] = (5, 7, 11)) -> list[FeatureSpec]:
     ]
 
 
+def with_histories(categorical: Sequence[FeatureSpec]) -> list[FeatureSpec]:
+    """The same, the first two with histories of their ids, and a column of time gaps."""
+    targets = [
+        replace(spec, also=(Read(name=f"hist_{spec.name}", source=f"hist_{spec.name}", max_length=LONGEST),))
+        for spec in categorical[:2]
+    ]
+    gaps = FeatureSpec(name="hist_gap", embedding_dim=1, num_embeddings=6, max_length=LONGEST)
+    return [*targets, gaps, *categorical[2:]]
+
+
+def columns_for(config: ModelConfig, num_embeddings: Sequence[int] = (5, 7, 11)) -> list[FeatureSpec]:
+    """`columns`, with histories if the model reads some."""
+    categorical = columns(num_embeddings)
+    return with_histories(categorical) if type(config) in SEQUENTIAL else categorical
+
+
+def outputs_of(features: Sequence[FeatureSpec]) -> list[FeatureSpec]:
+    """All embeddings that come out of a plan of these features."""
+    return [output for feature in features for output in feature.outputs]
+
+
 def build(config: ModelConfig, num_dense: int, categorical: Sequence[FeatureSpec] | None = None) -> nn.Module:
     """The head of `config` over `categorical`, from a fixed seed."""
     torch.manual_seed(0)
-    return config.build(config.features(categorical or columns()), num_dense)
+    return config.build(outputs_of(config.features(categorical or columns_for(config))), num_dense)
 
 
 def inputs(
     config: ModelConfig, num_dense: int, num_rows: int = 6, categorical: Sequence[FeatureSpec] | None = None
-) -> tuple[Tensor, Tensor]:
-    """Random (dense, embeddings) for the head of `config` over `categorical`."""
+) -> Arguments:
+    """Random arguments for the head of `config` over `categorical`."""
+    return inputs_for(outputs_of(config.features(categorical or columns_for(config))), num_dense, num_rows)
+
+
+def inputs_for(outputs: Sequence[FeatureSpec], num_dense: int, num_rows: int) -> Arguments:
+    """Random arguments for a head that reads `outputs`; row 0 has no history, the last the longest."""
     generator = torch.Generator().manual_seed(1)
-    width = sum(spec.embedding_dim for spec in config.features(categorical or columns()))
+    width = sum(spec.embedding_dim for spec in outputs if spec.pooling is not Pooling.NONE)
+    dense = torch.randn(num_rows, num_dense, generator=generator)
+    embeddings = torch.randn(num_rows, width, generator=generator)
+    unpooled = [spec.embedding_dim for spec in outputs if spec.pooling is Pooling.NONE]
+    if not unpooled:
+        return dense, embeddings
+    lengths = torch.randint(LONGEST + 1, (num_rows,), generator=generator)
+    lengths[-1:], lengths[:1] = LONGEST, 0
+    values = [torch.randn(int(lengths.sum()), width, generator=generator) for width in unpooled]
+    return dense, embeddings, [padded(value, lengths) for value in values], [lengths] * len(values)
+
+
+def of_rows(arguments: Arguments, rows: slice) -> Arguments:
+    """Some rows alone, padded as a batch of them is."""
+    if len(arguments) == 2:
+        return arguments[0][rows], arguments[1][rows]
+    dense, embeddings, sequences, lengths = arguments
+    longest = max(int(lengths[0][rows].max()), 1)
     return (
-        torch.randn(num_rows, num_dense, generator=generator),
-        torch.randn(num_rows, width, generator=generator),
+        dense[rows],
+        embeddings[rows],
+        [sequence[rows, :longest] for sequence in sequences],
+        [length[rows] for length in lengths],
     )
+
+
+def sequences_of(arguments: Arguments, row: int) -> list[list[list[float]]]:
+    """The events of one row, of each sequence."""
+    if len(arguments) == 2:
+        return []
+    return [
+        sequence[row, : int(length[row])].tolist() for sequence, length in zip(arguments[2], arguments[3], strict=True)
+    ]
 
 
 def randomised(head: nn.Module) -> nn.Module:
