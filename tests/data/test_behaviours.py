@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
+from random import Random
 
 import polars as pl
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from recsys.core.jsonable import build_config
 from recsys.core.manifest import Manifest
@@ -175,6 +177,21 @@ def test_negatives_follow_their_distribution(tmp_path: Path, method: NegativeMet
     # `other`'s own target, b, is in the pool too, but never drawn.
     assert drawn.height == 4_000
     assert (drawn["item"] == "top").mean() == pytest.approx(share, abs=4 * (share * (1 - share) / 4_000) ** 0.5)
+
+
+def test_an_item_alone_tells_nothing_of_the_label(tmp_path: Path) -> None:
+    """How often train names a test item, as a positive, as a negative or at all, ranks test rows like chance.
+
+    Negatives drawn from all events, or from those of train, would fail: most items here are rare.
+    """
+    random = Random(8)
+    lines = [f"{user},{int(5_000 * random.random() ** 3)},{time}" for user in range(1_500) for time in range(5)]
+    text = "user,item,time\n" + "\n".join(lines) + "\n"
+    table = dataset_of(tmp_path, text, log_attributes=()).open(tmp_path)
+    train, test = rows(table, "train"), rows(table, "test")
+    for named in (train.filter(pl.col("label") == 1), train.filter(pl.col("label") == 0), train):
+        counts = test.join(named.group_by("item").len(), on="item", how="left", maintain_order="left")["len"]
+        assert roc_auc_score(test["label"], counts.fill_null(0)) == pytest.approx(0.5, abs=0.04)
 
 
 def test_negatives_depend_on_the_seed_alone(tmp_path: Path) -> None:
