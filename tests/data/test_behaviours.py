@@ -266,10 +266,10 @@ REAL = {
 def test_real_logs_end_to_end(
     name: str, tmp_path: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every 40th target with a short history, so that the test is short; the scripted encoder agrees with ingest."""
+    """Every 40th target with a short history, to be quick; the scripted encoder agrees with ingest."""
     monkeypatch.setenv("RECSYS_DATA", str(data_folder))
     num_events, num_users, columns = REAL[name]
-    values = {**values_of(FOLDER / f"{name}.yaml"), "target_stride": 40, "max_length": 10}
+    values = {**values_of(FOLDER / f"{name}.yaml"), "target_stride": 40, "max_length": 10, "split": {}}
     dataset = build_config(Dataset, values, key="dataset")  # type: ignore[type-abstract]
     with caplog.at_level(logging.INFO):
         manifest = ingest(dataset, tmp_path, options=IngestOptions())
