@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from recsys.models.activations import Activation
+
 
 def linear(input_dim: int, output_dim: int, *, bias: bool = True) -> nn.Linear:
     """A linear layer with Xavier-normal weights and zero bias, as in FuxiCTR (behind every BARS number)."""
@@ -38,19 +40,27 @@ class Dropout(nn.Module):
 
 
 class MLP(nn.Module):
-    """Hidden layers, each Linear, BatchNorm (if asked for), ReLU, Dropout in this order.
+    """Hidden layers, each Linear, BatchNorm (if asked for), activation, Dropout in this order.
 
     Source: FuxiCTR `MLP_Block`, the order behind the BARS benchmark.
     """
 
-    def __init__(self, input_dim: int, units: Sequence[int], *, batch_norm: bool, dropout: float) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        units: Sequence[int],
+        *,
+        batch_norm: bool,
+        dropout: float,
+        activation: Activation = Activation.RELU,
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for width_in, width_out in zip([input_dim, *units], units, strict=False):
             layers.append(linear(width_in, width_out))
             if batch_norm:
                 layers.append(nn.BatchNorm1d(width_out))
-            layers.append(nn.ReLU())
+            layers.append(activation.of_width(width_out))
             if dropout > 0:
                 layers.append(Dropout(dropout))
         self.layers = nn.Sequential(*layers)
