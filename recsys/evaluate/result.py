@@ -3,9 +3,38 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from recsys.metrics import MetricValue, ReliabilityBin
+from recsys.metrics import MetricValue, PolicyValue, ReliabilityBin
 
 Metrics = Mapping[str, MetricValue]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Where a metric lies with 95% confidence, or the reason why that is not known."""
+
+    low: MetricValue
+    high: MetricValue
+    method: str
+
+    @classmethod
+    def undefined(cls, reason: str) -> "Interval":
+        """No interval, because of `reason`."""
+        return cls(low=MetricValue.undefined(reason), high=MetricValue.undefined(reason), method="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """AUC within a slice minus AUC within all other rows."""
+
+    difference: MetricValue
+    standard_error: MetricValue
+    p_value: MetricValue  # two-sided, of no difference
+    adjusted_p_value: MetricValue  # after Benjamini and Hochberg, over all slices of the report
+
+    @classmethod
+    def undefined(cls, reason: str) -> "Contrast":
+        """Nothing is known, because of `reason`."""
+        return cls(**dict.fromkeys(cls.__dataclass_fields__, MetricValue.undefined(reason)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +46,7 @@ class SliceRow:
     num_rows: int
     num_positives: int
     metrics: Metrics
+    versus_rest: Contrast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +67,34 @@ class RocCurve:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GainCurve:
+    """Share of positives among a share of rows, best first: from (0, 0) to (1, 1); empty without a positive."""
+
+    rows: tuple[float, ...] = ()
+    positives: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationResult:
+    """What a calibration map that was fitted on other rows does to these; both sides have the same keys."""
+
+    name: str
+    before: Metrics
+    after: Metrics
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One evaluation of one set of predictions."""
 
     num_rows: int
     num_positives: int
     metrics: Metrics
+    intervals: Mapping[str, Interval]  # of 95%, by metric
     reliability: tuple[ReliabilityBin, ...]
     roc: RocCurve
+    gain: GainCurve
     histogram: ScoreHistogram
     slices: tuple[SliceRow, ...]
+    calibration: CalibrationResult | None
+    policies: Mapping[str, PolicyValue]  # counterfactual values by estimator; empty where not asked for

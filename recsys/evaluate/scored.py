@@ -1,5 +1,6 @@
-"""Predictions as tensors, checked once; and the metrics of any set of their rows."""
+"""Predictions as tensors, checked once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -7,8 +8,8 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import DataError
-from recsys.metrics import MetricValue, auc, auc_standard_error, calibration_ratio, log_loss, normalized_entropy
-from recsys.metrics.checks import refuse_rows
+from recsys.core.schema import PREDICTION_COLUMNS
+from recsys.metrics.checks import check_probabilities, refuse_rows
 
 BAYES_COLUMN = "bayes_probability"
 PROBABILITY_TOLERANCE = 1e-3
@@ -29,22 +30,13 @@ class Scored:
         bayes = None if self.bayes_logits is None else self.bayes_logits[rows]
         return Scored(self.labels[rows], self.logits[rows], self.probabilities[rows], bayes)
 
-    @property
-    def num_rows(self) -> int:
-        """N."""
-        return self.labels.numel()
-
-    @property
-    def num_positives(self) -> int:
-        """Rows with label 1."""
-        return int((self.labels != 0).sum())
-
 
 def read_scored(predictions: pl.DataFrame) -> Scored:
     """Take the columns `label`, `logit`, `probability` and, where there is one, `bayes_probability`.
 
     Raises:
-        DataError: a column is missing, not numeric, or holds nulls; or a probability is not the sigmoid of its logit.
+        DataError: a column is missing, not numeric, or holds nulls; or a probability is not the sigmoid of its logit,
+            or no probability.
     """
     logits, probabilities = numeric_column(predictions, "logit"), numeric_column(predictions, "probability")
     gap = (torch.sigmoid(logits.double()) - probabilities.double()).abs()
@@ -56,7 +48,13 @@ def read_scored(predictions: pl.DataFrame) -> Scored:
             f"{PROBABILITY_TOLERANCE}, the first at row {first}: ranking and calibration would speak of two models. "
             "Write both columns from the same output."
         )
+    check_probabilities(probabilities)
     return Scored(numeric_column(predictions, "label"), logits, probabilities, _bayes_logits(predictions))
+
+
+def scored_columns(columns: Sequence[str]) -> list[str]:
+    """Those of `columns` that `read_scored` takes."""
+    return [name for name in (*PREDICTION_COLUMNS, BAYES_COLUMN) if name in columns]
 
 
 def _bayes_logits(predictions: pl.DataFrame) -> Tensor | None:
@@ -85,36 +83,3 @@ def numeric_column(frame: pl.DataFrame, name: str) -> Tensor:
             "Every scored row needs a value; drop the row or score it."
         )
     return torch.from_numpy(column.to_numpy(writable=True))
-
-
-def core_metrics(scored: Scored) -> dict[str, MetricValue]:
-    """Ranking, likelihood and calibration of these rows; with true probabilities, also the share of the possible."""
-    metrics = {
-        "auc": auc(scored.labels, scored.logits),
-        "auc_standard_error": auc_standard_error(scored.labels, scored.logits),
-        "log_loss": log_loss(scored.labels, scored.logits),
-        "normalized_entropy": normalized_entropy(scored.labels, scored.logits),
-        "calibration_ratio": calibration_ratio(scored.labels, scored.probabilities),
-        "positive_rate": _mean(scored.labels),
-        "mean_probability": _mean(scored.probabilities),
-    }
-    if scored.bayes_logits is not None:
-        metrics |= _bayes_metrics(scored.labels, scored.bayes_logits, metrics)
-    return metrics
-
-
-def _bayes_metrics(labels: Tensor, bayes_logits: Tensor, metrics: dict[str, MetricValue]) -> dict[str, MetricValue]:
-    best_auc, best_loss = auc(labels, bayes_logits), log_loss(labels, bayes_logits)
-    share = best_auc if not best_auc.defined else metrics["auc"]
-    if metrics["auc"].value is not None and best_auc.value is not None:
-        possible = best_auc.value - 0.5
-        share = MetricValue.undefined(f"the best possible AUC is {best_auc.value:.4f}: nothing can be ranked")
-        if possible > 0:
-            share = MetricValue.of((metrics["auc"].value - 0.5) / possible)
-    return {"bayes_auc": best_auc, "bayes_log_loss": best_loss, "share_of_possible_auc": share}
-
-
-def _mean(values: Tensor) -> MetricValue:
-    if values.numel() == 0:
-        return MetricValue.undefined("there are no rows")
-    return MetricValue.of(float(values.sum(dtype=torch.float64)) / values.numel())

@@ -1,67 +1,116 @@
-"""`evaluate`: from a frame of predictions to every number of the report."""
+"""`evaluate`: from predictions to every number of the report."""
 
 import logging
 
 import polars as pl
 import torch
 
-from recsys.core.errors import ConfigError
+from recsys.core.errors import DataError
+from recsys.evaluate.calibrated import FittedCalibration, judge
 from recsys.evaluate.config import EvaluateConfig
-from recsys.evaluate.result import Evaluation, RocCurve, ScoreHistogram, SliceRow
-from recsys.evaluate.scored import Scored, core_metrics, read_scored
-from recsys.evaluate.slices import iterate_slices
-from recsys.metrics import MetricValue, gauc, reliability_bins, roc_curve
+from recsys.evaluate.held import HeldRows, check_group_key, gauc_metrics
+from recsys.evaluate.intervals import intervals
+from recsys.evaluate.policies import check_policy_columns, policy_values
+from recsys.evaluate.result import Evaluation, GainCurve, RocCurve, ScoreHistogram, SliceRow
+from recsys.evaluate.scored import read_scored, scored_columns
+from recsys.evaluate.sliced import check_slices, slice_rows, too_many_rows
+from recsys.evaluate.source import Predictions
+from recsys.evaluate.statistics import Statistics, core_metrics
+from recsys.metrics import (
+    MetricValue,
+    ScoreCounts,
+    auc_standard_error,
+    gain_curve_of,
+    reliability_bins_of,
+    roc_curve_of,
+)
 
 logger = logging.getLogger(__name__)
 
-NUM_ROC_POINTS = 400
+NUM_CURVE_POINTS = 400
 NUM_HISTOGRAM_BINS = 60
 
 
-def evaluate(predictions: pl.DataFrame, config: EvaluateConfig) -> Evaluation:
+def evaluate(
+    predictions: pl.DataFrame | Predictions,
+    config: EvaluateConfig,
+    *,
+    calibration: FittedCalibration | None = None,
+) -> Evaluation:
     """Compute the metrics of all rows and of every slice.
 
     Args:
         predictions: one scored row each: `label` (0 or 1), `logit`, `probability` (its sigmoid), the columns that
-            `config` names, and optionally `bayes_probability`, the true probability of generated data.
+            `config` names, and optionally `bayes_probability`, the true probability of generated data. From a file,
+            there may be more of them than memory holds: `EvaluateConfig.max_rows_in_memory` says what is left out then.
         config: what to compute.
+        calibration: a map fitted on other rows, to be judged on these.
     Returns:
         Plain values; a metric without a value says why. Not even an empty frame is an error.
     Raises:
         DataError: a needed column is missing or has NaN, nulls or impossible values.
         ConfigError: `config` names a column that is absent or cannot be used.
     """
-    scored = read_scored(predictions)
-    metrics = core_metrics(scored) | (_grouped(predictions, scored, config.group_key) if config.group_key else {})
-    false_rate, true_rate = roc_curve(scored.labels, scored.logits, num_points=NUM_ROC_POINTS)
-    slices = tuple(row for column in config.slices for row in _slice_rows(predictions, scored, column, config))
+    source = Predictions.of(predictions) if isinstance(predictions, pl.DataFrame) else predictions
+    everything = read_statistics(source)
+    check_slices(source, config)
+    check_policy_columns(source, config)
+    if config.group_key:
+        check_group_key(source.schema, config.group_key)
+    held = _held(source, config)
+    metrics = core_metrics(everything, config) | (gauc_metrics(source, held, config) if config.group_key else {})
+    if config.group_key:
+        metrics["auc_standard_error"] = _error_by_group(source, held, config)
+    slices = slice_rows(source, everything, held, config)
     _warn_of_one_label(slices)
-    logger.info("evaluated %d rows and %d slices: AUC %s", scored.num_rows, len(slices), metrics["auc"])
+    logger.info("evaluated %d rows and %d slices: AUC %s", everything.num_rows, len(slices), metrics["auc"])
+    counts = everything.counts
+    roc, gain = (curve(counts, num_points=NUM_CURVE_POINTS) for curve in (roc_curve_of, gain_curve_of))
     return Evaluation(
-        num_rows=scored.num_rows,
-        num_positives=scored.num_positives,
+        num_rows=everything.num_rows,
+        num_positives=everything.num_positives,
         metrics=metrics,
-        reliability=tuple(reliability_bins(scored.labels, scored.probabilities, num_bins=config.num_bins)),
-        roc=RocCurve(false_rate=tuple(false_rate.tolist()), true_rate=tuple(true_rate.tolist())),
-        histogram=_histogram(scored),
+        intervals=intervals(metrics, held, source.num_rows, config),
+        reliability=tuple(reliability_bins_of(counts.probabilities(), num_bins=config.num_bins)),
+        roc=RocCurve(false_rate=tuple(roc[0].tolist()), true_rate=tuple(roc[1].tolist())),
+        gain=GainCurve(rows=tuple(gain[0].tolist()), positives=tuple(gain[1].tolist())),
+        histogram=_histogram(counts),
         slices=slices,
+        calibration=None if calibration is None else judge(calibration, counts, num_bins=config.num_bins),
+        policies=policy_values(source, held, config),
     )
 
 
-def _slice_rows(frame: pl.DataFrame, scored: Scored, column: str, config: EvaluateConfig) -> list[SliceRow]:
-    rows = []
-    for value, positions in iterate_slices(frame, column, config):
-        part = scored.take(positions)
-        metrics = core_metrics(part)
-        if part.num_rows < config.min_slice_rows:
-            reason = f"only {part.num_rows} rows, fewer than min_slice_rows={config.min_slice_rows}"
-            metrics = dict.fromkeys(metrics, MetricValue.undefined(reason))
-        rows.append(
-            SliceRow(
-                column=column, value=value, num_rows=part.num_rows, num_positives=part.num_positives, metrics=metrics
-            )
-        )
-    return rows
+def read_statistics(source: Predictions) -> Statistics:
+    """The statistic of all rows, read and checked in parts.
+
+    Raises:
+        DataError: a needed column is missing or has NaN, nulls or impossible values.
+    """
+
+    def part(number: int, chunk: pl.DataFrame) -> Statistics:
+        try:
+            return Statistics.of(read_scored(chunk))
+        except DataError as error:
+            if number == 0:
+                raise
+            raise DataError(f"rows from {number * source.rows_at_once:,} on, counted from there: {error}") from error
+
+    chunks = source.chunks(scored_columns(source.columns))
+    return Statistics.merged(part(number, chunk) for number, chunk in enumerate(chunks))
+
+
+def _held(source: Predictions, config: EvaluateConfig) -> HeldRows | None:
+    """All rows, where something needs them together and they are not too many."""
+    resampled = config.num_replicates > 0 and source.num_rows <= config.max_bootstrap_rows
+    needed = bool(config.group_key or config.propensity) or resampled
+    return HeldRows.of(source, config.group_key) if needed and source.num_rows <= config.max_rows_in_memory else None
+
+
+def _error_by_group(source: Predictions, held: HeldRows | None, config: EvaluateConfig) -> MetricValue:
+    if held is None:
+        return MetricValue.undefined(too_many_rows(source.num_rows, config))
+    return auc_standard_error(held.labels, held.logits, held.clusters.index)
 
 
 def _warn_of_one_label(slices: tuple[SliceRow, ...]) -> None:
@@ -73,50 +122,32 @@ def _warn_of_one_label(slices: tuple[SliceRow, ...]) -> None:
             )
 
 
-def _grouped(frame: pl.DataFrame, scored: Scored, group_key: str) -> dict[str, MetricValue]:
-    """GAUC and its coverage. Rows without a key belong to no group: pooled, they would be one huge false user."""
-    if group_key not in frame.columns:
-        raise ConfigError(f"evaluate.group_key: no column {group_key!r} in the predictions, only {frame.columns}.")
-    keys = frame[group_key]
-    if keys.dtype.is_nested():
-        raise ConfigError(f"evaluate.group_key: column {group_key!r} is {keys.dtype}; a group needs one value per row.")
-    present = torch.from_numpy(keys.is_not_null().to_numpy(writable=True))
-    keys = keys if keys.dtype.is_integer() else keys.cast(pl.String)
-    groups = torch.from_numpy(keys.drop_nulls().rank("dense").to_numpy(writable=True).astype("int64"))
-    result = gauc(scored.labels[present], scored.logits[present], groups)
-    share = MetricValue.undefined("there are no rows")
-    if scored.num_rows:
-        share = MetricValue.of(result.num_rows_used / scored.num_rows)
-    return {
-        "gauc": result.auc,
-        "gauc_groups": MetricValue.of(result.num_groups),
-        "gauc_groups_used": MetricValue.of(result.num_groups_used),
-        "gauc_row_share": share,
-    }
-
-
-def _histogram(scored: Scored) -> ScoreHistogram:
+def _histogram(counts: ScoreCounts) -> ScoreHistogram:
     """Shares of each class in bins of equal width in log-odds; the end bins hold what lies beyond."""
-    logits = scored.logits.double()
-    ranges = [_range(logits[scored.labels == label]) for label in (0, 1)]
-    if not any(ranges):
+    logits, classes = counts.scores.double(), (counts.negatives, counts.positives)
+    ranges = [found for mass in classes if (found := _range(logits, mass)) is not None]
+    if not ranges:
         return ScoreHistogram()
-    low, high = min(r[0] for r in ranges if r), max(r[1] for r in ranges if r)
+    low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
     if high - low < 1e-6:
         low, high = low - 0.5, high + 0.5
     edges = torch.linspace(low, high, NUM_HISTOGRAM_BINS + 1, dtype=torch.float64)
     bins = torch.bucketize(logits, edges[1:-1], right=True)
-    shares = [_shares(bins[scored.labels == label]) for label in (0, 1)]
+    shares = [_shares(bins, mass) for mass in classes]
     return ScoreHistogram(edges=tuple(edges.tolist()), negatives=shares[0], positives=shares[1])
 
 
-def _range(logits: torch.Tensor) -> tuple[float, float] | None:
-    """(0.1%, 99.9%) quantiles of the finite values of (N,); none where there are none."""
-    ascending = logits[torch.isfinite(logits)].sort().values
-    cut = ascending.numel() // 1000
-    return (float(ascending[cut]), float(ascending[-1 - cut])) if ascending.numel() else None
+def _range(logits: torch.Tensor, mass: torch.Tensor) -> tuple[float, float] | None:
+    """(0.1%, 99.9%) quantiles of the finite logits (S,), ascending, each taken `mass` times; none where none are."""
+    kept = torch.isfinite(logits) & (mass > 0)
+    values, rows = logits[kept], mass[kept].cumsum(0)
+    if not values.numel():
+        return None
+    cut = int(rows[-1]) // 1000
+    ends = torch.searchsorted(rows, torch.tensor([cut, int(rows[-1]) - 1 - cut]), right=True)
+    return float(values[ends[0]]), float(values[ends[1]])
 
 
-def _shares(bins: torch.Tensor) -> tuple[float, ...]:
-    counts = torch.bincount(bins, minlength=NUM_HISTOGRAM_BINS).double()
-    return tuple((counts / max(bins.numel(), 1)).tolist())
+def _shares(bins: torch.Tensor, mass: torch.Tensor) -> tuple[float, ...]:
+    counts = torch.zeros(NUM_HISTOGRAM_BINS, dtype=torch.int64).index_add_(0, bins, mass)
+    return tuple((counts.double() / max(int(mass.sum()), 1)).tolist())

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from recsys.core.component import load_class
 from recsys.core.errors import ConfigError
+from recsys.core.jsonable import build_config
 from recsys.evaluate import EvaluateConfig
 
 YAML = Path(__file__).resolve().parents[2] / "conf" / "evaluate" / "default.yaml"
@@ -33,4 +34,4 @@ def test_yaml_spells_out_every_default() -> None:
     target = str(values.pop("_target_"))
     assert load_class(target) is EvaluateConfig
     assert set(values) == set(OmegaConf.structured(EvaluateConfig))
-    assert OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(EvaluateConfig), values)) == EvaluateConfig()
+    assert build_config(EvaluateConfig, values, key="evaluate") == EvaluateConfig()

@@ -1,0 +1,113 @@
+"""Rows that are held in memory all at once, for what needs them together: users, replicates."""
+
+from dataclasses import dataclass
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.core.errors import ConfigError
+from recsys.evaluate.config import EvaluateConfig
+from recsys.evaluate.source import Predictions
+from recsys.metrics import Clusters, GroupedAuc, GroupedCounts, GroupWeight, MetricValue, gauc_of
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HeldRows:
+    """Labels, logits, probabilities (N,) and the group of each row: of `group_key`, else the row itself."""
+
+    labels: Tensor
+    logits: Tensor
+    probabilities: Tensor
+    clusters: Clusters
+    """Rows without a key are a group each: pooled, they would be one huge false user."""
+    keyed: Tensor
+    """bool (N,): the row has a key; all false without a `group_key`."""
+
+    @classmethod
+    def of(cls, source: Predictions, group_key: str) -> "HeldRows":
+        """Read them; columns have been checked before."""
+        columns = ["label", "logit", "probability", *([group_key] if group_key else [])]
+        # A group key may be one of the others; a frame names each column once.
+        frame = pl.concat(list(source.chunks(list(dict.fromkeys(columns)))))
+        labels, logits, probabilities = (torch.from_numpy(frame[name].to_numpy(writable=True)) for name in columns[:3])
+        keyed = torch.zeros(frame.height, dtype=torch.bool)
+        index, num_groups = torch.arange(frame.height), 0
+        if group_key:
+            keyed = torch.from_numpy(frame[group_key].is_not_null().to_numpy(writable=True))
+            keys = frame[group_key] if frame[group_key].dtype.is_integer() else frame[group_key].cast(pl.String)
+            known = torch.from_numpy(keys.drop_nulls().rank("dense").to_numpy(writable=True).astype("int64")) - 1
+            num_groups = int(known.max()) + 1 if known.numel() else 0
+            index[keyed] = known
+        num_keyless = int((~keyed).sum())
+        index[~keyed] = num_groups + torch.arange(num_keyless)
+        clusters = Clusters(index, num_groups + num_keyless)
+        return cls(labels=labels, logits=logits, probabilities=probabilities, clusters=clusters, keyed=keyed)
+
+    def gauc(self, weighting: GroupWeight) -> GroupedAuc:
+        """GAUC of the rows with a key."""
+        keyed = self.keyed
+        counts = GroupedCounts.from_rows(self.labels[keyed], self.logits[keyed], self.clusters.index[keyed])
+        return gauc_of(counts, weighting=weighting)
+
+
+def check_group_key(schema: pl.Schema, group_key: str) -> None:
+    """Refuse a column that names no group.
+
+    Raises:
+        ConfigError: it is absent or holds lists.
+    """
+    if group_key not in schema:
+        raise ConfigError(f"evaluate.group_key: no column {group_key!r} in the predictions, only {schema.names()}.")
+    if schema[group_key].is_nested():
+        raise ConfigError(
+            f"evaluate.group_key: column {group_key!r} is {schema[group_key]}; a group needs one value per row."
+        )
+
+
+def gauc_metrics(source: Predictions, held: HeldRows | None, config: EvaluateConfig) -> dict[str, MetricValue]:
+    """GAUC and its coverage, of held rows or in parts of the groups."""
+    grouped = held.gauc(config.gauc_weight) if held is not None else _gauc_in_parts(source, config)
+    share = MetricValue.undefined("there are no rows")
+    if source.num_rows:
+        share = MetricValue.of(grouped.num_rows_used / source.num_rows)
+    return {
+        "gauc": grouped.auc,
+        "gauc_groups": MetricValue.of(grouped.num_groups),
+        "gauc_groups_used": MetricValue.of(grouped.num_groups_used),
+        "gauc_row_share": share,
+    }
+
+
+def _gauc_in_parts(source: Predictions, config: EvaluateConfig) -> GroupedAuc:
+    """GAUC by reading the rows once for each share of the groups that fits into memory.
+
+    Groups are told apart by 64-bit hashes of their keys: of ten million, two share one with a chance of 3e-6.
+    """
+    num_parts = -(-source.num_rows // config.max_rows_in_memory)
+    grouped = [_part_of_groups(source, config.group_key, part, num_parts).by_group() for part in range(num_parts)]
+    _, area, positives, negatives = (torch.cat(column) for column in zip(*grouped, strict=True))
+    used = ~torch.isnan(area)
+    rows = positives + negatives
+    masses = {GroupWeight.IMPRESSIONS: rows, GroupWeight.CLICKS: positives}
+    mass = masses.get(config.gauc_weight, torch.ones_like(rows))[used]
+    num_used = int(used.sum())
+    average = MetricValue.undefined(f"none of the {used.numel()} groups holds both a positive and a negative")
+    if num_used:
+        average = MetricValue.of(float((area[used] * mass).sum()) / int(mass.sum()))
+    return GroupedAuc(
+        auc=average, num_groups=used.numel(), num_groups_used=num_used, num_rows_used=int(rows[used].sum())
+    )
+
+
+def _part_of_groups(source: Predictions, group_key: str, part: int, num_parts: int) -> GroupedCounts:
+    key = pl.col("key")
+    kept = []
+    for chunk in source.chunks(list(dict.fromkeys(["label", "logit", group_key]))):
+        keys = chunk[group_key]
+        keys = (keys if keys.dtype.is_integer() else keys.cast(pl.String)).hash(seed=0)
+        rows = chunk.with_columns(key=keys).filter(chunk[group_key].is_not_null())
+        kept.append(rows.filter(key % num_parts == part).select("label", "logit", key.reinterpret(signed=True)))
+    frame = pl.concat(kept)
+    labels, logits, groups = (torch.from_numpy(frame[name].to_numpy(writable=True)) for name in frame.columns)
+    return GroupedCounts.from_rows(labels, logits, groups)
