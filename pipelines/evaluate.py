@@ -1,29 +1,32 @@
 """`python -m pipelines.evaluate`: the best checkpoint on the test split, as predictions, metrics and a report."""
 
 import json
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-import polars as pl
 import torch
 
 from pipelines.config import Run
 from pipelines.entry import is_first_rank, launched_by_torchrun, relaunch, stage_main, without_other_ranks
 from pipelines.model import build_model, load_trained, plan_tables
+from pipelines.predictions import PREDICTIONS_NAME, write_predictions
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from pipelines.train import loaders
 from recsys.core.errors import ConfigError
 from recsys.core.manifest import Manifest
 from recsys.core.plan import TablePlan
 from recsys.core.schema import Schema
-from recsys.data.loader import read_split
-from recsys.evaluate import EvaluateConfig, evaluate, write
+from recsys.evaluate import Calibration, EvaluateConfig, FittedCalibration, Predictions, evaluate, write
+from recsys.evaluate.frequency import FrequencyClasses, check_feature
+from recsys.evaluate.statistics import merged_counts
+from recsys.metrics import ScoreCounts
 from recsys.train import checkpoint
-from recsys.train.score import Replica, Scorer, score
+from recsys.train.score import Replica, Scorer, score_in_parts
 from recsys.train.session import Session, process_group, shard
 
-SPLIT = "test"
+SPLIT, VALIDATION = "test", "validation"
 
 
 def work(run: Run) -> None:
@@ -56,9 +59,25 @@ def _scored(run: Run, serving: TablePlan, make_scorer: Callable[[], Scorer]) -> 
     with stage(run.stage("evaluate"), key, overwrite=run.config.overwrite) as folder:
         if folder is not None:
             scorer = make_scorer()
-            logits, _ = score(scorer, loaders(run, data)(SPLIT, False), "test")
+            calibration = _calibration(run, scorer)
+            logits = (part for part, _ in score_in_parts(scorer, loaders(run, data)(SPLIT, False), SPLIT))
             if scorer.is_main:
-                _report(run, serving, logits, folder)
+                manifest = Manifest.read(data)
+                classes = [FrequencyClasses.of(manifest, feature) for feature in run.config.evaluate.frequency_slices]
+                write_predictions(data, SPLIT, logits, folder, classes)
+            deque(logits, maxlen=0)  # the other ranks score their share; the main one comes to the end here
+            if scorer.is_main:
+                _report(run, serving, folder, calibration)
+
+
+def _calibration(run: Run, scorer: Scorer) -> FittedCalibration | None:
+    """The map that the configuration asks for, fitted on the validation split."""
+    kind = run.config.evaluate.calibration
+    if kind is Calibration.NONE:
+        return None
+    validation = loaders(run, run.stage("ingest"))(VALIDATION, False)
+    parts = (ScoreCounts.from_rows(labels, logits) for logits, labels in score_in_parts(scorer, validation, VALIDATION))
+    return FittedCalibration.fit(kind, merged_counts(parts), split=VALIDATION)
 
 
 def _sharded(run: Run, device: torch.device) -> Session:
@@ -83,7 +102,9 @@ def check_columns(schema: Schema, config: EvaluateConfig) -> None:
     Raises:
         ConfigError: naming the column.
     """
-    for key, columns in (("group_key", [config.group_key] if config.group_key else []), ("slices", config.slices)):
+    for feature in config.frequency_slices:
+        check_feature(schema, feature)
+    for key, columns in config.columns.items():
         for column in columns:
             if column not in schema.passthrough:
                 raise ConfigError(
@@ -93,16 +114,11 @@ def check_columns(schema: Schema, config: EvaluateConfig) -> None:
                 )
 
 
-def _report(run: Run, plan: TablePlan, logits: torch.Tensor, folder: Path) -> None:
-    data, config = run.stage("ingest"), run.config.evaluate
-    schema = Manifest.read(data).schema
-    frame = read_split(data, SPLIT, ["__row__", "__label__", *schema.passthrough])
-    predictions = frame.rename({"__label__": "label"}).with_columns(
-        pl.Series("logit", logits.numpy()), pl.Series("probability", torch.sigmoid(logits).numpy())
-    )
-    predictions.write_parquet(folder / "predictions.parquet")
+def _report(run: Run, plan: TablePlan, folder: Path, calibration: FittedCalibration | None) -> None:
+    predictions = Predictions.read(folder / PREDICTIONS_NAME)
+    evaluation = evaluate(predictions, run.config.evaluate, calibration=calibration)
     history = json.loads((run.stage("train") / "history.json").read_text())
-    write(evaluate(predictions, config), folder, facts(run, plan), history=history)
+    write(evaluation, folder, facts(run, plan), history=history)
 
 
 def facts(run: Run, plan: TablePlan) -> dict[str, str]:

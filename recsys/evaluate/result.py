@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from recsys.metrics import MetricValue, PolicyValue, ReliabilityBin
 
 Metrics = Mapping[str, MetricValue]
@@ -65,6 +67,11 @@ class RocCurve:
     false_rate: tuple[float, ...] = ()
     true_rate: tuple[float, ...] = ()
 
+    @classmethod
+    def of(cls, false_rate: Tensor, true_rate: Tensor) -> "RocCurve":
+        """From (P,) each."""
+        return cls(false_rate=tuple(false_rate.tolist()), true_rate=tuple(true_rate.tolist()))
+
 
 @dataclass(frozen=True, kw_only=True)
 class GainCurve:
@@ -72,6 +79,11 @@ class GainCurve:
 
     rows: tuple[float, ...] = ()
     positives: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, rows: Tensor, positives: Tensor) -> "GainCurve":
+        """From (P,) each."""
+        return cls(rows=tuple(rows.tolist()), positives=tuple(positives.tolist()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,32 +53,33 @@ def evaluate(
     """
     source = Predictions.of(predictions) if isinstance(predictions, pl.DataFrame) else predictions
     everything = read_statistics(source)
-    check_slices(source, config)
-    check_policy_columns(source, config)
-    if config.group_key:
-        check_group_key(source.schema, config.group_key)
+    _check_columns(source, config)
     held = _held(source, config)
-    metrics = core_metrics(everything, config) | (gauc_metrics(source, held, config) if config.group_key else {})
-    if config.group_key:
-        metrics["auc_standard_error"] = _error_by_group(source, held, config)
+    metrics = core_metrics(everything, config) | _group_metrics(source, held, config)
     slices = slice_rows(source, everything, held, config)
     _warn_of_one_label(slices)
     logger.info("evaluated %d rows and %d slices: AUC %s", everything.num_rows, len(slices), metrics["auc"])
     counts = everything.counts
-    roc, gain = (curve(counts, num_points=NUM_CURVE_POINTS) for curve in (roc_curve_of, gain_curve_of))
     return Evaluation(
         num_rows=everything.num_rows,
         num_positives=everything.num_positives,
         metrics=metrics,
         intervals=intervals(metrics, held, source.num_rows, config),
         reliability=tuple(reliability_bins_of(counts.probabilities(), num_bins=config.num_bins)),
-        roc=RocCurve(false_rate=tuple(roc[0].tolist()), true_rate=tuple(roc[1].tolist())),
-        gain=GainCurve(rows=tuple(gain[0].tolist()), positives=tuple(gain[1].tolist())),
+        roc=RocCurve.of(*roc_curve_of(counts, num_points=NUM_CURVE_POINTS)),
+        gain=GainCurve.of(*gain_curve_of(counts, num_points=NUM_CURVE_POINTS)),
         histogram=_histogram(counts),
         slices=slices,
         calibration=None if calibration is None else judge(calibration, counts, num_bins=config.num_bins),
         policies=policy_values(source, held, config),
     )
+
+
+def _check_columns(source: Predictions, config: EvaluateConfig) -> None:
+    check_slices(source, config)
+    check_policy_columns(source, config)
+    if config.group_key:
+        check_group_key(source.schema, config.group_key)
 
 
 def read_statistics(source: Predictions) -> Statistics:
@@ -107,10 +108,14 @@ def _held(source: Predictions, config: EvaluateConfig) -> HeldRows | None:
     return HeldRows.of(source, config.group_key) if needed and source.num_rows <= config.max_rows_in_memory else None
 
 
-def _error_by_group(source: Predictions, held: HeldRows | None, config: EvaluateConfig) -> MetricValue:
-    if held is None:
-        return MetricValue.undefined(too_many_rows(source.num_rows, config))
-    return auc_standard_error(held.labels, held.logits, held.clusters.index)
+def _group_metrics(source: Predictions, held: HeldRows | None, config: EvaluateConfig) -> dict[str, MetricValue]:
+    """What a `group_key` adds or changes: GAUC, and the AUC's error by group."""
+    if not config.group_key:
+        return {}
+    error = MetricValue.undefined(too_many_rows(source.num_rows, config))
+    if held is not None:
+        error = auc_standard_error(held.labels, held.logits, held.clusters.index)
+    return {"auc_standard_error": error} | gauc_metrics(source, held, config)
 
 
 def _warn_of_one_label(slices: tuple[SliceRow, ...]) -> None:

@@ -87,6 +87,11 @@ class Statistics:
         return int(self.counts.num_positives)
 
 
+def merged_counts(parts: Iterable[ScoreCounts]) -> ScoreCounts:
+    """The counts of all rows of one part or more, as `Statistics.merged`."""
+    return Statistics.merged(Statistics(part, None, 0.0) for part in parts).counts
+
+
 def core_metrics(statistics: Statistics, config: EvaluateConfig) -> dict[str, MetricValue]:
     """Ranking, likelihood and calibration of these rows; with true probabilities, also the share of the possible.
 

@@ -50,7 +50,6 @@ class Replica:
         return dist.get_rank() == 0
 
 
-@torch.no_grad()
 def score(session: Scorer, source: BatchSource, description: str) -> tuple[Tensor, Tensor]:
     """Score every row once, without dropout and with frozen batch statistics.
 
@@ -62,18 +61,26 @@ def score(session: Scorer, source: BatchSource, description: str) -> tuple[Tenso
     Returns:
         (logits, labels), float32, shape (num_rows,), on the CPU, in file order, equal on every rank.
     """
+    parts = list(score_in_parts(session, source, description))
+    empty = torch.empty(0)
+    logits, labels = zip(*parts, strict=True) if parts else ((empty,), (empty,))
+    return torch.cat(logits), torch.cat(labels)
+
+
+@torch.no_grad()
+def score_in_parts(session: Scorer, source: BatchSource, description: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what `score` returns, arguments as there, in parts of at most a batch: for more rows than memory.
+
+    All ranks must take all parts.
+    """
     session.model.eval()
-    parts: list[tuple[Tensor, Tensor]] = []
     with ProgressBar(description, total=source.num_rows, enabled=session.is_main) as bar:
         for batch in source.epoch(0):
             batch = batch.to(session.device)
             logits = session.model(batch.dense, batch.sparse).float().cpu()[: batch.labels.numel()]
-            parts += list(_gathered(logits, batch.labels.cpu(), session))
+            yield from _gathered(logits, batch.labels.cpu(), session)
             bar.advance(logits.numel() * session.world_size)
     session.model.train()
-    empty = torch.empty(0)
-    logits, labels = zip(*parts, strict=True) if parts else ((empty,), (empty,))
-    return torch.cat(logits), torch.cat(labels)
 
 
 def _gathered(logits: Tensor, labels: Tensor, session: Scorer) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,0 +1,80 @@
+"""`predictions.parquet` of a split, written in parts: its rows are never all in memory."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from recsys.core.errors import DataError
+from recsys.core.manifest import Manifest
+from recsys.data.writer import stored_name
+from recsys.evaluate.frequency import FrequencyClasses
+
+PREDICTIONS_NAME = "predictions.parquet"
+PARTS_FOLDER = "predictions.parts"
+
+
+def split_files(folder: Path, split: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """These columns of a split's files as they are stored, a file at a time, in the order of its rows.
+
+    Raises:
+        DataError: a file is unreadable or lacks a column.
+    """
+    for name in Manifest.read(folder).splits[split].files:
+        try:
+            yield pl.read_parquet(folder / name, columns=list(columns))
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(f"{folder / name}: cannot read {list(columns)} ({error}). Run ingest again.") from error
+
+
+def write_predictions(
+    data: Path, split: str, batches: Iterator[torch.Tensor], folder: Path, classes: Sequence[FrequencyClasses]
+) -> None:
+    """Write the scored rows of a split, a file of the split at a time.
+
+    Args:
+        data: folder of the ingested data set.
+        split: whose rows were scored.
+        batches: logits float32 of any number of rows each, in file order; of exactly as many rows as the split has.
+        folder: where `predictions.parquet` goes.
+        classes: features of whose ids a column with the training frequency is written.
+    Raises:
+        DataError: a file of the split is unreadable.
+    """
+    schema = Manifest.read(data).schema
+    kept = {name: stored_name(name, schema) for name in schema.passthrough}
+    columns = dict.fromkeys(["__row__", "__label__", *kept.values(), *(c.feature for c in classes)])
+    parts = folder / PARTS_FOLDER
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir()
+    waiting = torch.empty(0)
+    for number, frame in enumerate(split_files(data, split, list(columns))):
+        pieces = [waiting]
+        while sum(piece.numel() for piece in pieces) < frame.height:
+            pieces.append(next(batches))
+        logits = torch.cat(pieces)
+        waiting = logits[frame.height :].clone()
+        scored = _scored(frame, logits[: frame.height], kept, classes)
+        scored.write_parquet(parts / f"{number:05d}.parquet")
+    _joined(parts, folder / PREDICTIONS_NAME)
+
+
+def _scored(
+    frame: pl.DataFrame, logits: torch.Tensor, kept: dict[str, str], classes: Sequence[FrequencyClasses]
+) -> pl.DataFrame:
+    wanted = [pl.col("__row__"), pl.col("__label__").alias("label")]
+    wanted += [pl.col(stored).alias(name) for name, stored in kept.items()]
+    scores = [pl.Series("logit", logits.numpy()), pl.Series("probability", torch.sigmoid(logits).numpy())]
+    return frame.select(wanted).with_columns(*scores, *(each.of_ids(frame[each.feature]) for each in classes))
+
+
+def _joined(parts: Path, path: Path) -> None:
+    """One file of all parts, without reading them into memory."""
+    files = sorted(parts.iterdir())
+    if len(files) == 1:
+        files[0].rename(path)
+    else:
+        pl.scan_parquet(files).sink_parquet(path)
+    shutil.rmtree(parts)
