@@ -66,7 +66,7 @@ def check_given(run: Run, source: Run) -> None:
     Raises:
         ConfigError: naming it.
     """
-    own = {*OWN_KEYS, "experiment"}
+    own = {*OWN_KEYS, "experiment", "compare"}  # `compare` is a command of its own, which trained runs know nothing of
     for text in _given():
         key = _key(text)
         keys = [key] if key != "experiment" else [each for each in sorted(run.values) if each not in own]

@@ -19,6 +19,7 @@ from recsys.core.specs import RowType
 from recsys.data.dataset import Dataset
 from recsys.data.ingest import IngestOptions
 from recsys.embeddings.method import MethodConfig
+from recsys.evaluate.compare_config import CompareConfig
 from recsys.evaluate.config import EvaluateConfig
 from recsys.export.config import ExportConfig
 from recsys.models.ctr import ModelConfig
@@ -73,6 +74,7 @@ class RunConfig:
     ingest: IngestOptions
     plan: PlanConfig = field(default_factory=PlanConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
     trained_by: str = ""  # run whose train stage this one evaluates and exports; empty: its own
     pareto: ParetoConfig | None = None  # set by the experiments of conf/experiment/pareto
 

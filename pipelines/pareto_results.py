@@ -74,7 +74,12 @@ def read_result(folders: CellFolders) -> Result:
 
 
 def with_latency(result: Result, bundle: Path) -> Result:
-    """The result with the median time of one request to the exported file, in this process, on one thread."""
+    """The result with what `latency_ms` measures."""
+    return replace(result, latency_ms=latency_ms(bundle))
+
+
+def latency_ms(bundle: Path) -> float:
+    """Median milliseconds of one request to the exported file, in this process, on one thread."""
     golden = torch.load(bundle / GOLDEN_TENSORS_NAME, weights_only=True)
     manifest = BundleManifest.read(bundle)
     rows = min(REQUEST_ROWS, golden["labels"].numel())
@@ -91,4 +96,4 @@ def with_latency(result: Result, bundle: Path) -> Result:
                 seconds.append(time.perf_counter() - started)
     finally:
         torch.set_num_threads(threads)
-    return replace(result, latency_ms=round(statistics.median(seconds[WARM_UP_CALLS:]) * 1e3, 4))
+    return round(statistics.median(seconds[WARM_UP_CALLS:]) * 1e3, 4)

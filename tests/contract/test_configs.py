@@ -15,6 +15,7 @@ from recsys.core.component import load_class
 from recsys.core.errors import ConfigError
 from recsys.core.jsonable import to_json
 from recsys.data.ingest import IngestOptions
+from recsys.evaluate.compare_config import CompareConfig
 from tests.pipelines.world import composed
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -95,7 +96,9 @@ def test_default_yaml_holds_the_defaults_of_its_dataclass(group: str) -> None:
     assert getattr(load(composed("name=x")).config, group) == load_class(values["_target_"])()
 
 
-@pytest.mark.parametrize(("key", "cls"), [("ingest", IngestOptions), ("predict", PredictConfig)])
+@pytest.mark.parametrize(
+    ("key", "cls"), [("ingest", IngestOptions), ("predict", PredictConfig), ("compare", CompareConfig)]
+)
 def test_inline_options_hold_the_defaults_of_their_dataclass(key: str, cls: type[Any]) -> None:
     config = composed("name=x")
     values = OmegaConf.to_container(config[key])

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from pipelines import compress, entry, evaluate, export, ingest, predict, train
+from pipelines import compare, compress, entry, evaluate, export, ingest, predict, train
 from pipelines import run as everything
 from pipelines.config import Run, load
 from pipelines.entry import CONFIG_FOLDER
@@ -23,6 +23,7 @@ COMMANDS = {
     "export": export,
     "predict": predict,
     "compress": compress,
+    "compare": compare,
     "run": everything,
 }
 STAGES = ("ingest", "train", "evaluate", "export")

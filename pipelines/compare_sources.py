@@ -1,0 +1,196 @@
+"""The runs that are compared: what they scored, on which data, and what they cost."""
+
+import difflib
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.pareto_results import SERVED, latency_ms
+from pipelines.stage import STAGE_NAME, read_record
+from recsys.core.errors import ConfigError, RecsysError, StageError
+from recsys.evaluate.compare_config import CompareConfig
+from recsys.evaluate.compared import Cost
+
+PREDICTIONS = "predictions.parquet"
+MOST_SHOWN = 5  # differences or names in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One evaluated run."""
+
+    name: str
+    folder: Path
+    record: Mapping[str, Any]  # of its evaluation
+    train: Path  # folder of its training, which may be another run's
+
+    @property
+    def predictions(self) -> Path:
+        """Its scored test rows."""
+        return self.folder / "evaluate" / PREDICTIONS
+
+    @property
+    def evaluated(self) -> Mapping[str, Any]:
+        """Options of its evaluation."""
+        options: Mapping[str, Any] = self.record["config"]["evaluate"]
+        return options
+
+    @property
+    def ingest(self) -> str:
+        """Fingerprint of the data."""
+        return str(self.record["inputs"]["ingest"])
+
+    def inputs(self) -> dict[str, str]:
+        """Fingerprints of all that a comparison reads of it, by name."""
+        found = {f"{self.name}/evaluate": str(self.record["fingerprint"])}
+        for name, folder in (("train", self.train), ("export", self.folder / "export")):
+            if (record := _record(folder)) is not None:
+                found[f"{self.name}/{name}"] = str(record["fingerprint"])
+        return found
+
+    def cost(self, *, measure_latency: bool) -> Cost:
+        """Bytes and speeds, as far as they are known."""
+        trained = _json(self.train / "metrics.json") if _record(self.train) is not None else {}
+        own = self.train.parent == self.folder  # another run's bytes are those of its own way of serving
+        exported, bundle = _record(self.folder / "export"), self.folder / "export"
+        current = exported is not None and exported["inputs"].get("train") == self.record["inputs"].get("train")
+        served = _json(bundle / "manifest.json")["models"].get(SERVED, {}) if current else {}
+        return Cost(
+            method=self.name,
+            embedding_bytes=served.get("plan_bytes", trained.get("plan.bytes") if own else None),
+            file_bytes=served.get("file_bytes"),
+            train_rows_per_second=trained.get("train.rows_per_second"),
+            latency_ms=latency_ms(bundle) if measure_latency and served else None,
+        )
+
+
+def read_source(runs: Path, name: str) -> Source:
+    """An evaluated run.
+
+    Raises:
+        StageError: there is none of that name, or it was trained again since it was evaluated.
+    """
+    folder = runs / name
+    if not (folder / "evaluate" / STAGE_NAME).is_file():
+        raise StageError(_missing(runs, name))
+    record = read_record(folder / "evaluate")
+    train = runs / (record["resolved"].get("trained_by") or name) / "train"
+    trained = _record(train)
+    if trained is not None and trained["fingerprint"] != record["inputs"].get("train"):
+        raise StageError(
+            f"{folder / 'evaluate'} holds the scores of another training than {train} does. Evaluate the run again: "
+            "`python -m pipelines.evaluate` with its options and overwrite=true."
+        )
+    return Source(name=name, folder=folder, record=record, train=train)
+
+
+def _missing(runs: Path, name: str) -> str:
+    state = "was not evaluated" if (runs / name).is_dir() else "does not exist"
+    known = [str(path.parent.parent.relative_to(runs)) for path in sorted(runs.rglob(f"evaluate/{STAGE_NAME}"))]
+    near = difflib.get_close_matches(name, known, n=MOST_SHOWN, cutoff=0.3) or known[:MOST_SHOWN]
+    hint = f"Evaluated runs are {near}" + (f" and {len(known) - len(near)} more." if len(known) > len(near) else ".")
+    return (
+        f"compare.runs: {runs / name} {state}. Run `python -m pipelines.evaluate` with its options first, or name "
+        f"another. {hint if known else f'No run below {runs} was evaluated.'}"
+    )
+
+
+def check_same_data(runs: Path, sources: Sequence[Source], *, across_ingests: bool) -> list[str]:
+    """Refuse runs that were evaluated on other data than the first.
+
+    Returns:
+        What a reader must know of the data.
+
+    Raises:
+        StageError: naming what differs.
+    """
+    first, *others = sources
+    differing = [source for source in others if source.ingest != first.ingest]
+    if not differing:
+        return []
+    for source in differing:
+        what = list(_differences(_data_options(first), _data_options(source)))
+        shown = "; ".join(what[:MOST_SHOWN]) or "the same options, but the raw files have changed in between"
+        said = f"{first.name} and {source.name} were evaluated on other data ({shown})"
+        if not across_ingests:
+            raise StageError(
+                f"{said}. Paired tests need the same rows: train and evaluate both on one data set. If only the "
+                "encoding differs (features, vocabularies), set compare.across_ingests=true: raw files, rows and "
+                "labels are then compared."
+            )
+        raw = [_raw_inputs(runs, each) for each in (first, source)]
+        if raw[0] != raw[1]:
+            raise StageError(f"{said}, and the raw files differ too: {raw[0]} against {raw[1]}.")
+    names = ", ".join(source.name for source in differing)
+    return [f"Encoded otherwise than the baseline's data, from the same raw files, rows and labels: {names}."]
+
+
+def column_options(sources: Sequence[Source], config: CompareConfig) -> dict[str, Any]:
+    """`group_key` and `slices`: as given, else as the runs were evaluated.
+
+    Raises:
+        ConfigError: the runs were evaluated with different ones.
+    """
+    found: dict[str, Any] = {}
+    for name, given in (("group_key", config.group_key), ("slices", config.slices)):
+        values = [source.evaluated.get(name) for source in sources]
+        if given is None and any(value != values[0] for value in values):
+            said = ", ".join(f"{source.name}: {value!r}" for source, value in zip(sources, values, strict=True))
+            raise ConfigError(f"compare.{name} is not set, and the runs were evaluated with different ones ({said}).")
+        found[name] = values[0] if given is None else given
+    return found
+
+
+def joined_cost(method: str, costs: Sequence[Cost]) -> Cost:
+    """Of a method, the medians of its runs; unknown where one of them is."""
+    found: dict[str, float | None] = {}
+    for name in ("embedding_bytes", "file_bytes", "train_rows_per_second", "latency_ms"):
+        values: list[float | None] = [getattr(cost, name) for cost in costs]
+        known = [value for value in values if value is not None]
+        found[name] = statistics.median(known) if len(known) == len(values) else None
+    return Cost(method=method, **found)
+
+
+def _data_options(source: Source) -> dict[str, Any]:
+    return {key: source.record["resolved"][key] for key in ("dataset", "ingest")}
+
+
+def _differences(first: Any, second: Any, where: str = "") -> Iterator[str]:
+    """`key: a against b` of every option that differs."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in sorted({*first, *second}):
+            yield from _differences(first.get(key), second.get(key), f"{where}.{key}".lstrip("."))
+    elif first != second:
+        yield f"{where}: {first!r} against {second!r}"
+
+
+def _raw_inputs(runs: Path, source: Source) -> dict[str, str]:
+    """Fingerprints of the raw files.
+
+    Raises:
+        StageError: the data are no longer there.
+    """
+    for path in sorted((runs / "data").glob(f"*/{STAGE_NAME}")):
+        record = _record(path.parent)
+        if record is not None and record["fingerprint"] == source.ingest:
+            return dict(record["inputs"])
+    raise StageError(
+        f"the data that {source.name} was evaluated on are no longer below {runs / 'data'}, so nothing says that its "
+        "raw files are the same. Run `python -m pipelines.ingest` with its options."
+    )
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    """Record of a finished stage; None where there is none."""
+    try:
+        return read_record(folder)
+    except RecsysError:
+        return None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
