@@ -197,12 +197,14 @@ def seed_error_of(first: Values, second: Values) -> tuple[MetricValue, float]:
         involved".
     """
     sides = [(len(side.by_run), side.seed_deviation.value) for side in (first, second)]
-    known = [deviation for _, deviation in sides if deviation is not None]
+    known = [(number, deviation) for number, deviation in sides if deviation is not None]
     if not known:
         return MetricValue.undefined("one run of each method: nothing is known of other seeds"), math.inf
-    parts = [(known[0] if deviation is None else deviation) ** 2 / number for number, deviation in sides]
-    freedom = [max(number for number, _ in sides) - 1 if number == 1 else number - 1 for number, _ in sides]
-    return MetricValue.of(sum(parts) ** 0.5), _degrees(parts, freedom)
+    if len(known) == 1:
+        ((number, deviation),) = known
+        return MetricValue.of(deviation * sum(1 / runs for runs, _ in sides) ** 0.5), number - 1
+    variances = [deviation**2 / number for number, deviation in known]
+    return MetricValue.of(sum(variances) ** 0.5), _degrees(variances, [number - 1 for number, _ in known])
 
 
 def _joined(
@@ -235,10 +237,11 @@ def _adjusted(
     tested = [d.p_value.value for d in found if d.p_value.value is not None]
     adjusted = iter(adjust(torch.tensor(tested, dtype=torch.float64)).tolist())
     made = [replace(d, adjusted_p=MetricValue.of(next(adjusted)) if d.p_value.defined else d.p_value) for d in found]
-    return [replace(d, verdict=_verdict(d, config)) for d in made]
+    return [replace(d, verdict=verdict_of(d, config)) for d in made]
 
 
-def _verdict(found: Difference, config: CompareConfig) -> Verdict:
+def verdict_of(found: Difference, config: CompareConfig) -> Verdict:
+    """What the interval and the adjusted p-value of a difference allow to say."""
     if found.adjusted_p.value is None or found.low.value is None or found.high.value is None:
         too_few = min(found.num_positives, found.num_rows - found.num_positives) == 0
         same = found.difference.value == 0 and not too_few and "not vary" in found.standard_error.undefined_reason

@@ -1,0 +1,285 @@
+"""What a comparison says: of equal models about 5 times in 100 that they differ, and never more than it tested."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.core.errors import DataError
+from recsys.evaluate.compare import compare, verdict_of
+from recsys.evaluate.compare_config import CompareConfig, Metric
+from recsys.evaluate.compare_words import cost_sentence, headline, lead, sentences, title
+from recsys.evaluate.compared import Comparison, Cost, Verdict
+from recsys.evaluate.config import EvaluateConfig
+from recsys.metrics import MetricValue, auc, log_loss
+from tests.evaluate.compare_world import world
+
+BY_USER = CompareConfig(group_key="user", num_replicates=60)
+SLICING = EvaluateConfig(min_slice_rows=100)
+
+
+def compared(frames: Mapping[str, pl.DataFrame], config: CompareConfig = BY_USER) -> Comparison:
+    return compare(frames, config, SLICING)
+
+
+def said(comparison: Comparison, candidate: int = 0) -> str:
+    return "\n".join(sentences(comparison, comparison.candidates[candidate]))
+
+
+def test_equal_models_are_told_apart_about_5_times_in_100() -> None:
+    """200 samples of 240 rows of 60 users: at 5%, 10 findings are expected, and 3 to 19 within 3 deviations."""
+    found = dict.fromkeys(Metric, 0)
+    for seed in range(200):
+        comparison = compared(world(seed, users=60, rows=4), replace(BY_USER, seed=seed))
+        for difference in comparison.overall:
+            assert difference.p_value.value is not None
+            found[difference.metric] += difference.p_value.value <= 0.05
+    folded = found.pop(Metric.CALIBRATION)
+    assert all(3 <= number <= 19 for number in found.values()), found
+    assert folded <= 10, "cautious, as the page says"
+
+
+def test_holm_and_benjamini_hochberg_keep_a_family_at_its_level() -> None:
+    """Four equal candidates and three slices: a false verdict in at most 5% of samples (0 to 6 of 40)."""
+    config = replace(BY_USER, slices=["device"], num_replicates=40)
+    verdicts = slices = 0
+    for seed in range(40):
+        comparison = compared(world(500 + seed, users=90, rows=5, num_runs=5), config)
+        found = [comparison.primary(candidate).verdict for candidate in comparison.candidates]
+        verdicts += any(verdict in (Verdict.BETTER, Verdict.WORSE) for verdict in found)
+        slices += any(d.verdict in (Verdict.BETTER, Verdict.WORSE) for d in comparison.slices)
+        assert all(
+            d.adjusted_p.value_or(1) >= d.p_value.value_or(1) - 1e-12 for d in comparison.overall + comparison.slices
+        )
+    assert verdicts <= 6 and slices <= 6, (verdicts, slices)
+
+
+def test_what_it_calls_detectable_is_found_4_times_in_5() -> None:
+    """A candidate better by what one sample calls detectable is found in most of 40 others."""
+    frames = world(7, users=100, rows=4, noise=(1.6, 0.5))
+    detectable = compared(frames).overall[0].detectable.value_or(math.nan)
+    gaps, found = [], 0
+    for seed in range(40):
+        first = compared(world(700 + seed, users=100, rows=4, noise=(1.6, 0.5))).overall[0]
+        gaps.append(first.difference.value_or(math.nan))
+        found += first.verdict is Verdict.BETTER
+    assert float(np.mean(gaps)) == pytest.approx(detectable, rel=0.35), "the world of this test is near its own limit"
+    assert 24 <= found <= 39
+
+
+def test_a_better_model_is_called_better_in_every_direction() -> None:
+    frames = world(1, users=400, rows=5, noise=(1.5, 0.3))
+    comparison = compared(frames)
+    by_metric = {d.metric: d for d in comparison.overall}
+    for metric in (Metric.AUC, Metric.GAUC, Metric.AVERAGE_PRECISION, Metric.LOG_LOSS, Metric.NORMALIZED_ENTROPY):
+        found = by_metric[metric]
+        assert found.verdict is Verdict.BETTER and found.gain > 0, metric
+        assert (found.difference.value_or(0) > 0) == metric.higher_is_better
+    back = compared({"run1": frames["run1"], "run0": frames["run0"]})
+    for found in back.overall:
+        forth = by_metric[found.metric]
+        assert found.difference.value == pytest.approx(-forth.difference.value_or(math.nan), abs=1e-12)
+        assert found.p_value.value == pytest.approx(forth.p_value.value_or(math.nan), rel=1e-6, abs=1e-12)
+    assert back.primary(back.candidates[0]).verdict is Verdict.WORSE and "is worse than that of run1" in said(back)
+
+
+def test_values_are_those_of_each_run_in_whatever_order_its_rows_come() -> None:
+    frames = world(2, users=80, rows=5)
+    found = compared({"run0": frames["run0"], "run1": frames["run1"].sample(fraction=1, shuffle=True, seed=3)})
+    straight = compared(frames)
+    assert found == straight
+    for name, of in (("run0", "baseline_values"), ("run1", "candidate_values")):
+        labels, logits = (frames[name][column].to_torch() for column in ("label", "logit"))
+        assert getattr(found.overall[0], of).mean == auc(labels, logits)
+        by_metric = {d.metric: d for d in found.overall}
+        assert getattr(by_metric[Metric.LOG_LOSS], of).mean.value == pytest.approx(log_loss(labels, logits).value)
+
+
+def test_identical_runs_are_the_same_and_nothing_else() -> None:
+    frames = world(3, users=80, rows=5, num_runs=1)
+    comparison = compared({"a": frames["run0"], "b": frames["run0"]}, replace(BY_USER, slices=["device"]))
+    assert {d.verdict for d in comparison.overall + comparison.slices} == {Verdict.IDENTICAL}
+    assert all(d.difference.value == 0 and not d.p_value.defined for d in comparison.overall)
+    assert "a and" not in title(comparison) and "have the same AUC" in said(comparison)
+
+
+def test_a_shift_of_all_logits_ranks_alike_and_calibrates_worse() -> None:
+    frames = world(4, users=300, rows=5, num_runs=1)
+    shifted = frames["run0"].with_columns(logit=pl.col("logit") + 1.0)
+    verdicts = {d.metric: d.verdict for d in compared({"a": frames["run0"], "b": shifted}).overall}
+    assert {verdicts[m] for m in Metric if m.higher_is_better} == {Verdict.IDENTICAL}
+    assert {verdicts[m] for m in Metric if not m.higher_is_better} == {Verdict.WORSE}
+
+
+def cut(frames: Mapping[str, pl.DataFrame], rows: pl.Expr) -> dict[str, pl.DataFrame]:
+    return {name: frame.filter(rows) for name, frame in frames.items()}
+
+
+FEW = r"because \d+ groups hold positives and \d+ negatives; 10 of each are needed"
+UNTESTED: dict[str, tuple[pl.Expr, str]] = {
+    "one class": (pl.col("label") == 0, r"because all \d+ labels are 0"),
+    "no rows": (pl.col("label") > 1, "because there are no rows"),
+    "one row": (pl.col("__row__") == 0, r"because all 1 labels are"),
+    "a single group": (pl.col("user") == 0, "because (all|1 groups hold)"),
+    "tiny": (pl.col("user") < 8, FEW),
+}
+
+
+@pytest.mark.parametrize("case", UNTESTED)
+def test_what_cannot_be_tested_gets_no_verdict(case: str) -> None:
+    rows, reason = UNTESTED[case]
+    comparison = compared(cut(world(5, users=60, rows=9), rows), replace(BY_USER, slices=["device"]))
+    assert {d.verdict for d in comparison.overall} == {Verdict.UNTESTED}
+    assert all(not d.p_value.defined and not d.low.defined for d in comparison.overall)
+    words = headline(comparison, comparison.candidates[0])
+    assert words.startswith("No verdict on run1: AUC was not tested, ")
+    assert re.search(reason, words), words
+
+
+def other_rows(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(__row__=pl.col("__row__") + 1)
+
+
+def other_labels(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(label=pl.when(pl.col("__row__") == 17).then(1 - pl.col("label")).otherwise("label"))
+
+
+REFUSED: dict[str, tuple[Callable[[pl.DataFrame], pl.DataFrame], str]] = {
+    "fewer rows": (lambda f: f.head(90), r"10 rows only in run0, 0 rows only in run1 \(such as row 90\) of 100 and 90"),
+    "other rows": (other_rows, r"1 rows only in run0, 1 rows only in run1 \(such as row 0\)"),
+    "other labels": (other_labels, "other labels in 1 of 100 rows, the first at row 17"),
+    "a row twice": (lambda f: pl.concat([f, f.head(1)]), "run1: 2 predictions share a row with another.*row 0"),
+    "no row numbers": (lambda f: f.drop("__row__"), r"run1: its predictions lack \['__row__'\]"),
+    "a null": (lambda f: f.with_columns(logit=pl.lit(None, pl.Float32)), "run1: its logits .* hold nulls or NaN"),
+    "a NaN": (lambda f: f.with_columns(logit=pl.lit(math.nan)), "run1: its logits .* hold nulls or NaN"),
+    "text": (lambda f: f.with_columns(logit=pl.lit("0.5")), "run1: its logits .* hold nulls or NaN"),
+    "a label of 2": (lambda f: f.with_columns(label=pl.col("label") * 2), "labels are neither 0 nor 1"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_other_rows_are_refused_with_what_differs(case: str) -> None:
+    spoil, message = REFUSED[case]
+    frames = world(6, users=20, rows=5)
+    with pytest.raises(DataError, match=message):
+        compared({"run0": frames["run0"], "run1": spoil(frames["run1"])})
+
+
+def test_rows_without_a_user_are_groups_of_their_own() -> None:
+    frames = world(6, users=40, rows=5)
+    frames["run0"] = frames["run0"].with_columns(user=pl.when(pl.col("user") < 20).then("user"))
+    assert compared(frames).num_clusters == 20 + 100
+
+
+def test_dependent_rows_make_errors_larger() -> None:
+    """Every row 4 times: whoever takes them for independent has half the error."""
+    once = world(8, users=60, rows=5)
+    tiled = {name: pl.concat([frame] * 4).with_columns(__row__=pl.arange(1200)) for name, frame in once.items()}
+    true = compared(once).overall[0].standard_error.value_or(math.nan)
+    by_user, by_row = (compared(tiled, replace(BY_USER, group_key=key)).overall[0] for key in ("user", ""))
+    assert by_user.difference == by_row.difference
+    assert by_user.standard_error.value == pytest.approx(true, rel=0.02)
+    assert by_row.standard_error.value == pytest.approx(true / 2, rel=0.2)
+
+
+def verdict(difference: float, half: float, *, margin: float, metric: Metric = Metric.AUC) -> Comparison:
+    """A comparison whose primary difference and interval are these, as the real code judges them."""
+    frames = world(9, users=60, rows=5)
+    found = compared(frames, replace(BY_USER, metric=metric))
+    p_value = MetricValue.of(0.01 if abs(difference) > half else 0.5)
+    made = replace(
+        found.primary(found.candidates[0]),
+        difference=MetricValue.of(difference),
+        low=MetricValue.of(difference - half),
+        high=MetricValue.of(difference + half),
+        p_value=p_value,
+        adjusted_p=p_value,
+    )
+    margins = {metric.value: margin}
+    made = replace(made, verdict=verdict_of(made, replace(BY_USER, metric=metric, margin=margins)))
+    others = [d for d in found.overall if d.metric is not metric]
+    return replace(found, overall=(made, *others), margin=margins)
+
+
+@pytest.mark.parametrize(
+    ("difference", "half", "margin", "metric", "words"),
+    [
+        (0.005, 0.002, 0.001, Metric.AUC, ["is better than", "The whole interval lies beyond the margin of 0.001"]),
+        (0.005, 0.002, 0.01, Metric.AUC, ["is better than", "within the margin of 0.01: real, but less than"]),
+        (0.005, 0.002, 0.004, Metric.AUC, ["is better than", "Whether it exceeds the margin of 0.004"]),
+        (0.005, 0.002, 0.0, Metric.AUC, ["is better than"]),
+        (-0.005, 0.002, 0.001, Metric.AUC, ["is worse than", "beyond the margin"]),
+        (
+            -0.005,
+            0.002,
+            0.001,
+            Metric.LOG_LOSS,
+            ["log loss of run1 is better than", "−0.00500 (95% interval −0.00700", "beyond the margin"],
+        ),
+        (0.001, 0.002, 0.0, Metric.AUC, ["No difference in AUC", "at this sample size", "With 80% power"]),
+        (0.001, 0.002, 0.002, Metric.AUC, ["No difference in AUC"]),
+        (0.001, 0.002, 0.004, Metric.AUC, ["differ by less than the margin of 0.004, if at all"]),
+    ],
+)
+def test_words_claim_what_the_interval_shows(
+    difference: float, half: float, margin: float, metric: Metric, words: list[str]
+) -> None:
+    text = said(verdict(difference, half, margin=margin, metric=metric))
+    assert all(word in text for word in words), text
+    assert ("margin" in text) == any("margin" in word for word in words), text
+    assert "two trained models, not two methods" in text
+
+
+def test_seeds_are_told_beside_the_sample() -> None:
+    frames = world(10, users=200, rows=5, num_runs=5, shift=(0, 0, 0, 0, 0))
+    named = dict(zip(["a_seed1", "a_seed2", "b_seed1", "b_seed2", "b_seed3"], frames.values(), strict=True))
+    comparison = compared(named, replace(BY_USER, group_seeds=True))
+    assert title(comparison) == "b against a"
+    found = comparison.overall[0]
+    assert [len(found.baseline_values.by_run), len(found.candidate_values.by_run)] == [2, 3]
+    squares = found.row_error.value_or(0) ** 2 + found.seed_error.value_or(0) ** 2
+    assert found.standard_error.value == pytest.approx(squares**0.5)
+    text = said(comparison)
+    assert "3 run(s) of b, 2 of a" in text and "standard deviation over seeds of" in text
+    assert "not two methods" not in text
+    alone = compared(
+        {name: named[name] for name in ("a_seed1", "b_seed1", "b_seed2")}, replace(BY_USER, group_seeds=True)
+    )
+    assert "A method with one run is taken to vary as the other does." in said(alone)
+
+
+def test_one_lucky_seed_is_no_better_method() -> None:
+    """Seeds that scatter far more than rows do: one pair differs beyond doubt, the two methods do not."""
+    noises = (1.9, 0.4, 0.3, 2.0)  # of a_seed1, a_seed2, b_seed1, b_seed2
+    frames = world(11, users=400, rows=5, num_runs=4, noise=noises)
+    named = dict(zip(["a_seed1", "a_seed2", "b_seed1", "b_seed2"], frames.values(), strict=True))
+    pair = compared({name: named[name] for name in ("a_seed1", "b_seed1")})
+    assert pair.overall[0].verdict is Verdict.BETTER and "not two methods" in said(pair)
+    assert compared(named, replace(BY_USER, group_seeds=True)).overall[0].verdict is Verdict.UNDECIDED
+
+
+def test_several_candidates_and_slices_in_words() -> None:
+    frames = world(12, users=300, rows=5, num_runs=3, noise=(1.5, 0.3, 1.5))
+    comparison = compared(frames, replace(BY_USER, slices=["device"]))
+    assert title(comparison) == "2 candidates against run0"
+    assert lead(comparison) == (
+        "On the same 1,500 rows of 300 values of user, by AUC against run0: run1: better; run2: no difference shown."
+    )
+    assert "after Holm" in said(comparison) and "Slices, 9 tests: better in device=" in said(comparison)
+    assert "none is shown to differ, which does not say that none does" in said(comparison, 1)
+
+
+def test_costs_are_told_where_both_are_known() -> None:
+    comparison = compared(world(13, users=30, rows=5))
+    before = Cost(method="run0", embedding_bytes=1000, file_bytes=3000, train_rows_per_second=500.0, latency_ms=2.0)
+    after = Cost(method="run1", embedding_bytes=250, train_rows_per_second=1000.0, latency_ms=2.0)
+    told = cost_sentence(replace(comparison, costs=(before, after)), comparison.candidates[0])
+    assert told == (
+        "It takes 250 bytes of all embeddings as served instead of 1,000 (4.00× smaller); 1,000 training rows/s "
+        "instead of 500 (2.00× faster); 2.00 ms a request instead of 2.00 (the same)."
+    )
+    assert cost_sentence(comparison, comparison.candidates[0]) == ""
