@@ -11,7 +11,7 @@ import torch
 from pipelines.config import Run
 from pipelines.entry import is_first_rank, launched_by_torchrun, relaunch, stage_main, without_other_ranks
 from pipelines.model import build_model, load_trained, plan_tables
-from pipelines.predictions import PREDICTIONS_NAME, write_predictions
+from pipelines.predictions import PREDICTIONS_NAME, split_files, write_predictions
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from pipelines.train import loaders
 from recsys.core.errors import ConfigError
@@ -19,6 +19,7 @@ from recsys.core.manifest import Manifest
 from recsys.core.plan import TablePlan
 from recsys.core.schema import Schema
 from recsys.evaluate import Calibration, EvaluateConfig, FittedCalibration, Predictions, evaluate, write
+from recsys.evaluate.data_checks import check_data
 from recsys.evaluate.frequency import FrequencyClasses, check_feature
 from recsys.evaluate.statistics import merged_counts
 from recsys.metrics import ScoreCounts
@@ -115,10 +116,15 @@ def check_columns(schema: Schema, config: EvaluateConfig) -> None:
 
 
 def _report(run: Run, plan: TablePlan, folder: Path, calibration: FittedCalibration | None) -> None:
-    predictions = Predictions.read(folder / PREDICTIONS_NAME)
-    evaluation = evaluate(predictions, run.config.evaluate, calibration=calibration)
+    data, config = run.stage("ingest"), run.config.evaluate
+    checks = None
+    if config.data_checks:
+        checks = check_data(Manifest.read(data), lambda split, columns: split_files(data, split, columns), config)
+    if calibration is not None:
+        (folder / "calibration.json").write_text(json.dumps(calibration.to_json(), indent=1))
+    evaluation = evaluate(Predictions.read(folder / PREDICTIONS_NAME), config, calibration=calibration)
     history = json.loads((run.stage("train") / "history.json").read_text())
-    write(evaluation, folder, facts(run, plan), history=history)
+    write(evaluation, folder, facts(run, plan), history=history, checks=checks)
 
 
 def facts(run: Run, plan: TablePlan) -> dict[str, str]:

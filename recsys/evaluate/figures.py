@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from recsys.evaluate.palette import FIRST, GRID, INK, MUTED, SECOND, STYLE, SURFACE, to_svg
-from recsys.evaluate.result import Metrics, RocCurve, ScoreHistogram, SliceRow
+from recsys.evaluate.result import GainCurve, Metrics, RocCurve, ScoreHistogram, SliceRow
 from recsys.metrics import MetricValue, ReliabilityBin
 
 HALF_WIDTH, FULL_WIDTH = 5.3, 11.2  # inches; the page shows about 96 pixels for each
@@ -70,6 +70,23 @@ def roc_figure(roc: RocCurve, auc: MetricValue) -> str:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         return to_svg(figure, "roc", "ROC curve")
+
+
+def gain_figure(gain: GainCurve, positive_rate: float) -> str:
+    """Share of positives found among the best-scored share of rows, between chance and a perfect ranking."""
+    with _style():
+        figure = Figure(figsize=(FULL_WIDTH, 3.4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, positive_rate, 1], [0, 1, 1], color=MUTED, linewidth=1, label="perfect ranking")
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="chance")
+        axes.fill_between(gain.rows, gain.positives, gain.rows, color=FIRST, alpha=0.13, linewidth=0)
+        axes.plot(gain.rows, gain.positives, color=FIRST, label="this model")
+        axes.set(xlim=(0, 1), ylim=(0, 1.005))
+        axes.set(xlabel="share of rows, best first", ylabel="share of positives found")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.legend(loc="lower right")
+        return to_svg(figure, "gain", "Share of positives found over share of rows, best first")
 
 
 def histogram_figure(histogram: ScoreHistogram) -> str:

@@ -8,8 +8,10 @@ from itertools import groupby
 from pathlib import Path
 
 from recsys.core.jsonable import to_json
-from recsys.evaluate import figures, sections
-from recsys.evaluate.result import Evaluation, Metrics
+from recsys.evaluate import figures, metric_tables, sections
+from recsys.evaluate.checks_section import checks_section
+from recsys.evaluate.data_checks import DataChecks
+from recsys.evaluate.result import Contrast, Evaluation, Metrics
 from recsys.evaluate.sections import Fact
 from recsys.evaluate.theme import CSS, SCRIPT
 
@@ -21,6 +23,7 @@ METRICS_FILE, SLICES_FILE, RELIABILITY_FILE, REPORT_FILE = (
     "reliability.json",
     "report.html",
 )
+CHECKS_FILE, CALIBRATION_FILE, POLICIES_FILE = "data_checks.json", "calibration_effect.json", "policies.json"
 
 # Nothing outside the file may be loaded, not even by a mistake in this code.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -32,8 +35,11 @@ def write(
     context: Mapping[str, Fact],
     *,
     history: Sequence[Mapping[str, float | None]] = (),
+    checks: DataChecks | None = None,
 ) -> None:
     """Write `metrics.json`, `slices.json`, `reliability.json` and `report.html` into an existing folder.
+
+    Where there is such a thing, `data_checks.json`, `calibration_effect.json` and `policies.json`, too.
 
     Args:
         evaluation: what `evaluate` returned.
@@ -41,6 +47,7 @@ def write(
         context: facts of the run in the order to show them: dataset, model, plan, embedding_bytes, seed, commit, ...
         history: one mapping per epoch: epoch, train_loss, validation_log_loss, validation_auc, learning_rate; any of
             them but `epoch` may be absent, None or NaN.
+        checks: of the data that was evaluated.
     """
     _dump(
         folder / METRICS_FILE, flat_metrics(evaluation) | {f"context.{key}": _finite(v) for key, v in context.items()}
@@ -48,24 +55,40 @@ def write(
     slices = [
         {"column": row.column, "value": row.value, "num_rows": row.num_rows, "num_positives": row.num_positives}
         | _flat(row.metrics)
+        | _flat({f"versus_rest.{name}": getattr(row.versus_rest, name) for name in Contrast.__dataclass_fields__})
         for row in evaluation.slices
     ]
     _dump(folder / SLICES_FILE, slices)
     _dump(folder / RELIABILITY_FILE, to_json(evaluation.reliability))
-    page = render(evaluation, context, history=history)
+    extra = {CHECKS_FILE: checks, CALIBRATION_FILE: evaluation.calibration, POLICIES_FILE: evaluation.policies or None}
+    for name, value in extra.items():
+        if value is not None:
+            _dump(folder / name, to_json(value))
+    page = render(evaluation, context, history=history, checks=checks)
     (folder / REPORT_FILE).write_text(page, encoding="utf-8")
     # Without the folder: a stage renames it when it is whole, and says then where it is.
     logger.info("wrote %s (%.0f KiB)", REPORT_FILE, len(page.encode()) / 1024)
 
 
 def flat_metrics(evaluation: Evaluation) -> dict[str, Fact]:
-    """Name to number; an undefined metric is None beside `<name>.undefined_reason`. Every value is valid JSON."""
+    """Name to number; an undefined metric is None beside `<name>.undefined_reason`. Every value is valid JSON.
+
+    Ends of the 95% intervals are `<name>.low` and `<name>.high`, and how they were found is `<name>.interval`.
+    """
     counts: dict[str, Fact] = {"num_rows": evaluation.num_rows, "num_positives": evaluation.num_positives}
-    return counts | _flat(evaluation.metrics)
+    found = counts | _flat(evaluation.metrics)
+    for name, interval in evaluation.intervals.items():
+        found |= _flat({f"{name}.low": interval.low, f"{name}.high": interval.high})
+        found |= {f"{name}.interval": interval.method} if interval.method else {}
+    return found
 
 
 def render(
-    evaluation: Evaluation, context: Mapping[str, Fact], *, history: Sequence[Mapping[str, float | None]] = ()
+    evaluation: Evaluation,
+    context: Mapping[str, Fact],
+    *,
+    history: Sequence[Mapping[str, float | None]] = (),
+    checks: DataChecks | None = None,
 ) -> str:
     """Return the page: one HTML file, figures inline, nothing loaded from anywhere."""
     title = " on ".join(str(context[key]) for key in ("model", "dataset") if context.get(key)) or "Predictions"
@@ -73,9 +96,13 @@ def render(
         f'<div class="kicker">Offline evaluation</div><h1>{sections.text(title)}</h1>',
         f'<p class="lead">{sections.text(sections.lead(evaluation))}</p>',
         sections.facts({key: value for key, value in context.items() if key not in ("model", "dataset")}),
-        sections.cards(evaluation.metrics),
+        "" if checks is None else checks_section(checks),
+        sections.cards(evaluation),
+        _all_metrics(evaluation),
         _curves(evaluation),
+        _calibration(evaluation),
         _slices(evaluation),
+        _policies(evaluation),
         _training(history),
         f"<h2>How to read this</h2>{sections.terms()}",
     ]
@@ -86,6 +113,33 @@ def render(
         f"<title>{sections.text(title)} · evaluation</title><style>{CSS}</style></head>\n"
         f"<body><main>{''.join(parts)}</main><script>{SCRIPT}</script></body></html>\n"
     )
+
+
+def _all_metrics(evaluation: Evaluation) -> str:
+    if evaluation.num_rows == 0:
+        return ""
+    note = f'<p class="note">{sections.text(metric_tables.sample(evaluation))}.</p>'
+    return f"<h2>All metrics</h2>{note}{metric_tables.metric_table(evaluation)}"
+
+
+def _calibration(evaluation: Evaluation) -> str:
+    if evaluation.calibration is None:
+        return ""
+    note = f"Map: {evaluation.calibration.name}. Both columns are of the rows of this report."
+    table = metric_tables.calibration_table(evaluation.calibration)
+    return f'<h2>Calibration map</h2><p class="note">{sections.text(note)}</p>{table}'
+
+
+def _policies(evaluation: Evaluation) -> str:
+    if not evaluation.policies:
+        return ""
+    note = (
+        "What the target policy would have earned per row, from the logged probabilities of its actions. A mean weight "
+        "far from 1 says that these are wrong or do not cover the target; few effective rows, that little speaks for "
+        "the value."
+    )
+    table = metric_tables.policy_table(evaluation.policies)
+    return f'<h2>Counterfactual value</h2><p class="note">{note}</p>{table}'
 
 
 def _curves(evaluation: Evaluation) -> str:
@@ -99,6 +153,10 @@ def _curves(evaluation: Evaluation) -> str:
         boxes.append(
             sections.figure(svg, "Ranking (ROC)", "Share of positives found against share of negatives let in.")
         )
+    if evaluation.gain.rows:
+        svg = figures.gain_figure(evaluation.gain, evaluation.num_positives / evaluation.num_rows)
+        caption = "Share of all positives among the rows that score highest; lift is the ratio of the two."
+        boxes.append(sections.figure(svg, "Gain", caption, wide=True))
     if evaluation.histogram.edges:
         svg = figures.histogram_figure(evaluation.histogram)
         caption = "The further apart the two classes lie, the better the model tells them apart."

@@ -5,6 +5,7 @@ from html import escape
 
 from recsys.evaluate.figures import INTERVAL
 from recsys.evaluate.result import Evaluation, Metrics, SliceRow
+from recsys.evaluate.terms import TERMS
 from recsys.metrics import MetricValue, ReliabilityBin
 
 Fact = str | int | float | bool | None
@@ -70,9 +71,9 @@ def _worse_than_base_rate(metrics: Metrics) -> str:
     )
 
 
-def cards(metrics: Metrics) -> str:
+def cards(evaluation: Evaluation) -> str:
     """One card per headline metric that was computed."""
-    shown = [_card(name, metrics) for name in CARDS if name in metrics]
+    shown = [_card(name, evaluation) for name in CARDS if name in evaluation.metrics]
     return f'<div class="grid cards">{"".join(shown)}</div>'
 
 
@@ -86,11 +87,10 @@ CARDS = {
 }
 
 
-def _card(name: str, metrics: Metrics) -> str:
+def _card(name: str, evaluation: Evaluation) -> str:
     label, note = CARDS[name]
-    value, meter = metrics[name], ""
-    if name == "auc" and _half_interval(metrics).defined:
-        note = f"± {_half_interval(metrics).value_or(0):.4f} (95%); {note}"
+    metrics, meter = evaluation.metrics, ""
+    value, interval = metrics[name], evaluation.intervals.get(name)
     if name == "gauc" and metrics["gauc_row_share"].value is not None:
         note += f", over {metrics['gauc_row_share'].value:.0%} of rows"
     if name == "normalized_entropy" and value.value_or(0) > 1:
@@ -103,6 +103,9 @@ def _card(name: str, metrics: Metrics) -> str:
     else:
         shown = f"{value.value:.1%}" if name == "share_of_possible_auc" else _number(value.value, name)
         number = f'<div class="number">{shown}</div>'
+        if interval is not None and interval.low.value is not None:
+            ends = " … ".join(_number(end.value_or(0), name) for end in (interval.low, interval.high))
+            number += f'<div class="note">95%: {ends}</div>'
     note = f'<div class="note">{text(note)}</div>'
     return f'<div class="box card"><div class="label">{label}</div>{number}{meter}{note}</div>'
 
@@ -134,7 +137,7 @@ def bins_table(bins: Sequence[ReliabilityBin]) -> str:
 
 def slice_table(rows: Sequence[SliceRow], overall: MetricValue) -> str:
     """All slices in one table that sorts on a click and filters by name."""
-    names = ["rows", "positive rate", "AUC", "± 95%", "− overall", "log loss", "norm. entropy", "calibration"]
+    names = ["rows", "positive rate", "AUC", "± 95%", "− overall", "− rest", "adj. p", "log loss", "NE", "calibration"]
     heads = [f'<th class="text" scope="col"><button>{n}</button></th>' for n in ("column", "value")]
     heads += [f'<th scope="col"><button>{n}</button></th>' for n in names]
     body = "".join(_slice_row(row, overall) for row in rows)
@@ -158,12 +161,14 @@ def _slice_row(row: SliceRow, overall: MetricValue) -> str:
     cells = [
         f'<td class="text">{text(row.column)}</td><td class="text" title="{text(row.value)}">{text(row.value)}</td>',
         f'<td data-sort="{row.num_rows}">{row.num_rows:,}</td><td data-sort="{rate}">{rate:.2%}</td>',
-        _cell(auc, ".4f"),
-        _cell(_half_interval(row.metrics), ".4f"),
-        _cell(difference, "+.4f"),
-        _cell(row.metrics["log_loss"], ".4f"),
-        _cell(row.metrics["normalized_entropy"], ".4f"),
-        _cell(row.metrics["calibration_ratio"], ".3f"),
+        cell(auc, ".4f"),
+        cell(_half_interval(row.metrics), ".4f"),
+        cell(difference, "+.4f"),
+        cell(row.versus_rest.difference, "+.4f"),
+        cell(row.versus_rest.adjusted_p_value, ".2g"),
+        cell(row.metrics["log_loss"], ".4f"),
+        cell(row.metrics["normalized_entropy"], ".4f"),
+        cell(row.metrics["calibration_ratio"], ".3f"),
     ]
     return f"<tr>{''.join(cells)}</tr>"
 
@@ -173,23 +178,11 @@ def _half_interval(metrics: Metrics) -> MetricValue:
     return error if error.value is None else MetricValue.of(INTERVAL * error.value)
 
 
-def _cell(value: MetricValue, form: str) -> str:
+def cell(value: MetricValue, form: str) -> str:
+    """A table's cell: the number, or "undefined" with the reason to hover over."""
     if value.value is None:
         return f'<td class="none" data-sort=""><abbr title="{text(value.undefined_reason)}">undefined</abbr></td>'
     return f'<td data-sort="{value.value!r}">{value.value:{form}}</td>'.replace(">-", ">−")
-
-
-TERMS = {
-    "AUC": "Probability that a random positive is scored above a random negative, a tie counting one half. Exact.",
-    "± 95%": "1.96 standard errors of the AUC after DeLong. Takes rows as independent: too small where users repeat.",
-    "GAUC": "AUC inside every group that has both classes, averaged with the number of rows as weight.",
-    "Log loss": "Mean negative log likelihood of the labels in nats, computed from logits without clipping.",
-    "Normalised entropy": "Log loss divided by that of always predicting the mean rate.",
-    "Calibration": "Mean predicted probability divided by the observed positive rate.",
-    "Reliability curve": "Rows in order of prediction, in bins of equally many; bars are 95% Wilson intervals.",
-    "Of the possible": "(AUC − 0.5) / (AUC of the true probabilities − 0.5), where generated data knows them.",
-    "Undefined": "The value does not exist for these rows, for the reason given; it is never shown as zero.",
-}
 
 
 def terms() -> str:

@@ -48,6 +48,10 @@ figure svg { display: block; width: 100%; height: auto; margin-top: 10px; }
 figcaption { color: var(--muted); font-size: 13px; }
 .tall { max-height: 640px; }
 .scroll { overflow: auto; }
+td.how { max-width: 340px; color: var(--muted); font-size: 12.5px; white-space: normal; }
+ul { margin: 8px 0 0; padding-left: 20px; max-width: 90ch; }
+.finding { margin: 3px 0; }
+.finding::marker { color: var(--second); content: "\\25b2  "; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 8px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th.text, td.text { text-align: left; }

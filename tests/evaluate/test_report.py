@@ -110,7 +110,7 @@ def test_page_loads_nothing_from_outside(folder: Path) -> None:
 
 def test_page_has_all_sections_and_references_that_resolve(folder: Path) -> None:
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
-    assert page.tags.count("svg") == 6  # reliability, ROC, histogram, two slice columns, training
+    assert page.tags.count("svg") == 7  # reliability, ROC, gain, histogram, two slice columns, training
     for words in ("Reliability", "Ranking (ROC)", "Scores by label", "Slices", "Training", "4.01 MiB", "12,345"):
         assert words in page.text, words
     ids = [value for _, name, value in page.attributes if name == "id"]

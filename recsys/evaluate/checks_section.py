@@ -1,0 +1,45 @@
+"""The report's section on the data: what was found before any number was computed."""
+
+from recsys.evaluate.data_checks import DataChecks, FeatureCheck
+from recsys.evaluate.metric_tables import table
+from recsys.evaluate.sections import cell, text
+from recsys.metrics import MetricValue
+
+
+def checks_section(checks: DataChecks) -> str:
+    """Findings in words, shares of equal rows, and a table of all features."""
+    findings = "".join(f'<li class="finding">{text(finding)}.</li>' for finding in checks.findings)
+    found = f"<ul>{findings}</ul>" if findings else '<p class="note">Nothing stands out.</p>'
+    names = ("feature", "PSI", "by chance", "unseen in train", "in test", "alone (AUC)")
+    return (
+        f"<h2>Data checks</h2>{found}{_facts(checks)}<details><summary>Every feature</summary>"
+        f"{table(names, [_row(check) for check in checks.features])}</details>"
+    )
+
+
+def _facts(checks: DataChecks) -> str:
+    overlap = checks.overlap
+    shares = {
+        "positive, train": checks.train_rate,
+        "positive, test": checks.test_rate,
+        "test rows like a train row": overlap.test_in_train,
+        "and with its label": overlap.test_in_train_with_label,
+        "repeated in test": overlap.test_duplicates,
+        "repeated in train": overlap.train_duplicates,
+    }
+    cells = "".join(f"<div><dt>{name}</dt><dd>{_percent(share)}</dd></div>" for name, share in shares.items())
+    rows = f"<div><dt>rows, train and test</dt><dd>{checks.num_train_rows:,} and {checks.num_test_rows:,}</dd></div>"
+    return f'<dl class="facts">{rows}{cells}</dl>'
+
+
+def _percent(share: MetricValue) -> str:
+    if share.value is None:
+        return f'<abbr class="none" title="{text(share.undefined_reason)}">undefined</abbr>'
+    return f"{share.value:.2%}"
+
+
+def _row(check: FeatureCheck) -> str:
+    stability = check.stability
+    cells = cell(stability.index, ".4f") + cell(stability.by_chance, ".4f")
+    cells += cell(check.train_unseen, ".2%") + cell(check.test_unseen, ".2%") + cell(check.auc, ".4f")
+    return f'<tr><td class="text">{text(check.feature)}</td>{cells}</tr>'

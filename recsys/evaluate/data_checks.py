@@ -1,0 +1,206 @@
+"""Checks of the data before any number: train rows in test, duplicates, drift, unseen values, leaks of one column."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.core.manifest import Manifest
+from recsys.evaluate.columns import Column, IdColumn, NumericColumn
+from recsys.evaluate.config import EvaluateConfig
+from recsys.evaluate.overlap import SEEDS, HashedRows, Overlap, row_hashes
+from recsys.metrics import MetricValue, StabilityIndex, population_stability_index
+
+logger = logging.getLogger(__name__)
+
+Read = Callable[[str, Sequence[str]], Iterator[pl.DataFrame]]
+"""(split, columns) -> its rows in parts."""
+
+LABEL = "__label__"
+TRAIN, TEST = "train", "test"
+SAMPLE_ROWS = 1 << 18  # of a numeric column, for its deciles
+MANY_EQUAL, LARGE_DRIFT, MANY_UNSEEN, RATE_CHANGE, RATE_ERRORS = 0.01, 0.25, 0.05, 0.1, 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureCheck:
+    """One feature: how it moved from train to test, and what it says of the label alone."""
+
+    feature: str
+    stability: StabilityIndex
+    train_unseen: MetricValue  # share of look-ups out of vocabulary
+    test_unseen: MetricValue
+    auc: MetricValue  # of the feature alone, on test rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataChecks:
+    """What was found; `findings` are sentences, the gravest first, empty where nothing stands out."""
+
+    num_train_rows: int
+    num_test_rows: int
+    train_rate: MetricValue  # of positives
+    test_rate: MetricValue
+    overlap: Overlap
+    features: tuple[FeatureCheck, ...]
+    findings: tuple[str, ...]
+
+
+def check_data(manifest: Manifest, read: Read, config: EvaluateConfig) -> DataChecks:
+    """Check train against test; reads train once (and the numeric columns once more) and test twice.
+
+    Memory: 16 bytes a test row and 8 a training row, where `max_rows_in_memory` allows; 16 MiB a categorical feature.
+
+    Raises:
+        DataError: a file is unreadable.
+    """
+    schema = manifest.schema
+    names = [f.name for f in schema.numeric] + [f.name for f in schema.categorical]
+    columns: list[Column] = []
+    columns += _numeric_columns(manifest, read)
+    columns += [IdColumn.of(manifest, feature) for feature in schema.categorical]
+    sizes = {split: manifest.splits[split].num_rows for split in (TRAIN, TEST)}
+    meeting = _test_hashes(read, names) if sizes[TEST] <= config.max_rows_in_memory else None
+    kept: list[Tensor] | None = [] if sizes[TRAIN] <= config.max_rows_in_memory else None
+    for frame in read(TRAIN, [LABEL, *names]):
+        labels = torch.from_numpy(frame[LABEL].to_numpy(writable=True))
+        for column in columns:
+            column.add_train(frame[column.name], labels)
+        _meet(frame, names, meeting, kept)
+    for frame in read(TEST, [LABEL, *names]):
+        labels = torch.from_numpy(frame[LABEL].to_numpy(writable=True))
+        for column in columns:
+            column.add_test(frame[column.name], labels)
+    checks = _checks(manifest, columns, _overlap(meeting, kept, config), config)
+    for finding in checks.findings:
+        logger.warning("data: %s", finding)
+    return checks
+
+
+def _numeric_columns(manifest: Manifest, read: Read) -> list[NumericColumn]:
+    names = [feature.name for feature in manifest.schema.numeric]
+    if not names:
+        return []
+    step = -(-max(manifest.splits[TRAIN].num_rows, 1) // SAMPLE_ROWS)
+    sample = pl.concat([frame.gather_every(step) for frame in read(TRAIN, names)])
+    return [NumericColumn(name, torch.from_numpy(sample[name].to_numpy(writable=True))) for name in names]
+
+
+def _test_hashes(read: Read, names: Sequence[str]) -> tuple[HashedRows, HashedRows]:
+    """Of features alone, and with the label."""
+    parts = [_both_hashes(frame, names) for frame in read(TEST, [LABEL, *names])]
+    alone, labelled = zip(*parts, strict=True) if parts else ((torch.empty(0).long(),),) * 2
+    return HashedRows(torch.cat(alone)), HashedRows(torch.cat(labelled))
+
+
+def _both_hashes(frame: pl.DataFrame, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    return row_hashes(frame.select(names), seed=SEEDS[0]), row_hashes(frame.select([LABEL, *names]), seed=SEEDS[1])
+
+
+def _meet(
+    frame: pl.DataFrame, names: Sequence[str], meeting: tuple[HashedRows, HashedRows] | None, kept: list[Tensor] | None
+) -> None:
+    if meeting is None and kept is None:
+        return
+    hashes = _both_hashes(frame, names)
+    if meeting is not None:
+        for rows, these in zip(meeting, hashes, strict=True):
+            rows.meet(these)
+    if kept is not None:
+        kept.append(hashes[1])
+
+
+def _overlap(
+    meeting: tuple[HashedRows, HashedRows] | None, kept: list[Tensor] | None, config: EvaluateConfig
+) -> Overlap:
+    too_many = MetricValue.undefined(f"there are more rows than max_rows_in_memory={config.max_rows_in_memory:,}")
+    return Overlap(
+        test_in_train=meeting[0].met_share if meeting is not None else too_many,
+        test_in_train_with_label=meeting[1].met_share if meeting is not None else too_many,
+        test_duplicates=meeting[1].repeated_share if meeting is not None else too_many,
+        train_duplicates=HashedRows(torch.cat([torch.empty(0).long(), *kept])).repeated_share
+        if kept is not None
+        else too_many,
+    )
+
+
+def _checks(manifest: Manifest, columns: Sequence[Column], overlap: Overlap, config: EvaluateConfig) -> DataChecks:
+    features = tuple(_feature(column) for column in columns)
+    splits = [manifest.splits[split] for split in (TRAIN, TEST)]
+    rates = [
+        MetricValue.of(split.num_positive / split.num_rows)
+        if split.num_rows
+        else MetricValue.undefined("there are no rows")
+        for split in splits
+    ]
+    sizes = splits[0].num_rows, splits[1].num_rows
+    findings = [
+        *_leaks(features, config.max_column_auc),
+        *_equal_rows(overlap),
+        *_rate_change(rates, sizes),
+        *_drifts(features),
+    ]
+    return DataChecks(
+        num_train_rows=sizes[0],
+        num_test_rows=sizes[1],
+        train_rate=rates[0],
+        test_rate=rates[1],
+        overlap=overlap,
+        features=features,
+        findings=tuple(findings),
+    )
+
+
+def _feature(column: Column) -> FeatureCheck:
+    train, test = column.unseen()
+    stability = population_stability_index(*column.bins())
+    return FeatureCheck(
+        feature=column.name, stability=stability, train_unseen=train, test_unseen=test, auc=column.auc()
+    )
+
+
+def _leaks(features: Sequence[FeatureCheck], limit: float) -> Iterator[str]:
+    for check in features:
+        if check.auc.value_or(0) >= limit:
+            yield (
+                f"{check.feature} alone reaches AUC {check.auc.value_or(0):.4f} on test rows: it may be written after "
+                "the label is known, and would not be there when serving"
+            )
+
+
+def _equal_rows(overlap: Overlap) -> Iterator[str]:
+    labelled = overlap.test_in_train_with_label.value_or(0)
+    if labelled >= MANY_EQUAL:
+        yield (
+            f"{labelled:.1%} of test rows equal a training row in all features and the label: with few features that "
+            "happens by itself, else rows were copied before the split"
+        )
+    for name, share in (("test", overlap.test_duplicates), ("training", overlap.train_duplicates)):
+        if share.value_or(0) >= MANY_EQUAL:
+            yield f"{share.value_or(0):.1%} of {name} rows repeat another one, label included"
+
+
+def _rate_change(rates: Sequence[MetricValue], sizes: tuple[int, int]) -> Iterator[str]:
+    before, after = (rate.value for rate in rates)
+    if not before or after is None:
+        return
+    error = math.sqrt(sum(rate * (1 - rate) / size for rate, size in zip((before, after), sizes, strict=True)))
+    if abs(after / before - 1) >= RATE_CHANGE and abs(after - before) > RATE_ERRORS * error:
+        yield f"{before:.2%} of training rows are positive and {after:.2%} of test rows: calibration cannot be right"
+
+
+def _drifts(features: Sequence[FeatureCheck]) -> Iterator[str]:
+    for check in features:
+        index, chance = check.stability.index.value_or(0), check.stability.by_chance.value_or(0)
+        if index - chance >= LARGE_DRIFT and index > 2 * chance:
+            yield f"{check.feature} drifts from train to test: PSI {index:.2f} (chance alone gives {chance:.3f})"
+        rise = check.test_unseen.value_or(0) - check.train_unseen.value_or(0)
+        if rise >= MANY_UNSEEN:
+            yield (
+                f"{check.feature} has {check.test_unseen.value_or(0):.1%} of its test look-ups out of vocabulary, "
+                f"{check.train_unseen.value_or(0):.1%} in train"
+            )
