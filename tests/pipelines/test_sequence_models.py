@@ -6,7 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from pipelines.model import plan_tables
 from recsys.core.component import load_class
+from recsys.core.manifest import Manifest
 from tests.contract.test_models import FILES, read
 from tests.models.world import SEQUENTIAL
 from tests.pipelines.world import call, do, make_run
@@ -55,6 +57,24 @@ def test_exported_file_scores_raw_rows_as_training_does(model: str, runs: Path) 
     scores = do("predict", runs, *options, f"predict.input={rows}").stage("predict") / "scores.parquet"
     logits = pl.read_parquet(scores)["logit"]
     assert logits.is_finite().all() and logits.std() > 0.05  # type: ignore[operator]  # of rows that are no longer tiny
+
+
+def test_attention_alone_may_be_compressed(runs: Path) -> None:
+    hashed = "{_target_: recsys.embeddings.hash.HashConfig, compression_ratio: 10}"
+    names = "[item__attention, category__attention]"
+    options = (
+        *OPTIONS,
+        "model=dare",
+        "embedding=mixed",
+        f"embedding.assignments=[{{features: {names}, method: {hashed}}}]",
+    )
+    run = do("ingest", runs, *options)
+    manifest = Manifest.read(run.stage("ingest"))
+    num_ids = {spec.name: spec.num_embeddings or 0 for spec in manifest.feature_specs()}
+    plan = plan_tables(run.config, manifest)
+    rows = {entry.feature.name: plan.table(entry.tables[0]).num_embeddings for entry in plan.features}
+    for name in ("item", "category"):
+        assert rows[f"{name}__attention"] <= num_ids[name] / 5 and rows[f"{name}__representation"] == num_ids[name]
 
 
 def test_two_ranks_learn_what_one_does(runs: Path) -> None:
