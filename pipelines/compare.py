@@ -16,10 +16,11 @@ from pipelines.config import Run
 from pipelines.entry import stage_main
 from pipelines.stage import StageKey, stage
 from recsys.core.errors import ConfigError
-from recsys.evaluate.compare import compare
+from recsys.evaluate.compare import compare, slice_column
 from recsys.evaluate.compare_config import CompareConfig
 from recsys.evaluate.compare_page import JSON_FILE, MARKDOWN_FILE, PAGE_FILE, write_comparison
 from recsys.evaluate.compared import Comparison
+from recsys.metrics import GroupWeight
 
 logger = logging.getLogger(__name__)
 
@@ -94,14 +95,12 @@ def _name(run: Run) -> str:
 
 
 def _compared(run: Run, config: CompareConfig, sources: list[Source]) -> Comparison:
-    columns = {column for column in (config.group_key, *(config.slices or [])) if column}
+    columns = {config.group_key, *(slice_column(name) for name in config.slices or [])}
     predictions = {}
     for number, source in enumerate(sources):
         wanted = {*ROW_COLUMNS, *columns} if number == 0 else {*ROW_COLUMNS}
-        lazy = pl.scan_parquet(source.predictions)
-        predictions[source.name] = lazy.select(
-            [name for name in lazy.collect_schema().names() if name in wanted]
-        ).collect()
+        present = [name for name in pl.read_parquet_schema(source.predictions) if name in wanted]
+        predictions[source.name] = pl.read_parquet(source.predictions, columns=present)
     found = compare(predictions, config, run.config.evaluate)
     by_name = {source.name: source for source in sources}
     costs = [
@@ -122,6 +121,7 @@ def _facts(config: CompareConfig, sources: list[Source]) -> dict[str, str]:
         "rows depend within": config.group_key or "no group: all are independent",
         "slices": ", ".join(config.slices or []) or "none",
         "bootstrap": f"{config.num_replicates} replicates, seed {config.seed}",
+        "GAUC weights": (config.gauc_weight or GroupWeight.IMPRESSIONS).value,
         "seeds": "one method for all seeds" if config.group_seeds else "every run for itself",
         "commits": ", ".join(sorted({str(source.record.get("commit", "")) for source in sources})),
         "written": time.strftime("%Y-%m-%d"),

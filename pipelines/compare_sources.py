@@ -13,6 +13,8 @@ from pipelines.stage import STAGE_NAME, read_record
 from recsys.core.errors import ConfigError, RecsysError, StageError
 from recsys.evaluate.compare_config import CompareConfig
 from recsys.evaluate.compared import Cost
+from recsys.evaluate.sliced import DAY, FREQUENCY
+from recsys.metrics import GroupWeight
 
 PREDICTIONS = "predictions.parquet"
 MOST_SHOWN = 5  # differences or names in a message
@@ -32,11 +34,15 @@ class Source:
         """Its scored test rows."""
         return self.folder / "evaluate" / PREDICTIONS
 
-    @property
-    def evaluated(self) -> Mapping[str, Any]:
-        """Options of its evaluation."""
-        options: Mapping[str, Any] = self.record["config"]["evaluate"]
-        return options
+    def option(self, name: str) -> Any:
+        """What of its evaluation holds for a comparison: `group_key`, `slices` as reports name them, `gauc_weight`."""
+        options = self.record["config"]["evaluate"]
+        if name == "gauc_weight":
+            return next((w for w in GroupWeight if str(options.get(name)).lower() == w.value), GroupWeight.IMPRESSIONS)
+        if name == "slices":
+            frequencies, days = (options.get(key, []) for key in ("frequency_slices", "day_slices"))
+            return [*options[name], *(FREQUENCY + f for f in frequencies), *(DAY + column for column in days)]
+        return options[name]
 
     @property
     def ingest(self) -> str:
@@ -129,17 +135,19 @@ def check_same_data(runs: Path, sources: Sequence[Source], *, across_ingests: bo
 
 
 def column_options(sources: Sequence[Source], config: CompareConfig) -> dict[str, Any]:
-    """`group_key` and `slices`: as given, else as the runs were evaluated.
+    """`group_key`, `gauc_weight` and `slices`: as given, else as the runs were evaluated; slices are the baseline's.
 
     Raises:
-        ConfigError: the runs were evaluated with different ones.
+        ConfigError: the runs were evaluated with different groups or weights of them.
     """
-    found: dict[str, Any] = {}
-    for name, given in (("group_key", config.group_key), ("slices", config.slices)):
-        values = [source.evaluated.get(name) for source in sources]
+    found: dict[str, Any] = {"slices": sources[0].option("slices") if config.slices is None else config.slices}
+    for name in ("group_key", "gauc_weight"):
+        given, values = getattr(config, name), [source.option(name) for source in sources]
         if given is None and any(value != values[0] for value in values):
             said = ", ".join(f"{source.name}: {value!r}" for source, value in zip(sources, values, strict=True))
-            raise ConfigError(f"compare.{name} is not set, and the runs were evaluated with different ones ({said}).")
+            raise ConfigError(
+                f"compare.{name} is not set, and the runs were evaluated with different ones ({said}). Set it."
+            )
         found[name] = values[0] if given is None else given
     return found
 

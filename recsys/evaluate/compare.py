@@ -17,9 +17,10 @@ from recsys.evaluate.compare_rows import aligned, group_ids
 from recsys.evaluate.compared import Comparison, Difference, Method, Values, Verdict
 from recsys.evaluate.config import EvaluateConfig
 from recsys.evaluate.paired import Part, row_errors
-from recsys.evaluate.slices import iterate_slices
+from recsys.evaluate.sliced import DAY
+from recsys.evaluate.slices import check_sliceable, fit_slicing
 from recsys.evaluate.student import critical, two_sided_p
-from recsys.metrics import MetricValue, benjamini_hochberg, holm
+from recsys.metrics import GroupWeight, MetricValue, benjamini_hochberg, holm
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def compare(predictions: Mapping[str, pl.DataFrame], config: CompareConfig, slic
     Args:
         predictions: by name of the run, the baseline first; rows with `__row__`, `label`, `logit`, and, in the
             first, the columns that `config` names. Rows may be in any order.
-        config: what to test; of `group_key` and `slices`, None means none.
+        config: what to test; of `group_key` and `slices`, None means none, of `gauc_weight` impressions.
         slicing: how slices are made.
     Returns:
         Plain values. Verdict by `config.metric`, Holm over candidates; the other metrics, Holm over candidates and
@@ -45,7 +46,8 @@ def compare(predictions: Mapping[str, pl.DataFrame], config: CompareConfig, slic
     methods = methods_of(list(predictions), group_seeds=config.group_seeds)
     metrics = _metrics(methods, config)
     frame, labels, logits = aligned(predictions)
-    part = Part(labels, logits, group_ids(frame, config.group_key) if config.group_key else None)
+    groups = group_ids(frame, config.group_key) if config.group_key else None
+    part = Part(labels, logits, groups, config.gauc_weight or GroupWeight.IMPRESSIONS)
     numbers = {name: number for number, name in enumerate(predictions)}
     testing = _Testing(methods, numbers, config)
     overall = _adjusted_overall(list(testing.differences(part, metrics)), config)
@@ -90,15 +92,27 @@ def _metrics(methods: Sequence[Method], config: CompareConfig) -> list[Metric]:
 def _slices(
     frame: pl.DataFrame, part: Part, config: CompareConfig, slicing: EvaluateConfig
 ) -> Iterator[tuple[Part, str, str]]:
-    for column in config.slices or []:
+    """(Its rows, column, value) of every slice that is large enough, named as an evaluation's report names them."""
+    for name in config.slices or []:
+        column = slice_column(name)
+        by_day = column != name
         if column not in frame.columns:
             raise ConfigError(
                 f"compare.slices: no column {column!r} beside the predictions, only {frame.columns}. Name it in "
-                "dataset.passthrough and evaluate again, or choose one of these."
+                "dataset.passthrough, or a feature in evaluate.frequency_slices, and evaluate again."
             )
-        for value, rows in iterate_slices(frame, column, slicing):
+        check_sliceable(frame.schema, column, by_day=by_day)
+        made = fit_slicing([frame[column]], slicing, by_day=by_day)
+        codes = made.codes(frame[column])
+        for code, value in enumerate(made.names):
+            rows = (codes == code).nonzero().flatten()
             if rows.numel() >= slicing.min_slice_rows:
-                yield part.take(rows), column, value
+                yield part.take(rows), name, value
+
+
+def slice_column(name: str) -> str:
+    """The column of predictions behind a slice's name, which differs for days."""
+    return name.removeprefix(DAY)
 
 
 class _Testing:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from recsys.core.errors import ConfigError
+from recsys.metrics import GroupWeight
 
 
 class Metric(Enum):
@@ -50,7 +51,10 @@ class CompareConfig:
     """Column whose rows depend on each other, such as a user id; None: `evaluate.group_key` of the runs; empty: rows
     are independent."""
     slices: list[str] | None = None
-    """Columns to break the differences down by; None: `evaluate.slices` of the runs."""
+    """What to break the differences down by, as reports name it: columns, "frequency of <feature>", "day of <column>";
+    None: as the baseline was evaluated."""
+    gauc_weight: GroupWeight | None = None
+    """What a group counts in GAUC; None: `evaluate.gauc_weight` of the runs."""
     group_seeds: bool = False
     """Runs that differ in `_seed<number>` of their names alone are one method, whose spread counts as error."""
     across_ingests: bool = False

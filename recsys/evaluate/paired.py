@@ -11,6 +11,8 @@ from recsys.evaluate.compare_config import CompareConfig, Metric
 from recsys.metrics import (
     AucComparison,
     Clusters,
+    GroupedCounts,
+    GroupWeight,
     MetricValue,
     ScoreCounts,
     Statistic,
@@ -20,7 +22,7 @@ from recsys.metrics import (
     cluster_bootstrap,
     compare_auc,
     difference,
-    gauc,
+    gauc_of,
     log_loss,
     normalized_entropy,
     resampled_average_precision,
@@ -50,11 +52,13 @@ class Part:
     """By run, (N,), floating point."""
     groups: Tensor | None
     """(N,), int64: rows of one group may depend on each other; None: all are independent."""
+    gauc_weight: GroupWeight = GroupWeight.IMPRESSIONS
+    """What a group counts in GAUC."""
 
     def take(self, rows: Tensor) -> "Part":
         """The rows at these positions, int64 (M,)."""
         groups = None if self.groups is None else self.groups[rows]
-        return Part(self.labels[rows], tuple(logits[rows] for logits in self.logits), groups)
+        return Part(self.labels[rows], tuple(logits[rows] for logits in self.logits), groups, self.gauc_weight)
 
     @property
     def num_rows(self) -> int:
@@ -92,7 +96,8 @@ class Part:
         if metric is Metric.AUC:
             return auc(labels, logits)
         if metric is Metric.GAUC:
-            return gauc(labels, logits, self.clusters.index).auc
+            counts = GroupedCounts.from_rows(labels, logits, self.clusters.index)
+            return gauc_of(counts, weighting=self.gauc_weight).auc
         if metric is Metric.AVERAGE_PRECISION:
             return average_precision_of(ScoreCounts.from_rows(labels, logits))
         if metric is Metric.CALIBRATION:
@@ -185,8 +190,9 @@ def _statistic(part: Part, metric: Metric, run: int) -> Statistic:
     if metric is Metric.CALIBRATION:
         ratio = resampled_calibration_ratio(clusters, labels, torch.sigmoid(logits.double()))
         return lambda counts: (ratio(counts) - 1).abs()
+    if metric is Metric.GAUC:
+        return resampled_gauc(clusters, labels, logits, weighting=part.gauc_weight)
     makers = {
-        Metric.GAUC: resampled_gauc,
         Metric.AVERAGE_PRECISION: resampled_average_precision,
         Metric.LOG_LOSS: resampled_log_loss,
         Metric.NORMALIZED_ENTROPY: resampled_normalized_entropy,

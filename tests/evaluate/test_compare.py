@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.core.errors import DataError
+from recsys.core.errors import ConfigError, DataError
 from recsys.evaluate.compare import compare, verdict_of
 from recsys.evaluate.compare_config import CompareConfig, Metric
 from recsys.evaluate.compare_words import cost_sentence, headline, lead, sentences, title
 from recsys.evaluate.compared import Comparison, Cost, Verdict
 from recsys.evaluate.config import EvaluateConfig
-from recsys.metrics import MetricValue, auc, log_loss
+from recsys.metrics import GroupedCounts, GroupWeight, MetricValue, auc, gauc_of, log_loss
 from tests.evaluate.compare_world import world
 
 BY_USER = CompareConfig(group_key="user", num_replicates=60)
@@ -271,6 +271,33 @@ def test_several_candidates_and_slices_in_words() -> None:
     )
     assert "after Holm" in said(comparison) and "Slices, 9 tests: better in device=" in said(comparison)
     assert "none is shown to differ, which does not say that none does" in said(comparison, 1)
+
+
+def test_slices_bear_the_names_of_reports() -> None:
+    frames = world(14, users=60, rows=10)
+    day = (pl.col("__row__") // 200) * 86_400
+    classes = pl.Enum(["head", "tail"])
+    rank = pl.when(pl.col("__row__") % 3 == 0).then(pl.lit("tail")).otherwise(pl.lit("head")).cast(classes)
+    frames["run0"] = frames["run0"].with_columns(day.alias("time"), rank.alias("frequency of item"))
+    found = compared(frames, replace(BY_USER, slices=["frequency of item", "day of time"])).slices
+    assert [(d.column, d.value, d.num_rows) for d in found if d.metric is Metric.AUC] == [
+        ("frequency of item", "head", 400),
+        ("frequency of item", "tail", 200),
+        ("day of time", "1970-01-01", 200),
+        ("day of time", "1970-01-02", 200),
+        ("day of time", "1970-01-03", 200),
+    ]
+    with pytest.raises(ConfigError, match=r"no column 'hour' beside .* evaluate.frequency_slices, and evaluate again"):
+        compared(frames, replace(BY_USER, slices=["day of hour"]))
+
+
+@pytest.mark.parametrize("weighting", GroupWeight)
+def test_groups_count_as_asked(weighting: GroupWeight) -> None:
+    frames = world(15, users=60, rows=10)
+    labels, logits, users = (frames["run1"][column].to_torch() for column in ("label", "logit", "user"))
+    counted = gauc_of(GroupedCounts.from_rows(labels, logits, users), weighting=weighting).auc
+    by_metric = {d.metric: d for d in compared(frames, replace(BY_USER, gauc_weight=weighting)).overall}
+    assert by_metric[Metric.GAUC].candidate_values.mean == counted and by_metric[Metric.GAUC].p_value.defined
 
 
 def test_costs_are_told_where_both_are_known() -> None:

@@ -20,7 +20,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for model in ("dcnv2", "lr"):
         for seed in (1, 2):
             options = SMALL if model == "dcnv2" else tuple(o for o in SMALL if not o.startswith("model"))
-            name = (f"model={model}", f"seed={seed}", f"name=t/{model}_seed{seed}", "evaluate.slices=[]")
+            name = (f"model={model}", f"seed={seed}", f"name=t/{model}_seed{seed}", "evaluate.frequency_slices=[C1]")
             stages = ("ingest", "train", "evaluate", *(("export",) if (model, seed) == ("dcnv2", 1) else ()))
             for each in stages:
                 do(each, runs, *options, *name)
@@ -62,6 +62,8 @@ def test_two_runs_end_to_end(runs: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert first["baseline_values"]["mean"]["value"] == pytest.approx(metric(run, "t/dcnv2_seed1"), abs=1e-12)
     assert first["candidate_values"]["mean"]["value"] == pytest.approx(metric(run, "t/lr_seed1"), abs=1e-12)
     assert first["standard_error"]["value"] > 0 and 0 <= first["p_value"]["value"] <= 1
+    assert {d["column"] for d in found["slices"]} == {"frequency of C1"}, "as the runs were evaluated"
+    assert {d["value"].split(":")[0] for d in found["slices"]} >= {"head"}
     costs = {cost["method"]: cost for cost in found["costs"]}
     exported = json.loads((runs / "t/dcnv2_seed1/export/manifest.json").read_text())["models"]["float32"]
     assert costs["t/dcnv2_seed1"]["file_bytes"] == exported["file_bytes"] > 0
@@ -179,16 +181,24 @@ def test_group_and_slices_come_from_the_runs(runs: Path) -> None:
         frame = frame.with_columns(user=pl.col("__row__") % 40, day=pl.col("__row__") % 2)
         frame.write_parquet(path / "predictions.parquet")
         record = json.loads((path / "stage.json").read_text())
-        record["config"]["evaluate"] |= {"group_key": "user", "slices": ["day"]}
+        record["config"]["evaluate"] |= {"group_key": "user", "slices": ["day"], "gauc_weight": "CLICKS"}
         (path / "stage.json").write_text(json.dumps(record))
     work(runs, *options("t/dcnv2_seed1", "t/lr_seed1"))
     found = json.loads((runs / "compare/c/compare.json").read_text())
     assert found["group_key"] == "user" and found["num_clusters"] == 40
-    assert {d["value"] for d in found["slices"]} == {"0", "1"} and {d["column"] for d in found["slices"]} == {"day"}
+    assert {d["column"]: d["value"] for d in found["slices"] if d["column"] == "day"} == {"day": "1"}
+    assert found["facts"]["GAUC weights"] == "clicks"
     assert "gauc" in {d["metric"] for d in found["overall"]}
     with pytest.raises(ConfigError, match=r"compare.group_key is not set, and the runs were evaluated with different"):
         work(runs, *options("t/dcnv2_seed1", "t/lr_seed2"))
-    work(runs, *options("t/dcnv2_seed1", "t/lr_seed2", more=("compare.group_key=''", "compare.slices=[]", "name=d")))
+    work(
+        runs,
+        *options(
+            "t/dcnv2_seed1",
+            "t/lr_seed2",
+            more=("compare.group_key=''", "compare.slices=[]", "compare.gauc_weight=equal", "name=d"),
+        ),
+    )
     assert json.loads((runs / "compare/d/compare.json").read_text())["num_clusters"] == 300
 
 
