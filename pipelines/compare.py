@@ -16,7 +16,7 @@ from pipelines.config import Run
 from pipelines.entry import stage_main
 from pipelines.stage import StageKey, stage
 from recsys.core.errors import ConfigError
-from recsys.evaluate.compare import compare, slice_column
+from recsys.evaluate.compare import compare, methods_of, slice_column
 from recsys.evaluate.compare_config import CompareConfig
 from recsys.evaluate.compare_page import JSON_FILE, MARKDOWN_FILE, PAGE_FILE, write_comparison
 from recsys.evaluate.compared import Comparison
@@ -49,6 +49,7 @@ def work(run: Run) -> None:
         )
     sources = [read_source(Path(run.config.runs), name) for name in config.runs]
     notes = check_same_data(Path(run.config.runs), sources, across_ingests=config.across_ingests)
+    notes += seed_notes(config.runs, group_seeds=config.group_seeds)
     config = replace(config, **column_options(sources, config))
     key = StageKey(
         stage="compare",
@@ -80,6 +81,17 @@ def check_given() -> None:
                 f"{text}: runs are compared as they were trained and evaluated, so this would change nothing. Leave it "
                 f"out; this command's own are {[own for own in OWN_KEYS if own != 'hydra']}."
             )
+
+
+def seed_notes(runs: list[str], *, group_seeds: bool) -> list[str]:
+    """A reminder that runs of one method are compared as if they were methods; empty where none are."""
+    together = [" and ".join(method.runs) for method in methods_of(runs, group_seeds=True) if len(method.runs) > 1]
+    if group_seeds or not together:
+        return []
+    return [
+        f"Runs that differ in their seed alone are compared as if they were methods: {'; '.join(together)}. "
+        "compare.group_seeds=true makes one method of them, and of their spread a part of its error."
+    ]
 
 
 def _name(run: Run) -> str:

@@ -1,7 +1,28 @@
 """Predictions of runs that are equally good by construction, on rows whose users differ."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
+
+from recsys.evaluate.compare import compare
+from recsys.evaluate.compare_config import CompareConfig
+from recsys.evaluate.compare_words import sentences
+from recsys.evaluate.compared import Comparison
+from recsys.evaluate.config import EvaluateConfig
+
+BY_USER = CompareConfig(group_key="user", num_replicates=60)
+SLICING = EvaluateConfig(min_slice_rows=100)
+
+
+def compared(frames: Mapping[str, pl.DataFrame], config: CompareConfig = BY_USER) -> Comparison:
+    """The comparison of these runs."""
+    return compare(frames, config, SLICING)
+
+
+def said(comparison: Comparison, candidate: int = 0) -> str:
+    """All sentences on a candidate."""
+    return "\n".join(sentences(comparison, comparison.candidates[candidate]))
 
 
 def world(

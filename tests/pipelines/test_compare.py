@@ -88,6 +88,7 @@ def test_seeds_are_one_method(runs: Path) -> None:
     names = ("t/dcnv2_seed1", "t/dcnv2_seed2", "t/lr_seed1", "t/lr_seed2")
     run = work(runs, *options(*names, more=("compare.group_seeds=true", "compare.measure_latency=false")))
     found = json.loads((runs / "compare/c/compare.json").read_text())
+    assert found["notes"] == []
     assert found["baseline"] == {"name": "t/dcnv2", "runs": ["t/dcnv2_seed1", "t/dcnv2_seed2"]}
     first = found["overall"][0]
     aucs = [metric(run, name) for name in names]
@@ -97,6 +98,12 @@ def test_seeds_are_one_method(runs: Path) -> None:
     assert first["standard_error"]["value"] == pytest.approx((wide**2 + first["row_error"]["value"] ** 2) ** 0.5)
     assert "Runs by method" in (runs / "compare/c/compare.html").read_text()
     assert {cost["file_bytes"] for cost in found["costs"]} == {None}, "one of two seeds was exported"
+
+
+def test_seeds_taken_for_methods_are_noted(runs: Path) -> None:
+    work(runs, *options("t/dcnv2_seed1", "t/dcnv2_seed2", "t/lr_seed1"))
+    (note,) = json.loads((runs / "compare/c/compare.json").read_text())["notes"]
+    assert "t/dcnv2_seed1 and t/dcnv2_seed2. compare.group_seeds=true makes one method" in note
 
 
 def test_latency_is_measured_where_there_is_a_bundle(runs: Path) -> None:
