@@ -100,7 +100,8 @@ def _slices(comparison: Comparison) -> str:
         return ""
     note = (
         f"Benjamini-Hochberg over all {sum(d.p_value.defined for d in comparison.slices)} tests of slices: of those "
-        f"marked, {1 - comparison.level:.0%} are expected to be false. The vertical line is the difference of all rows."
+        f"marked, at most {1 - comparison.level:.0%} are expected to be false. The vertical line is the "
+        "difference of all rows."
     )
     boxes = []
     metric = comparison.metric if comparison.metric in SLICE_METRICS else SLICE_METRICS[0]

@@ -31,10 +31,10 @@ def test_equal_models_are_told_apart_about_5_times_in_100() -> None:
 
 
 def test_holm_and_benjamini_hochberg_keep_a_family_at_its_level() -> None:
-    """Four equal candidates and three slices: a false verdict in at most 5% of samples (0 to 6 of 40)."""
+    """Four equal candidates and three slices: a false verdict in at most 5% of samples (0 to 5 of 25)."""
     config = replace(BY_USER, slices=["device"], num_replicates=40)
     verdicts = slices = 0
-    for seed in range(40):
+    for seed in range(25):
         comparison = compared(world(500 + seed, users=90, rows=5, num_runs=5), config)
         found = [comparison.primary(candidate).verdict for candidate in comparison.candidates]
         verdicts += any(verdict in (Verdict.BETTER, Verdict.WORSE) for verdict in found)
@@ -42,7 +42,7 @@ def test_holm_and_benjamini_hochberg_keep_a_family_at_its_level() -> None:
         assert all(
             d.adjusted_p.value_or(1) >= d.p_value.value_or(1) - 1e-12 for d in comparison.overall + comparison.slices
         )
-    assert verdicts <= 6 and slices <= 6, (verdicts, slices)
+    assert verdicts <= 5 and slices <= 5, (verdicts, slices)
 
 
 def test_what_it_calls_detectable_is_found_4_times_in_5() -> None:
@@ -181,6 +181,19 @@ def test_one_lucky_seed_is_no_better_method() -> None:
     pair = compared({name: named[name] for name in ("a_seed1", "b_seed1")})
     assert pair.overall[0].verdict is Verdict.BETTER and "not two methods" in said(pair)
     assert compared(named, replace(BY_USER, group_seeds=True)).overall[0].verdict is Verdict.UNDECIDED
+
+
+def test_seeds_that_scatter_do_not_make_methods_differ() -> None:
+    """40 pairs of equal methods, 2 and 3 seeds each of its own quality: who counts rows alone errs in 8 of 40."""
+    config, found, by_rows = replace(BY_USER, group_seeds=True, num_replicates=20), 0, 0
+    for seed in range(40):
+        noise = tuple(np.abs(0.9 + np.random.default_rng(9_000 + seed).normal(0, 0.3, 5)))
+        frames = world(seed, users=100, rows=4, num_runs=5, noise=noise)
+        named = dict(zip(("a_seed1", "a_seed2", "b_seed1", "b_seed2", "b_seed3"), frames.values(), strict=True))
+        first = compared(named, config).overall[0]
+        found += first.p_value.value_or(1.0) <= 0.05
+        by_rows += abs(first.difference.value_or(0.0)) > 1.96 * first.row_error.value_or(math.nan)
+    assert found <= 5 and by_rows >= 6, (found, by_rows)
 
 
 def test_slices_bear_the_names_of_reports() -> None:
