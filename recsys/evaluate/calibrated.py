@@ -40,7 +40,7 @@ class FittedCalibration:
         """
         if kind is Calibration.NONE:
             raise ConfigError("evaluate.calibration=none names no map to fit. Choose platt or isotonic.")
-        fitted = fit_platt(counts) if kind is Calibration.PLATT else fit_isotonic(counts)
+        fitted = fit_platt(counts) if kind is Calibration.PLATT else _never_certain(fit_isotonic(counts), counts)
         rows = int(counts.num_rows), int(counts.num_positives)
         return cls(map=fitted, split=split, num_rows=rows[0], num_positives=rows[1])
 
@@ -79,6 +79,14 @@ class FittedCalibration:
             return cls(map=fitted, split=str(values["split"]), num_rows=rows[0], num_positives=rows[1])
         except (KeyError, ValueError, TypeError) as error:
             raise DataError(f"no calibration map: {error!r}. Run evaluate with evaluate.calibration again.") from error
+
+
+def _never_certain(fitted: IsotonicCalibration, counts: ScoreCounts) -> IsotonicCalibration:
+    """The map with its ends pulled in: no number of rows shows that something never happens, and one row would cost an
+    infinite loss. By Laplace's rule of succession, no event among N rows leaves a rate of 1 / (N + 2).
+    """
+    least = 1 / (counts.num_rows + 2)
+    return IsotonicCalibration(knots=fitted.knots, probabilities=fitted.probabilities.clamp(least, 1 - least))
 
 
 def judge(fitted: FittedCalibration, counts: ScoreCounts, *, num_bins: int) -> CalibrationResult:
