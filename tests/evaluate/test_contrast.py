@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.evaluate import EvaluateConfig, Predictions, evaluate
-from recsys.evaluate.contrast import Contrast, _without, adjusted, contrast_by_group, contrast_of
+from recsys.evaluate import Contrast, EvaluateConfig, Predictions, evaluate
+from recsys.evaluate.contrast import _without, adjusted, contrast_by_group, contrast_of
 from recsys.evaluate.held import HeldRows
 from recsys.metrics import Clusters, MetricValue, ScoreCounts, auc, auc_standard_error
 
