@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import DataError
+from recsys.evaluate.groups import group_keys
 
 ROW, LABEL, LOGIT = "__row__", "label", "logit"
 
@@ -40,8 +41,7 @@ def group_ids(frame: pl.DataFrame, column: str) -> Tensor:
     keys = frame[column]
     if keys.dtype.is_nested():
         raise DataError(f"compare.group_key={column!r}: it is {keys.dtype}; a group needs one value per row.")
-    keys = keys if keys.dtype.is_integer() else keys.cast(pl.String)
-    codes = torch.from_numpy(keys.rank("dense").cast(pl.Int64).fill_null(0).to_numpy(writable=True))
+    codes = torch.from_numpy(group_keys(keys).rank("dense").cast(pl.Int64).fill_null(0).to_numpy(writable=True))
     alone = codes == 0
     codes[alone] = -1 - torch.arange(int(alone.sum()))
     return codes

@@ -71,6 +71,8 @@ class EvaluateConfig:
     """Column with what the action earned; empty: the label."""
     expected_reward: str = ""
     """Column with a reward model's expectation under the policy asked about; empty: no doubly robust value."""
+    predicted_reward: str = ""
+    """Column with the same reward model's expectation of the logged action."""
     max_weight: float = 0.0
     """Importance weights above are clipped to it; 0 clips none."""
 
@@ -98,15 +100,21 @@ class EvaluateConfig:
                 f"evaluate.propensity={self.propensity!r}, evaluate.target_propensity={self.target_propensity!r}: a "
                 "counterfactual value needs both columns. Name both or neither."
             )
-        extra = [name for name in ("reward", "expected_reward") if getattr(self, name)]
+        extra = [name for name in ("reward", "expected_reward", "predicted_reward") if getattr(self, name)]
         if extra and not self.propensity:
             raise ConfigError(f"evaluate.{extra[0]} is only read beside evaluate.propensity. Name that column too.")
+        if bool(self.expected_reward) != bool(self.predicted_reward):
+            raise ConfigError(
+                f"evaluate.expected_reward={self.expected_reward!r}, "
+                f"evaluate.predicted_reward={self.predicted_reward!r}: doubly robust values need both, of one reward model. "
+                "Name both or neither."
+            )
         if self.max_weight < 0:
             raise ConfigError(f"evaluate.max_weight={self.max_weight}: must be above 0, or 0 not to clip.")
 
     @property
     def columns(self) -> dict[str, list[str]]:
         """The passthrough columns that each option names, by option."""
-        single = ("group_key", "propensity", "target_propensity", "reward", "expected_reward")
+        single = ("group_key", "propensity", "target_propensity", "reward", "expected_reward", "predicted_reward")
         named = {name: [getattr(self, name)] for name in single if getattr(self, name)}
         return named | {"slices": self.slices, "day_slices": self.day_slices}

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError
 from recsys.evaluate.config import EvaluateConfig
+from recsys.evaluate.groups import group_keys
 from recsys.evaluate.source import Predictions
 from recsys.metrics import Clusters, GroupedAuc, GroupedCounts, GroupWeight, MetricValue, gauc_of
 
@@ -34,8 +35,8 @@ class HeldRows:
         keyed = torch.zeros(frame.height, dtype=torch.bool)
         index, num_groups = torch.arange(frame.height), 0
         if group_key:
-            keyed = torch.from_numpy(frame[group_key].is_not_null().to_numpy(writable=True))
-            keys = frame[group_key] if frame[group_key].dtype.is_integer() else frame[group_key].cast(pl.String)
+            keys = group_keys(frame[group_key])
+            keyed = torch.from_numpy(keys.is_not_null().to_numpy(writable=True))
             known = torch.from_numpy(keys.drop_nulls().rank("dense").to_numpy(writable=True).astype("int64")) - 1
             num_groups = int(known.max()) + 1 if known.numel() else 0
             index[keyed] = known
@@ -104,9 +105,8 @@ def _part_of_groups(source: Predictions, group_key: str, part: int, num_parts: i
     key = pl.col("key")
     kept = []
     for chunk in source.chunks(list(dict.fromkeys(["label", "logit", group_key]))):
-        keys = chunk[group_key]
-        keys = (keys if keys.dtype.is_integer() else keys.cast(pl.String)).hash(seed=0)
-        rows = chunk.with_columns(key=keys).filter(chunk[group_key].is_not_null())
+        keys = group_keys(chunk[group_key])
+        rows = chunk.with_columns(key=keys.hash(seed=0)).filter(keys.is_not_null())
         kept.append(rows.filter(key % num_parts == part).select("label", "logit", key.reinterpret(signed=True)))
     frame = pl.concat(kept)
     labels, logits, groups = (torch.from_numpy(frame[name].to_numpy(writable=True)) for name in frame.columns)

@@ -30,7 +30,8 @@ def check_policy_columns(source: Predictions, config: EvaluateConfig) -> None:
 def policy_values(source: Predictions, held: HeldRows | None, config: EvaluateConfig) -> dict[str, PolicyValue]:
     """By estimator, mean reward per row, with errors by `group_key`; empty where no propensity is named.
 
-    Doubly robust takes the model's probability as its reward of the logged action, so the reward is the label there.
+    Doubly robust needs one reward model's two expectations: of the logged action, and under the policy asked about. Two
+    models' would not cancel.
 
     Raises:
         DataError: a column is not numeric or holds impossible values.
@@ -42,7 +43,7 @@ def policy_values(source: Predictions, held: HeldRows | None, config: EvaluateCo
         return dict.fromkeys(names, _undefined(too_many_rows(source.num_rows, config), source.num_rows))
     reward = config.reward or "label"
     columns = dict.fromkeys([reward, config.propensity, config.target_propensity])
-    expected = [config.expected_reward] if config.expected_reward else []
+    expected = [config.predicted_reward, config.expected_reward] if config.expected_reward else []
     frame = pl.concat(list(source.chunks(list(columns | dict.fromkeys(expected)))))
     rewards, propensities, targets = (
         numeric_column(frame, name) for name in (reward, config.propensity, config.target_propensity)
@@ -54,8 +55,8 @@ def policy_values(source: Predictions, held: HeldRows | None, config: EvaluateCo
     found = {LIVE: inverse_propensity(live), IPS: inverse_propensity(rows, max_weight=limit)}
     found[SNIPS] = self_normalized(rows, max_weight=limit)
     if config.expected_reward:
-        expectation = numeric_column(frame, config.expected_reward)
-        found[DR] = doubly_robust(rows, predicted=held.probabilities, expected=expectation, max_weight=limit)
+        predicted, expectation = (numeric_column(frame, name) for name in expected)
+        found[DR] = doubly_robust(rows, predicted=predicted, expected=expectation, max_weight=limit)
     return found
 
 

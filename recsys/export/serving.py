@@ -185,6 +185,9 @@ class ServingModel(nn.Module):
             pooled.append(dense.new_zeros((dense.size(0), 0)))
         embeddings = torch.cat(pooled, dim=1)
         if self.reads_sequences:
+            for others in lengths[1:]:
+                if not torch.equal(others, lengths[0]):
+                    raise RuntimeError("histories of one row must be equally long: one value of each for every event.")
             logits = self.head(dense, embeddings, sequences, lengths)
         else:
             logits = self.head(dense, embeddings)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollectionInterface
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
@@ -87,6 +88,12 @@ class Embedded(Protocol):
         """Embeddings by id of the others, in the plan's order."""
 
 
+UNEQUAL_HISTORIES = (
+    "a row has histories of different lengths: the columns that a sequence model reads (items, their attributes, time "
+    "gaps) must hold one value for each event. Write an empty value where an event lacks one, and ingest again."
+)
+
+
 class SequenceModel(nn.Module):
     """As `CtrModel`, for a head that reads sequences."""
 
@@ -101,5 +108,7 @@ class SequenceModel(nn.Module):
         jagged = list(embedded.sequences.values())
         sequences = [padded(sequence.values(), sequence.lengths()) for sequence in jagged]
         lengths = [sequence.lengths() for sequence in jagged]
+        for others in lengths[1:]:
+            torch._assert_async((others == lengths[0]).all(), UNEQUAL_HISTORIES)
         logits: Tensor = self.head(dense, embedded.pooled.values(), sequences, lengths)
         return logits

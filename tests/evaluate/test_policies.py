@@ -26,6 +26,8 @@ def log(num: int = 4000) -> pl.DataFrame:
             "logged": np.where(first, 0.8, 0.2),
             "wanted": np.where(first, 0.1, 0.9),
             "expected": np.full(num, 0.1 * 0.2 + 0.9 * 0.5),
+            "predicted": np.where(first, 0.2, 0.5),
+            "other": np.full(num, 0.9),
             "money": generator.normal(2, 0.1, num),
             "user": generator.integers(0, 200, num),
         }
@@ -34,7 +36,7 @@ def log(num: int = 4000) -> pl.DataFrame:
 
 @pytest.mark.parametrize("group_key", ["", "user"])
 def test_estimators_find_what_the_target_would_have_earned(group_key: str) -> None:
-    config = EvaluateConfig(**LOGGED, expected_reward="expected", group_key=group_key)  # type: ignore[arg-type]
+    config = EvaluateConfig(**LOGGED, expected_reward="expected", predicted_reward="predicted", group_key=group_key)  # type: ignore[arg-type]
     got = evaluate(log(), config).policies
     assert list(got) == [LIVE, IPS, SNIPS, DR]
     assert got[LIVE].value.value == pytest.approx(log()["label"].mean(), abs=1e-12)
@@ -44,6 +46,20 @@ def test_estimators_find_what_the_target_would_have_earned(group_key: str) -> No
         assert got[name].mean_weight.value == pytest.approx(1, abs=0.1)
     assert got[DR].standard_error.value_or(9) < got[IPS].standard_error.value_or(0)
     assert got[IPS].effective_rows.value_or(0) < 1500
+
+
+@pytest.mark.parametrize("guess", ["predicted", "other"])
+def test_doubly_robust_is_right_whatever_its_reward_model_says(guess: str) -> None:
+    """Aimed at the live policy with a reward model that is wrong everywhere, it is still the mean."""
+    names = {"propensity": "logged", "target_propensity": "logged", "expected_reward": guess, "predicted_reward": guess}
+    got = evaluate(log(), EvaluateConfig(**names)).policies  # type: ignore[arg-type]
+    assert got[DR].value.value == pytest.approx(log()["label"].mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize("one", ["expected_reward", "predicted_reward"])
+def test_two_models_do_not_make_a_doubly_robust_value(one: str) -> None:
+    with pytest.raises(ConfigError, match=r"of one reward model\. Name both or neither"):
+        EvaluateConfig(**LOGGED, **{one: "expected"})  # type: ignore[arg-type]
 
 
 def test_rewards_and_clipping_are_taken() -> None:
