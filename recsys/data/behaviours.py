@@ -8,8 +8,10 @@ event to the target (0 for none, else floor(log2) + 1). User and time are kept b
   later can change it. At one time of one user the order is that of the files.
 * Newest first, because an encoder keeps the first values of a list: of a longer history at serving it loses the oldest.
 * A negative has the history, user and time of its positive, and an item that the user never met in the whole log.
+* A target is its user's first event with its item, unless `repeated_targets`: an item seen before tells by its own
+  history that it is no negative, and a model learns that rule. In histories repeated items stay.
 * LEAVE_ONE_OUT compares with published numbers, but train events of one user may be later than test events of another.
-  CHRONOLOGICAL has no such events.
+  CHRONOLOGICAL has no such events, but its negatives, too, are items that the user does not meet later.
 """
 
 from dataclasses import dataclass, field
@@ -50,6 +52,7 @@ class BehaviourDataset:
     max_length: int = 50  # events of a history, the most recent ones
     min_history: int = 1  # events before a target; earlier ones are history only
     target_stride: int = 1  # train on every so many events of a user, counted back from the last
+    repeated_targets: bool = False  # also predict items met before, as DARE does; negatives never are such items
     num_negatives: int = 1  # for each positive
     negatives: NegativeMethod = NegativeMethod.POPULARITY
     min_count: int = 1  # items and attributes that train's rows name less often, as target or past, are unknown
@@ -81,7 +84,9 @@ class BehaviourDataset:
         items = with_side(events.items, self.side, self.log)
         events = Events(events.user, events.item, events.time, events.users, items)
         codes = split_codes(events, self.split)
-        chosen = choose_targets(events, codes, min_history=self.min_history, stride=self.target_stride)
+        chosen = choose_targets(
+            events, codes, min_history=self.min_history, stride=self.target_stride, repeats=self.repeated_targets
+        )
         (folder / "raw").mkdir(parents=True, exist_ok=True)
         files: list[RawFile] = []
         for split, index in zip(SPLIT_NAMES, chosen, strict=True):

@@ -109,13 +109,23 @@ def split_codes(events: Events, split: SplitTargets) -> Tensor:
     return (events.time >= first).long() + (events.time >= second)
 
 
-def choose_targets(events: Events, codes: Tensor, *, min_history: int, stride: int) -> list[Tensor]:
+def first_meetings(events: Events) -> Tensor:
+    """Whether each event is the first of its user with its item, bool (E,)."""
+    pairs = events.user * events.items.height + events.item
+    ascending, order = torch.sort(pairs, stable=True)
+    first = torch.ones_like(pairs, dtype=torch.bool)
+    first[order[1:]] = ascending[1:] != ascending[:-1]
+    return first
+
+
+def choose_targets(events: Events, codes: Tensor, *, min_history: int, stride: int, repeats: bool) -> list[Tensor]:
     """Events to predict in each split, by time (then user), as indices, int64.
 
     Args:
         codes: of `split_codes`.
         min_history: events that must lie before a target.
         stride: of each user's train events every so many, counted back from the last one.
+        repeats: also events with an item that their user has met before.
     Raises:
         DataError: a split has none.
     """
@@ -123,12 +133,15 @@ def choose_targets(events: Events, codes: Tensor, *, min_history: int, stride: i
     num_train = torch.zeros(len(events.users), dtype=torch.int64).index_add_(0, events.user, (codes == 0).long())
     from_last = num_train[events.user] - 1 - place
     wanted = (place >= min_history) & ((codes != 0) | (from_last % stride == 0))
+    if not repeats:
+        wanted &= first_meetings(events)
     chosen: list[Tensor] = []
     for code, name in enumerate(SPLIT_NAMES):
         index = ((codes == code) & wanted).nonzero().squeeze(1)
         if not index.numel():
             raise DataError(
-                f"the {name} split has no event with {min_history} event(s) of its user before it. Give more events, "
+                f"the {name} split has no event with {min_history} event(s) of its user before it"
+                f"{'' if repeats else ' and an item new to its user'}. Give more events, "
                 "or lower dataset.min_history."
             )
         chosen.append(index[torch.argsort(events.time[index], stable=True)])

@@ -106,8 +106,8 @@ class EvaluateConfig:
         if bool(self.expected_reward) != bool(self.predicted_reward):
             raise ConfigError(
                 f"evaluate.expected_reward={self.expected_reward!r}, "
-                f"evaluate.predicted_reward={self.predicted_reward!r}: doubly robust values need both, of one reward model. "
-                "Name both or neither."
+                f"evaluate.predicted_reward={self.predicted_reward!r}: doubly robust values need both, of one reward "
+                "model. Name both or neither."
             )
         if self.max_weight < 0:
             raise ConfigError(f"evaluate.max_weight={self.max_weight}: must be above 0, or 0 not to clip.")

@@ -35,7 +35,7 @@ def dataset_of(folder: Path, text: str | pl.DataFrame = TEN, **values: object) -
         text.write_csv(path)
     log = {key[4:]: values.pop(key) for key in list(values) if key.startswith("log_")}
     log = {"files": (str(path),), "attributes": ("category",), **log}
-    return BehaviourDataset(log=EventLog(**log), **values)  # type: ignore[arg-type]
+    return BehaviourDataset(log=EventLog(**log), **{"repeated_targets": True, **values})  # type: ignore[arg-type]
 
 
 def rows(table: RawTable, split: str = "") -> pl.DataFrame:

@@ -33,7 +33,9 @@ def test_lines_of_users_with_attributes_of_json(tmp_path: Path) -> None:
     log = EventLog(
         files=(str(tmp_path / "log.txt"),), kind=LogKind.USERS, separator=" ", time="", key_type=KeyType.INTEGER
     )
-    dataset = BehaviourDataset(log=log, side=SideFile(path=str(tmp_path / "side.json"), attributes=("first", "second")))
+    dataset = BehaviourDataset(
+        log=log, side=SideFile(path=str(tmp_path / "side.json"), attributes=("first", "second")), repeated_targets=True
+    )
     frame = rows(dataset.open(tmp_path))
     pairs = {item: (one, two) for item, one, two in frame.select("item", "first", "second").rows()}
     for items, one, two in frame.select("hist_item", "hist_first", "hist_second").rows():

@@ -213,7 +213,8 @@ def test_ingest_gives_equal_bytes_with_one_thread(tmp_path: Path) -> None:
         "from recsys.data.behaviours import BehaviourDataset; from recsys.data.events import EventLog\n"
         "from recsys.data.ingest import IngestOptions, ingest\n"
         "log = EventLog(files=(sys.argv[1],), attributes=('category',))\n"
-        "ingest(BehaviourDataset(log=log, num_negatives=2), Path(sys.argv[2]), options=IngestOptions())\n"
+        "dataset = BehaviourDataset(log=log, num_negatives=2, repeated_targets=True)\n"
+        "ingest(dataset, Path(sys.argv[2]), options=IngestOptions())\n"
     )
     command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "log.csv"), str(tmp_path / "there")]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "POLARS_MAX_THREADS": "1"})
@@ -269,7 +270,13 @@ def test_real_logs_end_to_end(
     """Every 40th target with a short history, to be quick; the scripted encoder agrees with ingest."""
     monkeypatch.setenv("RECSYS_DATA", str(data_folder))
     num_events, num_users, columns = REAL[name]
-    values = {**values_of(FOLDER / f"{name}.yaml"), "target_stride": 40, "max_length": 10, "split": {}}
+    values = {
+        **values_of(FOLDER / f"{name}.yaml"),
+        "target_stride": 40,
+        "max_length": 10,
+        "split": {},
+        "repeated_targets": True,
+    }
     dataset = build_config(Dataset, values, key="dataset")  # type: ignore[type-abstract]
     with caplog.at_level(logging.INFO):
         manifest = ingest(dataset, tmp_path, options=IngestOptions())
@@ -286,3 +293,18 @@ def test_real_logs_end_to_end(
             assert offset.diff().tolist() == column.list.len().to_list()
             column = column.explode()
         assert torch.equal(values_, column.to_torch())
+
+
+def test_a_repeated_item_is_no_target_unless_asked_for(tmp_path: Path) -> None:
+    """Else "the target is in its own history" would tell the label of every row."""
+    seen = {"a": "xyxzxwu", "b": "klkmkno"}
+    events = [(user, item, time) for user, items in seen.items() for time, item in enumerate(items)]
+    log = pl.DataFrame(events, schema=["user", "item", "time"], orient="row")
+    found = {}
+    for repeats in (False, True):
+        (tmp_path / str(repeats)).mkdir()
+        dataset = dataset_of(tmp_path, log, log_attributes=(), repeated_targets=repeats)
+        table = dataset.open(tmp_path / str(repeats))
+        parts = pl.concat([pl.read_parquet(file.path) for file in table.files]).filter(pl.col("label") == 1)
+        found[repeats] = [item in seen for item, seen in parts.select("item", "hist_item").iter_rows()]
+    assert not any(found[False]) and any(found[True])
