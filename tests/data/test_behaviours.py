@@ -293,18 +293,3 @@ def test_real_logs_end_to_end(
             assert offset.diff().tolist() == column.list.len().to_list()
             column = column.explode()
         assert torch.equal(values_, column.to_torch())
-
-
-def test_a_repeated_item_is_no_target_unless_asked_for(tmp_path: Path) -> None:
-    """Else "the target is in its own history" would tell the label of every row."""
-    seen = {"a": "xyxzxwu", "b": "klkmkno"}
-    events = [(user, item, time) for user, items in seen.items() for time, item in enumerate(items)]
-    log = pl.DataFrame(events, schema=["user", "item", "time"], orient="row")
-    found = {}
-    for repeats in (False, True):
-        (tmp_path / str(repeats)).mkdir()
-        dataset = dataset_of(tmp_path, log, log_attributes=(), repeated_targets=repeats)
-        table = dataset.open(tmp_path / str(repeats))
-        parts = pl.concat([pl.read_parquet(file.path) for file in table.files]).filter(pl.col("label") == 1)
-        found[repeats] = [item in seen for item, seen in parts.select("item", "hist_item").iter_rows()]
-    assert not any(found[False]) and any(found[True])
