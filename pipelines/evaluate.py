@@ -12,6 +12,7 @@ from pipelines.config import Run
 from pipelines.entry import is_first_rank, launched_by_torchrun, relaunch, stage_main, without_other_ranks
 from pipelines.model import build_model, load_trained, plan_tables
 from pipelines.predictions import PREDICTIONS_NAME, split_files, write_predictions
+from pipelines.retrieval_evaluate import evaluate_retrieval
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from pipelines.train import loaders
 from recsys.core.errors import ConfigError
@@ -37,6 +38,9 @@ def work(run: Run) -> None:
     clustering takes longer than ranks wait for one another. It needs host memory for up to four times the whole tables
     in float32 (checkpoint and model, trained and frozen), beside what is served, and its device for them once.
     """
+    if run.config.retrieval is not None:
+        evaluate_retrieval(run)
+        return
     data, run_on = run.stage("ingest"), run.config.train.run_on
     check_columns(Manifest.read(data).schema, run.config.evaluate)
     plan = plan_tables(run.config, Manifest.read(data))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pipelines.config import Run
 from pipelines.entry import stage_main
 from pipelines.model import Trained, load_trained
+from pipelines.retrieval_export import export_retrieval
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from recsys.core.batch import Batch
 from recsys.core.manifest import Manifest
@@ -29,6 +30,9 @@ EXAMPLE_ROWS = 100
 
 def work(run: Run) -> None:
     """Freeze, script, compare, reload in a fresh process; the bundle appears only if all of that held."""
+    if run.config.retrieval is not None:
+        export_retrieval(run)
+        return
     data, trained = run.stage("ingest"), run.stage("train")
     inputs = {"ingest": fingerprint(data), "train": fingerprint(trained)}
     check_made_with(trained, config=run.trained_with, inputs={"ingest": inputs["ingest"]})

@@ -26,7 +26,8 @@ ROOMS: dict[str, set[str]] = {
     "models": {"core", "ops"},
     "train": {"core", "metrics"},
     "evaluate": {"core", "metrics"},
-    "export": {"core"},
+    "export": {"core", "ops"},
+    "retrieval": {"core", "ops", "metrics"},
 }
 """Room of `recsys` -> the other rooms that it may import."""
 

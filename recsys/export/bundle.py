@@ -87,7 +87,7 @@ def write_bundle(
     require(parity, config)
     stored = _write_golden_tensors(folder, golden, tensors, num_rows=config.num_golden_rows)
     for row_type, path in paths.items():
-        check_in_fresh_process(path, stored, logits[row_type][: config.num_golden_rows].clone())
+        check_in_fresh_process(path, stored, _outputs(logits[row_type][: config.num_golden_rows].clone()))
     _describe(folder, model.schema, models, parity, lineage)
     return parity
 
@@ -156,6 +156,10 @@ def _describe(
     (folder / CARD_NAME).write_text(model_card(manifest, parity))
     # Last: a folder without a manifest is no bundle, however far the export came.
     manifest.write(folder)
+
+
+def _outputs(logits: Tensor) -> tuple[Tensor, Tensor]:
+    return logits, logits.sigmoid()
 
 
 def _frozen_copy(module: ModuleT) -> ModuleT:

@@ -60,6 +60,14 @@ from recsys.metrics.resampled import (
     resampled_sums,
 )
 from recsys.metrics.score_counts import ScoreCounts
+from recsys.metrics.top_k import (
+    average_precision_at_k,
+    coverage_at_k,
+    hit_at_k,
+    ndcg_at_k,
+    precision_at_k,
+    recall_at_k,
+)
 from recsys.metrics.value import MetricValue
 
 __all__ = [
@@ -84,6 +92,7 @@ __all__ = [
     "auc_of",
     "auc_standard_error",
     "auc_standard_error_of",
+    "average_precision_at_k",
     "average_precision_of",
     "benjamini_hochberg",
     "brier_score",
@@ -94,6 +103,7 @@ __all__ = [
     "calibration_ratio_of",
     "cluster_bootstrap",
     "compare_auc",
+    "coverage_at_k",
     "difference",
     "doubly_robust",
     "equal_mass_bins",
@@ -103,15 +113,19 @@ __all__ = [
     "gain_of",
     "gauc",
     "gauc_of",
+    "hit_at_k",
     "holm",
     "inverse_propensity",
     "kolmogorov_smirnov_of",
     "lift_of",
     "log_loss",
     "log_loss_of",
+    "ndcg_at_k",
     "normalized_entropy",
     "normalized_entropy_of",
     "population_stability_index",
+    "precision_at_k",
+    "recall_at_k",
     "relative_information_gain",
     "relative_information_gain_of",
     "reliability_bins",
