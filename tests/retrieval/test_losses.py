@@ -43,7 +43,7 @@ def test_bpr() -> None:
         for b in range(ROWS)
         for n in range(NEGATIVES)
     )
-    assert float(BPRConfig()(t)) == pytest.approx(expected, rel=1e-5)
+    assert float(BPRConfig()(t).detach()) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("correct", [False, True])
@@ -52,12 +52,13 @@ def test_sampled_softmax(correct: bool) -> None:
     for b in range(ROWS):
         positive = dot(t.users[b], t.positives[b]) / 0.5
         others = [
-            dot(t.users[b], t.negatives[b, n]) / 0.5
-            - (math.log(int(t.negative_ids[b, n]) / 36) if correct else 0)
+            dot(t.users[b], t.negatives[b, n]) / 0.5 - (math.log(int(t.negative_ids[b, n]) / 36) if correct else 0)
             for n in range(NEGATIVES)
         ]
         expected += math.log(sum(math.exp(score) for score in [positive, *others])) - positive
-    assert float(SampledSoftmaxConfig(temperature=0.5, correct=correct)(t)) == pytest.approx(expected, rel=1e-5)
+    assert float(SampledSoftmaxConfig(temperature=0.5, correct=correct)(t).detach()) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("correct", [False, True])
@@ -71,7 +72,9 @@ def test_in_batch_softmax_leaves_out_the_same_item_of_another_row(correct: bool)
             if c == b or ids[c] != ids[b]
         }
         expected += math.log(sum(math.exp(score) for score in scores.values())) - scores[b]
-    assert float(InBatchSoftmaxConfig(temperature=0.5, correct=correct)(t)) == pytest.approx(expected, rel=1e-5)
+    assert float(InBatchSoftmaxConfig(temperature=0.5, correct=correct)(t).detach()) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("loss", [BPRConfig(), SampledSoftmaxConfig(), InBatchSoftmaxConfig()])

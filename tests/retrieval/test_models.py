@@ -127,7 +127,9 @@ def test_gf_cf_adds_both_filters() -> None:
 
 
 @pytest.mark.parametrize("config", FITTED)
-def test_fitted_models_script_and_survive_a_file(config: FittedConfig, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_fitted_models_script_and_survive_a_file(
+    config: FittedConfig, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     graph, path = interactions(), tmp_path_factory.mktemp("fitted") / "recommender.pt"
     recommender = config.fit(graph)
     save_recommender(recommender, path)
