@@ -50,7 +50,7 @@ def killed_and_ended(
     runs = tmp_path_factory.mktemp("reproduce") / "runs"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command(runs), cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not any(runs.glob("reproduce/frappe/*/evaluate/stage.json")):
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -59,7 +59,7 @@ def killed_and_ended(
     process.wait()
     before = finished(runs)
     ended = subprocess.run(
-        command(runs), cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command(runs), cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900, check=False
     )
     return runs, before, ended.stderr, ended.returncode
 
