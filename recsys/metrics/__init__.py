@@ -30,7 +30,6 @@ from recsys.metrics.ranking import (
     gain_of,
     kolmogorov_smirnov_of,
     lift_of,
-    roc_curve,
     roc_curve_of,
 )
 from recsys.metrics.reliability import (
@@ -39,13 +38,10 @@ from recsys.metrics.reliability import (
     ReliabilityBin,
     calibration_error,
     calibration_error_of,
-    equal_mass_bins,
-    reliability_bins,
     reliability_bins_of,
     wilson_interval,
 )
 from recsys.metrics.resampled import (
-    resampled_auc,
     resampled_average_precision,
     resampled_brier_score,
     resampled_calibration_error,
@@ -56,7 +52,6 @@ from recsys.metrics.resampled import (
     resampled_log_loss,
     resampled_normalized_entropy,
     resampled_relative_information_gain,
-    resampled_rows,
     resampled_sums,
 )
 from recsys.metrics.score_counts import ScoreCounts
@@ -97,7 +92,6 @@ __all__ = [
     "compare_auc",
     "difference",
     "doubly_robust",
-    "equal_mass_bins",
     "fit_isotonic",
     "fit_platt",
     "gain_curve_of",
@@ -115,9 +109,7 @@ __all__ = [
     "population_stability_index",
     "relative_information_gain",
     "relative_information_gain_of",
-    "reliability_bins",
     "reliability_bins_of",
-    "resampled_auc",
     "resampled_average_precision",
     "resampled_brier_score",
     "resampled_calibration_error",
@@ -128,9 +120,7 @@ __all__ = [
     "resampled_log_loss",
     "resampled_normalized_entropy",
     "resampled_relative_information_gain",
-    "resampled_rows",
     "resampled_sums",
-    "roc_curve",
     "roc_curve_of",
     "self_normalized",
     "wilson_interval",
