@@ -30,31 +30,31 @@ def evaluate_retrieval(run: Run) -> None:
     with stage(run.stage("evaluate"), key, overwrite=run.config.overwrite) as folder:
         if folder is None:
             return
-        recommender, plan = load_served(run)
-        config, history = retrieval_of(run), read_interactions(data, KNOWN)
-        relevant = Relevant.of(*relevant_pairs(data, "test"), history)
-        started = time.monotonic()
-        lists = rank(
-            recommender,
-            relevant.users,
-            history,
-            k=max(config.top_k),
-            users_at_once=config.users_at_once,
-            title="ranking",
-        )
-        seconds = time.monotonic() - started
-        found = judge(lists, relevant, ks=config.top_k, num_shown=history.num_items - 1)
-        evaluation = RankingEvaluation(
-            values=found.values,
-            coverage=found.coverage,
-            num_relevant=relevant.counts[lists.users],
-            num_history=history.user_degrees[lists.users],
-            num_cold_pairs=relevant.num_cold_pairs,
-            num_unknown_items=relevant.num_unknown_items,
-            history=json.loads((trained / "history.json").read_text()),
-        )
-        write_ranking(evaluation, folder, _facts(run, plan, seconds))
-        _write_lists(lists, folder / LISTS_NAME)
+        _evaluate(run, folder)
+
+
+def _evaluate(run: Run, folder: Path) -> None:
+    data = run.stage("ingest")
+    recommender, plan = load_served(run)
+    config, history = retrieval_of(run), read_interactions(data, KNOWN)
+    relevant = Relevant.of(*relevant_pairs(data, "test"), history)
+    started = time.monotonic()
+    lists = rank(
+        recommender, relevant.users, history, k=max(config.top_k), users_at_once=config.users_at_once, title="ranking"
+    )
+    seconds = time.monotonic() - started
+    found = judge(lists, relevant, ks=config.top_k, num_shown=history.num_items - 1)
+    evaluation = RankingEvaluation(
+        values=found.values,
+        coverage=found.coverage,
+        num_relevant=relevant.counts[lists.users],
+        num_history=history.user_degrees[lists.users],
+        num_cold_pairs=relevant.num_cold_pairs,
+        num_unknown_items=relevant.num_unknown_items,
+        history=json.loads((run.stage("train") / "history.json").read_text()),
+    )
+    write_ranking(evaluation, folder, _facts(run, plan, seconds))
+    _write_lists(lists, folder / LISTS_NAME)
 
 
 def _write_lists(lists: Ranking, path: Path) -> None:

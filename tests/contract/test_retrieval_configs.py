@@ -1,5 +1,6 @@
 """Every yaml of conf/retrieval states every field of its class at its default, and the run that it composes builds."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ def test_option_composes_and_holds_the_defaults_of_its_class(file: Path) -> None
     part, name = file.parent.name, file.stem
     values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / file)))
     config_class = load_class(values.pop("_target_"))
-    assert set(values) == set(config_class.__dataclass_fields__)
+    assert set(values) == {field.name for field in fields(config_class)}
     retrieval = load(composed("retrieval=default", f"retrieval/{part}={name}", "dataset=gowalla", "name=x")).config
     built = getattr(retrieval.retrieval, part)
     assert type(built) is config_class

@@ -24,6 +24,21 @@ def recommender(width: int = 4, *, num_users: int = NUM_USERS + 1, num_items: in
     return DotRecommender(users=users, items=items, fold_in=items)
 
 
+def metrics_of_one(best: list[int], relevant: list[int], k: int) -> dict[str, float]:
+    """Of one user's list."""
+    hits = [item in relevant for item in best]
+    ideal = sum(1 / math.log2(place + 2) for place in range(min(len(relevant), k)))
+    gain = sum(1 / math.log2(place + 2) for place, hit in enumerate(hits) if hit)
+    precisions = [sum(hits[: place + 1]) / (place + 1) for place, hit in enumerate(hits) if hit]
+    return {
+        "recall": sum(hits) / len(relevant),
+        "ndcg": gain / ideal,
+        "hit": float(any(hits)),
+        "precision": sum(hits) / k,
+        "map": sum(precisions) / min(len(relevant), k),
+    }
+
+
 def plain(
     model: DotRecommender, history: Interactions, pairs: list[tuple[int, int]], ks: tuple[int, ...]
 ) -> dict[str, float]:
@@ -46,19 +61,8 @@ def plain(
         }
         listed = sorted(scores, key=lambda item: (-scores[item], item))
         for k in ks:
-            best = listed[:k]
-            hits = [item in relevant for item in best]
-            shown[k] |= set(best)
-            ideal = sum(1 / math.log2(place + 2) for place in range(min(len(relevant), k)))
-            gain = sum(1 / math.log2(place + 2) for place, hit in enumerate(hits) if hit)
-            precisions = [sum(hits[: place + 1]) / (place + 1) for place, hit in enumerate(hits) if hit]
-            for name, value in (
-                ("recall", sum(hits) / len(relevant)),
-                ("ndcg", gain / ideal),
-                ("hit", float(any(hits))),
-                ("precision", sum(hits) / k),
-                ("map", sum(precisions) / min(len(relevant), k)),
-            ):
+            shown[k] |= set(listed[:k])
+            for name, value in metrics_of_one(listed[:k], relevant, k).items():
                 sums[f"{name}_at_{k}"] = sums.get(f"{name}_at_{k}", 0.0) + value / len(wanted)
     return sums | {f"coverage_at_{k}": len(items) / (len(of_items) - 1) for k, items in shown.items()}
 
