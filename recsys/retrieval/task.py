@@ -11,6 +11,7 @@ from recsys.core.batch import Batch, BatchSource
 from recsys.core.callback import TrainingSession
 from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
+from recsys.core.loss import Loss
 from recsys.retrieval.config import RetrievalConfig, Similarity
 from recsys.retrieval.dimension_shards import all_columns, num_ranks
 from recsys.retrieval.encoder import Encoded, Encoder
@@ -44,7 +45,7 @@ class RetrievalTask:
         self._epochs = 0
         self.monitor = f"validation_recall_at_{config.monitor_k}" if validation is not None else "epoch"
 
-    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Loss:
         """This rank's part of the batch's loss: the parts of all ranks add up to the sum over rows."""
         ids = batch.sparse.to_dict()
         users, positives = ids[USER].values(), ids[POSITIVE].values()
@@ -61,7 +62,7 @@ class RetrievalTask:
             # Columns are this rank's alone, so their squares are its part already.
             squares = encoded.initial.index_select(0, places).square().sum()
             loss = loss + 0.5 * self._config.regularizer * squares
-        return loss
+        return Loss(loss, loss)
 
     def _triples(self, vectors: Tensor, users: Tensor, positives: Tensor, negatives: Tensor) -> Triples:
         if self._config.similarity is Similarity.COSINE:

@@ -1,22 +1,16 @@
 """What is learned: the loss of a batch and the figures of a split. The trainer knows neither labels nor metrics."""
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from recsys.core.batch import Batch, BatchSource
 from recsys.core.errors import ConfigError
+from recsys.core.loss import Loss
 from recsys.metrics import auc, log_loss
 from recsys.train.score import score
 from recsys.train.session import Session
-
-
-class Loss(NamedTuple):
-    """Sums over a batch's rows, float32 scalars."""
-
-    objective: Tensor  # what is minimised, with gradient
-    reported: Tensor  # what `train_loss` tells: comparable with validation's and between models
 
 
 class Task(Protocol):

@@ -12,10 +12,10 @@ from pipelines.model import CHECKPOINTS
 from recsys.core.errors import ConfigError
 from recsys.retrieval import dimension_shards
 from recsys.train import checkpoint
-from tests.pipelines.test_retrieval import SMALL, files
+from tests.pipelines.test_retrieval import ENCODER, SMALL, files
 from tests.pipelines.world import call, command, do, environment
 
-GIVEN = (*SMALL, "train.epochs=2", "retrieval.similarity=cosine", "retrieval.model.layer_weights=learned")
+GIVEN = (*SMALL, *ENCODER, "train.epochs=2", "retrieval.similarity=cosine", "retrieval.model.layer_weights=learned")
 
 
 @pytest.fixture(scope="module")
