@@ -92,12 +92,17 @@ class _Polynomial(torch.autograd.Function):
         if not ctx.needs_input_grad[1]:
             return _sum_of_powers(gradient, weights, ctx.adjacency), None, None
         # <g, A^k x> = <A^k g, x>: the powers that the gradient of x needs give that of the weights too.
-        total, power, of_weights = gradient * weights[0], gradient, [(gradient * x).sum()]
+        total, power, of_weights = gradient * weights[0], gradient, [_dot(gradient, x)]
         for weight in weights[1:]:
             power = ctx.adjacency.product(power)
-            of_weights.append((power * x).sum())
+            of_weights.append(_dot(power, x))
             total = total + weight * power
         return total, torch.stack(of_weights).to(weights.dtype), None
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Summed in float64: its terms cancel, and ranks add them up in other orders."""
+    return (a * b).sum(dtype=torch.float64)
 
 
 def _sum_of_powers(x: Tensor, weights: Tensor, adjacency: SparseRows) -> Tensor:
