@@ -78,7 +78,8 @@ class BatchRegularizer(Callback):
             return None
         distinct, places, counts = torch.cat(keys).unique(return_inverse=True, return_counts=True)
         counted = counts * _num_ranks_with(distinct, session.world_size)
-        return self._strength / 2 * (torch.cat(squares) * torch.cat(shares) / counted[places]).sum()
+        penalty: Tensor = self._strength / 2 * (torch.cat(squares) * torch.cat(shares) / counted[places]).sum()
+        return penalty
 
     def _ids(self, entry: FeaturePlan, per_id: bool) -> tuple[Tensor, Tensor]:
         """Id of each of the feature's embeddings, and which of these are of an id: padding rows have none."""
@@ -128,7 +129,8 @@ def _num_ranks_with(keys: Tensor, world_size: int) -> Tensor:
     everyone = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(everyone, padded)
     held, counts = torch.cat(everyone).unique(return_counts=True)
-    return counts[torch.searchsorted(held, keys)]
+    found: Tensor = counts[torch.searchsorted(held, keys)]
+    return found
 
 
 def _single_ids(model: nn.Module) -> Iterator[tuple[FeaturePlan, nn.Module, bool]]:
