@@ -54,7 +54,8 @@ def train_retrieval(run: Run, folder: Path, device: torch.device) -> dict[str, f
         write_plan(folder, plan, run.values["embedding"])
     config = retrieval_of(run)
     graph = interactions_at(run, TRAIN, device)
-    relevant = Relevant.of(*(ids.to(device) for ids in relevant_pairs(run.stage("ingest"), "validation")), graph)
+    users, items = relevant_pairs(run.stage("ingest"), "validation")
+    relevant = Relevant.of(users.to(device), items.to(device), graph)
     validation = (
         choose_validation(relevant, config.num_validation_users, run.config.seed) if len(relevant.keys) else None
     )

@@ -107,8 +107,8 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 def _sum_of_powers(x: Tensor, weights: Tensor, adjacency: SparseRows) -> Tensor:
     """`sum_k weights[k] A^k x` with K products and no more than three (N, D) tensors at a time (Horner's rule)."""
-    factors = weights.tolist()
-    total = x * factors[-1]
+    factors: list[float] = weights.tolist()
+    total: Tensor = x * factors[-1]
     for factor in reversed(factors[:-1]):
         total = adjacency.product(total)
         if factor:

@@ -67,7 +67,7 @@ class GFCFConfig(FittedConfig):
         for _ in range(self.num_iterations):
             basis = torch.linalg.qr(by_item.product(by_user.product(basis))).Q
         projected = by_user.product(basis)
-        rotation = torch.linalg.eigh(projected.t() @ projected).eigenvectors
+        rotation: Tensor = torch.linalg.eigh(projected.t() @ projected).eigenvectors
         return basis @ rotation[:, -min(self.num_vectors, width) :]
 
 

@@ -44,7 +44,7 @@ def test_two_ranks_equal_one(one: tuple[Path, tuple[str, ...]]) -> None:
     expected, found = weights(runs, "one"), weights(runs, "two")
     assert expected.keys() == found.keys()
     for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(found[name], weight, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_besides_tables_are_refused_on_ranks(one: tuple[Path, tuple[str, ...]]) -> None:

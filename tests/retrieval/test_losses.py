@@ -29,7 +29,7 @@ def triples() -> Triples:
 
 
 def dot(a: torch.Tensor, b: torch.Tensor) -> float:
-    return sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True))
+    return float(sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True)))
 
 
 def softplus(x: float) -> float:

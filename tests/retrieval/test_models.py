@@ -85,7 +85,8 @@ def test_layers_may_be_bfloat16() -> None:
 
 def scores(config: FittedConfig, graph: Interactions) -> Tensor:
     users = torch.arange(graph.num_users)
-    return config.fit(graph)(users, *graph.of_users(users))
+    found: Tensor = config.fit(graph)(users, *graph.of_users(users))
+    return found
 
 
 def test_ease_is_the_ridge_regression_without_a_diagonal() -> None:
