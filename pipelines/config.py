@@ -23,6 +23,7 @@ from recsys.evaluate.compare_config import CompareConfig
 from recsys.evaluate.config import EvaluateConfig
 from recsys.export.config import ExportConfig
 from recsys.models.ctr import ModelConfig
+from recsys.search.method import SearchConfig
 from recsys.train.config import TrainConfig
 
 ONLY_HOW = ("checkpoint_every", "num_processes", "num_threads", "sharding", "table_memory", "cache_load_factor")
@@ -76,6 +77,7 @@ class RunConfig:
     predict: PredictConfig = field(default_factory=PredictConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     trained_by: str = ""  # run whose train stage this one evaluates and exports; empty: its own
+    search: SearchConfig | None = None  # set by search=<method>
     pareto: ParetoConfig | None = None  # set by the experiments of conf/experiment/pareto
 
     def __post_init__(self) -> None:

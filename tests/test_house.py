@@ -27,6 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "train": {"core", "metrics"},
     "evaluate": {"core", "metrics"},
     "export": {"core"},
+    "search": {"core", "embeddings"},
 }
 """Room of `recsys` -> the other rooms that it may import."""
 
