@@ -1,6 +1,5 @@
 """`python -m pipelines.search search=METHOD search.budget_mib=N`: from a data set and a model to a smaller plan."""
 
-import logging
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from pipelines.config import Run
 from pipelines.entry import is_first_rank, launched_by_torchrun, relaunch, stage_main
 from pipelines.search_data import held_data
 from pipelines.search_report import show, write_found
+from pipelines.search_slice import write_slice
 from pipelines.search_training import Lab, search_by_trials, search_supernet
 from pipelines.stage import StageKey, fingerprint, stage
 from recsys.core.errors import ConfigError
@@ -19,8 +19,6 @@ from recsys.embeddings.full import FullConfig
 from recsys.search.choice import Space
 from recsys.search.method import Found, SearchConfig, SupernetSearch, TrialSearch, UntrainedSearch
 from recsys.train.session import process_group
-
-logger = logging.getLogger(__name__)
 
 WORK = "work"
 """Folder of the stage that holds checkpoints and storages of the search."""
@@ -50,17 +48,23 @@ def work(run: Run) -> None:
         resolved=run.values,
         worth_keeping=f"{WORK}/**/*.json*",
     )
-    with process_group(run_on) as device, stage(folder, key, overwrite=run.config.overwrite) as aside:
-        if aside is not None:
-            found = _search(run, space, device, aside / WORK)
-            if is_first_rank():
-                write_found(space, found, aside)
+    with process_group(run_on) as device:
+        with stage(folder, key, overwrite=run.config.overwrite) as aside:
+            if aside is not None:
+                found = _search(run, space, device, aside / WORK)
+                if is_first_rank():
+                    write_found(space, found, aside)
+        sliced = write_slice(run, space, folder) if isinstance(search, SupernetSearch) and search.slices else None
     if is_first_rank():
         show(folder, Console(highlight=False))
         print(
             f"{folder}: plan.json, frontier.json, frontier.md. To train it, add to the same options of data and model"
         )
         print(f"  embedding=plan embedding.path={folder / 'plan.json'}")
+        if sliced is not None:
+            print(
+                f"{sliced.stage('train')}: the same plan cut out of the supernet, not trained again; name={sliced.config.name}"
+            )
 
 
 def checked(run: Run) -> SearchConfig:

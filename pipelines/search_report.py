@@ -14,7 +14,7 @@ from recsys.search.choice import Choice, Space
 from recsys.search.method import Found
 from recsys.search.plans import plan_of
 
-PLAN_NAME, FRONTIER_NAME, MARKDOWN_NAME = "plan.json", "frontier.json", "frontier.md"
+PLAN_NAME, CHOICE_NAME, FRONTIER_NAME, MARKDOWN_NAME = "plan.json", "choice.json", "frontier.json", "frontier.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,14 @@ def write_found(space: Space, found: Sequence[Found], folder: Path) -> None:
             )
         )
     frontier = Frontier(uncompressed_bytes=whole, points=tuple(points))
+    (folder / CHOICE_NAME).write_text(json.dumps(to_json(found[0].choice), indent=1))
     (folder / FRONTIER_NAME).write_text(json.dumps(to_json(frontier), indent=1))
     (folder / MARKDOWN_NAME).write_text(_markdown(frontier))
+
+
+def read_choice(folder: Path) -> Choice:
+    """The choice whose plan is `plan.json`."""
+    return from_json(Choice, json.loads((folder / CHOICE_NAME).read_text()))
 
 
 def read_frontier(folder: Path) -> Frontier:

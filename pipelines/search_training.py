@@ -28,7 +28,10 @@ from recsys.train.task import ClickTask
 from recsys.train.trainer import Trainer
 
 STORAGE = "storage"
-"""Folder of what a search that was killed goes on with."""
+"""Begins the name of files of what was scored, which a search that was killed goes on with."""
+
+SUPERNET = "supernet"
+"""Folder of a supernet's checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ def search_supernet(lab: Lab, search: SupernetSearch, space: Space, budgets: lis
         seed=config.seed,
         loss_sum=ClickTask().loss_sum,
     )
-    trainer = lab.trainer(session, plan, config.train, "supernet", search.callbacks(space, given))
+    trainer = lab.trainer(session, plan, config.train, SUPERNET, search.callbacks(space, given))
     trainer.run(train, validation, seed=config.seed)
     storage = lab.folder / f"{STORAGE}.jsonl"
     return search.find(space, TrainedSupernet(session, lab), budgets, seed=config.seed, storage=storage)

@@ -1,7 +1,6 @@
 """`dnis`: a soft selection of columns by blocks of ids, the best of which are kept.
 
-Cheng et al. 2020 (DNIS, arXiv:2006.05223?); Kong et al., TKDE (AutoSrh).
-
+Cheng et al., arXiv:2006.04466 (DNIS); Kong et al., TKDE (AutoSrh).
 
 The embedding of an id in block b is e * alpha[b]. Weights learn from training rows. alpha, which starts at 1, learns
 from rows held out, each block by its gradient over its own mean size, because frequent ids would have all of the
@@ -111,14 +110,18 @@ class SelectionLearning(Callback):
         self._space, self._config, self._given = space, config, given
         self._warm_up = int(config.warm_up_share * given.num_steps)
         self._batches: tuple[int, Iterator[Batch]] | None = None  # number of the next, and those from it on
+        self._masks: list[Mask] = []
+
+    def on_train_start(self, session: TrainingSession) -> None:
+        """Find the masks."""
+        self._masks = masks_in(session.model, self._space)
 
     def on_step_end(self, session: TrainingSession, step: int, loss: Tensor) -> None:
         """Learn, once warm."""
         if step <= self._warm_up:
             return
-        masks = masks_in(session.model, self._space)
-        gradients = self._gradients(session, masks, step - self._warm_up - 1)
-        for mask, gradient in zip(masks, gradients, strict=True):
+        gradients = self._gradients(session, self._masks, step - self._warm_up - 1)
+        for mask, gradient in zip(self._masks, gradients, strict=True):
             assert isinstance(mask, SoftSelection)
             mask.alpha.copy_(stepped(mask.alpha, gradient, self._config.selection_learning_rate, self._config.l1))
 

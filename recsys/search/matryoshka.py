@@ -9,6 +9,7 @@ to the chosen width are those of the plan.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -48,6 +49,7 @@ def prefix_width(share: float, embedding_dim: int) -> int:
 class MatryoshkaConfig(SupernetSearch):
     """Prefixes of all features alike; of blocks by popularity ** exponent, the best of some exponents."""
 
+    slices: ClassVar[bool] = True
     halvings: int = 4  # prefixes trained: all columns, a half, a quarter …
     exponents: list[float] = field(default_factory=lambda: [0.0, 0.05, 0.1, 0.2, 0.3])
 
@@ -90,11 +92,16 @@ class PrefixDraws(Callback):
 
     def __init__(self, space: Space, halvings: int, seed: int) -> None:
         self._space, self._halvings, self._seed = space, halvings, seed
+        self._masks: list[Mask] = []
+
+    def on_train_start(self, session: TrainingSession) -> None:
+        """Find the masks."""
+        self._masks = masks_in(session.model, self._space)
 
     def on_step_start(self, session: TrainingSession, step: int, batch: Batch) -> None:
         """Draw."""
-        generator = torch.Generator().manual_seed(hash((self._seed, step)))
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
         share = 0.5 ** int(torch.randint(self._halvings + 1, (1,), generator=generator))
-        for mask in masks_in(session.model, self._space):
+        for mask in self._masks:
             assert isinstance(mask, Prefix)
             mask.share = share

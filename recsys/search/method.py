@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -142,6 +142,8 @@ class TrialSearch(SearchConfig, ABC):
 @dataclass(frozen=True, kw_only=True)
 class SupernetSearch(SearchConfig, ABC):
     """A search in one trained supernet: full tables behind masks, which all budgets share."""
+
+    slices: ClassVar[bool] = False  # whether the supernet's weights are those of a choice's plan, without retraining
 
     @abstractmethod
     def supernet(self, space: Space) -> TablePlan:

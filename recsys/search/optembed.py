@@ -106,13 +106,11 @@ class ThresholdLearning(StructureLearning):
 
     def structure(self, session: TrainingSession) -> list[Tensor]:
         """Threshold of each feature."""
-        found = [mask.threshold for mask in masks_in(session.model, self._space)]
-        assert all(isinstance(threshold, Tensor) for threshold in found)
-        return found  # type: ignore[return-value]
+        return thresholds_of(masks_in(session.model, self._space))
 
     def penalty(self, session: TrainingSession, rows: int) -> Tensor | None:
         """Sparsity times the sum of exp(-threshold); this rank's share of it."""
-        total = torch.cat([torch.exp(-threshold) for threshold in self.structure(session)]).sum()
+        total = torch.cat([torch.exp(-threshold) for threshold in self._buffers]).sum()
         return self._sparsity / session.world_size * total
 
 
@@ -148,9 +146,14 @@ class Candidates:
 
 def _kept(session: TrainingSession, space: Space, masks: Sequence[Mask]) -> list[list[int]]:
     """How many ids of each feature have rows, at each strictness; at least one."""
-    margins = row_margins(session, space, [float(mask.threshold) for mask in masks])  # type: ignore[arg-type]
+    margins = row_margins(session, space, [float(threshold) for threshold in thresholds_of(masks)])
     alive = torch.cat([own[own > 0] for own in margins]).sort().values
     levels = [
         float(alive[int(share * (alive.numel() - 1))]) if share and alive.numel() else 0.0 for share in STRICTNESS
     ]
     return [[max(1, int((own > level).sum())) for own in margins] for level in levels]
+
+
+def thresholds_of(masks: Sequence[Mask]) -> list[Tensor]:
+    """Threshold of each feature, (1,)."""
+    return [mask.threshold for mask in masks if isinstance(mask, RowsAndPrefixes)]

@@ -1,6 +1,7 @@
 """`random`: widths at random within the budget, the best of some trials; the baseline of every other search."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ class RandomSearchConfig(TrialSearch):
         best: Found | None = None
         for number in range(self.trials):
             choice = self._draw(space, budget_bytes, generator, uniform=number == 0)
-            value = memo.get(f"trial {number}", lambda choice=choice: list(score(choice)))[-1]  # type: ignore[misc]
+            value = memo.get(f"trial {number}", partial(_curve, score, choice))[-1]
             if best is None or best.score is None or value > best.score:
                 best = Found(budget_bytes=budget_bytes, choice=choice, score=value)
         assert best is not None
@@ -36,3 +37,7 @@ class RandomSearchConfig(TrialSearch):
         drawn = torch.rand(1 + len(space.features), generator=generator, dtype=torch.float64) * (not uniform)
         weights = (2 * REACH * drawn[1:] - REACH) * (not uniform)
         return proportional(space, budget_bytes, exponent=float(drawn[0]), weights=weights.tolist())
+
+
+def _curve(score: Score, choice: Choice) -> list[float]:
+    return list(score(choice))

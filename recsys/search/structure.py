@@ -20,16 +20,18 @@ class StructureLearning(Callback):
 
     def __init__(self, learning_rate: float) -> None:
         self._learning_rate = learning_rate
+        self._buffers: list[Tensor] = []
         self._adam: torch.optim.Adam | None = None
         self._restored: dict[str, Any] | None = None
 
     @abstractmethod
     def structure(self, session: TrainingSession) -> list[Tensor]:
-        """The buffers, the same ones every time."""
+        """The buffers, looked for once."""
 
     def on_train_start(self, session: TrainingSession) -> None:
         """Make the optimizer, as it was before a restart."""
-        self._adam = torch.optim.Adam(self.structure(session), lr=self._learning_rate)
+        self._buffers = self.structure(session)
+        self._adam = torch.optim.Adam(self._buffers, lr=self._learning_rate)
         if self._restored is not None:
             moments = {
                 number: {name: torch.tensor(value) for name, value in moment.items()}
@@ -39,14 +41,14 @@ class StructureLearning(Callback):
 
     def on_step_start(self, session: TrainingSession, step: int, batch: Batch) -> None:
         """Let gradients flow into the buffers."""
-        for each in self.structure(session):
+        for each in self._buffers:
             each.grad = None
             each.requires_grad_()
 
     def on_step_end(self, session: TrainingSession, step: int, loss: Tensor) -> None:
         """Step by the mean of all ranks' gradients, which is how the trainer scales their losses."""
         assert self._adam is not None
-        for each in self.structure(session):
+        for each in self._buffers:
             each.requires_grad_(False)
             if each.grad is None:
                 each.grad = torch.zeros_like(each)

@@ -1,6 +1,5 @@
 """`tpe`: tree-structured Parzen estimators of good widths (Bergstra et al., NeurIPS 2011), by Optuna."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +47,8 @@ class TpeConfig(TrialSearch):
                 study.enqueue_trial({EXPONENT: 0.0, **{_weight(n): 0.0 for n in range(len(space.features))}})
             self._try(study, space, score, budget_bytes)
         best: FrozenTrial = study.best_trial
-        choice = proportional(space, budget_bytes, **_drawn(best.params, space))
+        weights = [best.params[_weight(number)] for number in range(len(space.features))]
+        choice = proportional(space, budget_bytes, exponent=best.params[EXPONENT], weights=weights)
         return Found(budget_bytes=budget_bytes, choice=choice, score=best.value)
 
     def _try(self, study: optuna.Study, space: Space, score: Score, budget_bytes: int) -> None:
@@ -66,7 +66,3 @@ class TpeConfig(TrialSearch):
 
 def _weight(number: int) -> str:
     return f"weight_{number}"
-
-
-def _drawn(params: dict[str, float], space: Space) -> "dict[str, float | Sequence[float]]":
-    return {"exponent": params[EXPONENT], "weights": [params[_weight(number)] for number in range(len(space.features))]}
