@@ -57,14 +57,11 @@ def work(run: Run) -> None:
         sliced = write_slice(run, space, folder) if isinstance(search, SupernetSearch) and search.slices else None
     if is_first_rank():
         show(folder, Console(highlight=False))
-        print(
-            f"{folder}: plan.json, frontier.json, frontier.md. To train it, add to the same options of data and model"
-        )
+        print(f"{folder}: plan.json, frontier.json, frontier.md. To train it, with the same data and model:")
         print(f"  embedding=plan embedding.path={folder / 'plan.json'}")
         if sliced is not None:
-            print(
-                f"{sliced.stage('train')}: the same plan cut out of the supernet, not trained again; name={sliced.config.name}"
-            )
+            print(f"{sliced.stage('train')}: this plan cut out of the supernet, not trained again.")
+            print(f"  to evaluate: name={sliced.config.name} embedding=plan embedding.path={folder / 'plan.json'}")
 
 
 def checked(run: Run) -> SearchConfig:

@@ -68,10 +68,10 @@ class SearchConfig:
     holdout: float = 0.1
 
     def __post_init__(self) -> None:
-        if (self.budget_mib is None) == (self.compression_ratio is None):
+        if self.budget_mib is not None and self.compression_ratio is not None:
             raise ConfigError(
-                f"search.budget_mib={self.budget_mib}, search.compression_ratio={self.compression_ratio}: a search "
-                "needs one budget. Set one of the two."
+                f"search.budget_mib={self.budget_mib} and search.compression_ratio={self.compression_ratio} are both "
+                "set, and each fixes the budget. Set one of them."
             )
         values = {"budget_mib": self.budget_mib, "compression_ratio": self.compression_ratio}
         for name, value in [*values.items(), *(("frontier", ratio) for ratio in self.frontier)]:
@@ -83,7 +83,13 @@ class SearchConfig:
             raise ConfigError(f"search.holdout={self.holdout}: a share of the training rows, above 0 and below 1.")
 
     def budgets(self, features: Sequence[FeatureSpec]) -> list[int]:
-        """Bytes of the budget, then of those of the frontier, largest first, each once."""
+        """Bytes of the budget, then of those of the frontier, largest first, each once.
+
+        Raises:
+            ConfigError: no budget is set.
+        """
+        if self.budget_mib is None and self.compression_ratio is None:
+            raise ConfigError("search.budget_mib is missing: a search needs a budget. Set it, or compression_ratio.")
         whole = full_bytes(features)
         own = (
             int(self.budget_mib * 2**20) if self.budget_mib is not None else int(whole / (self.compression_ratio or 1))
