@@ -4,6 +4,7 @@ import json
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,16 +19,20 @@ from recsys.core.errors import ConfigError
 from recsys.core.manifest import Manifest
 from recsys.core.plan import TablePlan
 from recsys.core.schema import Schema
+from recsys.embeddings.collisions import collisions
 from recsys.evaluate import Calibration, EvaluateConfig, FittedCalibration, Predictions, evaluate, write
 from recsys.evaluate.data_checks import check_data
 from recsys.evaluate.frequency import FrequencyClasses, check_feature
 from recsys.evaluate.statistics import merged_counts
-from recsys.metrics import ScoreCounts
+from recsys.metrics import MetricValue, ScoreCounts
 from recsys.train import checkpoint
 from recsys.train.score import Replica, Scorer, score_in_parts
 from recsys.train.session import Session, process_group, shard
 
 SPLIT, VALIDATION = "test", "validation"
+CALIBRATION_NAME = "calibration.json"
+COUNTED_IDS = 2**16
+"""Ids of a column up to which each is looked at to count collisions; of more, some of every octave of frequency."""
 
 
 def work(run: Run) -> None:
@@ -119,12 +124,37 @@ def _report(run: Run, plan: TablePlan, folder: Path, calibration: FittedCalibrat
     data, config = run.stage("ingest"), run.config.evaluate
     checks = None
     if config.data_checks:
-        checks = check_data(Manifest.read(data), lambda split, columns: split_files(data, split, columns), config)
+        manifest = Manifest.read(data)
+        colliding = colliding_shares(plan_tables(run.config, manifest), manifest)
+        read = partial(split_files, data)
+        checks = check_data(manifest, read, config, colliding=colliding)
     if calibration is not None:
-        (folder / "calibration.json").write_text(json.dumps(calibration.to_json(), indent=1))
+        (folder / CALIBRATION_NAME).write_text(json.dumps(calibration.to_json(), indent=1))
     evaluation = evaluate(Predictions.read(folder / PREDICTIONS_NAME), config, calibration=calibration)
     history = json.loads((run.stage("train") / "history.json").read_text())
     write(evaluation, folder, facts(run, plan), history=history, checks=checks)
+
+
+def colliding_shares(plan: TablePlan, manifest: Manifest) -> dict[str, MetricValue]:
+    """Share of training look-ups whose rows are all another id's too, by column.
+
+    Args:
+        plan: as trained.
+        manifest: of the data.
+    Returns:
+        Of a column that several features read, what the one with the fewest collisions cannot tell apart.
+    """
+    found = collisions(plan, max_ids=COUNTED_IDS, oov_counts={n: c.oov_count for n, c in manifest.categorical.items()})
+    shares: dict[str, MetricValue] = {}
+    for entry in plan.features:
+        share = found[entry.feature.name].same_feature
+        reason = "its embedding is computed from the id, and no row is looked up"
+        value = MetricValue.undefined(reason) if share is None else MetricValue.of(share)
+        for read in entry.feature.reads:
+            known = shares.get(read.source, value)
+            # An embedding that reads no row tells all ids apart, whatever collides beside it.
+            shares[read.source] = min(known, value, key=lambda each: each.value_or(-1.0))
+    return shares
 
 
 def facts(run: Run, plan: TablePlan) -> dict[str, str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import ParityError
+from recsys.export.parity import Scores
 
 RELOAD_SCRIPT = Path(__file__).with_name("reload.py")
 MAX_ERROR = 1e-5  # same file, same machine: differences come from thread counts only
@@ -18,20 +19,20 @@ TIMEOUT_SECONDS = 300
 logger = logging.getLogger(__name__)
 
 
-def check_in_fresh_process(model_path: Path, features: dict[str, Tensor], logits: Tensor) -> None:
+def check_in_fresh_process(model_path: Path, features: dict[str, Tensor], scores: Scores) -> None:
     """Score rows with an exported model in a new Python process that can import torch and its requirements only.
 
     Args:
         model_path: the TorchScript file.
         features: border tensors of B rows.
-        logits: float32 (B,), what the model said in this process.
+        scores: what the model said of these rows in this process.
 
     Raises:
         ParityError: the process fails, or its scores differ.
     """
     with tempfile.TemporaryDirectory() as folder:
         golden = Path(folder) / "golden.pt"
-        torch.save({"features": features, "logits": logits}, golden)
+        torch.save({"features": features, "logits": scores.logits, "probabilities": scores.probabilities}, golden)
         # -I: no PYTHONPATH, no user site, and the script's own folder is not importable.
         command = [sys.executable, "-I", str(RELOAD_SCRIPT), str(model_path.resolve()), str(golden), str(MAX_ERROR)]
         try:

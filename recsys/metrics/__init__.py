@@ -8,7 +8,7 @@ from recsys.metrics.calibration import IsotonicCalibration, PlattCalibration, fi
 from recsys.metrics.counterfactual import LoggedRows, PolicyValue, doubly_robust, inverse_propensity, self_normalized
 from recsys.metrics.delong import AucComparison, auc_standard_error, auc_standard_error_of, compare_auc
 from recsys.metrics.drift import StabilityIndex, population_stability_index
-from recsys.metrics.grouped import GroupedAuc, GroupedCounts, GroupWeight, gauc, gauc_of
+from recsys.metrics.grouped import GroupedAuc, GroupedCounts, GroupWeight, average_of_groups, gauc, gauc_of
 from recsys.metrics.multiple_testing import benjamini_hochberg, holm
 from recsys.metrics.probability import (
     brier_score,
@@ -30,7 +30,6 @@ from recsys.metrics.ranking import (
     gain_of,
     kolmogorov_smirnov_of,
     lift_of,
-    roc_curve,
     roc_curve_of,
 )
 from recsys.metrics.reliability import (
@@ -39,13 +38,10 @@ from recsys.metrics.reliability import (
     ReliabilityBin,
     calibration_error,
     calibration_error_of,
-    equal_mass_bins,
-    reliability_bins,
     reliability_bins_of,
     wilson_interval,
 )
 from recsys.metrics.resampled import (
-    resampled_auc,
     resampled_average_precision,
     resampled_brier_score,
     resampled_calibration_error,
@@ -56,7 +52,6 @@ from recsys.metrics.resampled import (
     resampled_log_loss,
     resampled_normalized_entropy,
     resampled_relative_information_gain,
-    resampled_rows,
     resampled_sums,
 )
 from recsys.metrics.score_counts import ScoreCounts
@@ -84,6 +79,7 @@ __all__ = [
     "auc_of",
     "auc_standard_error",
     "auc_standard_error_of",
+    "average_of_groups",
     "average_precision_of",
     "benjamini_hochberg",
     "brier_score",
@@ -96,7 +92,6 @@ __all__ = [
     "compare_auc",
     "difference",
     "doubly_robust",
-    "equal_mass_bins",
     "fit_isotonic",
     "fit_platt",
     "gain_curve_of",
@@ -114,9 +109,7 @@ __all__ = [
     "population_stability_index",
     "relative_information_gain",
     "relative_information_gain_of",
-    "reliability_bins",
     "reliability_bins_of",
-    "resampled_auc",
     "resampled_average_precision",
     "resampled_brier_score",
     "resampled_calibration_error",
@@ -127,9 +120,7 @@ __all__ = [
     "resampled_log_loss",
     "resampled_normalized_entropy",
     "resampled_relative_information_gain",
-    "resampled_rows",
     "resampled_sums",
-    "roc_curve",
     "roc_curve_of",
     "self_normalized",
     "wilson_interval",
