@@ -160,7 +160,7 @@ def search_supernet(lab: Lab, search: SupernetSearch, space: Space, budgets: lis
         held=loaders(lab.run, lab.held)("validation", True),
         num_steps=config.train.epochs * train.num_batches,
         seed=config.seed,
-        loss_sum=ClickTask().loss_sum,
+        loss_sum=lambda model, batch: ClickTask().loss_sum(model, batch).objective,
     )
     trainer = lab.trainer(session, plan, config.train, SUPERNET, search.callbacks(space, given))
     trainer.run(train, validation, seed=config.seed)
