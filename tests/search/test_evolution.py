@@ -30,7 +30,8 @@ def test_crossover_cuts_between_two_genes_everywhere() -> None:
 
 
 def test_the_optimum_of_a_separable_score_is_found_and_nothing_is_scored_twice() -> None:
-    target, asked = (1, 7, 2, 5, 0, 6), []
+    target = (1, 7, 2, 5, 0, 6)
+    asked: list[Genes] = []
 
     def score(genes: Genes) -> float:
         asked.append(genes)
@@ -39,7 +40,6 @@ def test_the_optimum_of_a_separable_score_is_found_and_nothing_is_scored_twice()
     best = evolve(Evolution(generations=60), SIZES, score, [(0,) * 6], generator())
     assert best == target
     assert len(set(asked)) == len(asked)
-    assert max(asked, key=score) == best
 
 
 def test_equal_seeds_give_equal_genes() -> None:
