@@ -84,7 +84,8 @@ def checked(run: Run) -> SearchConfig:
 
 def search_folder(run: Run) -> Path:
     """Folder of the stage: one for each search of a run."""
-    return run.stage("search") / run.values["search"]["_target_"].split(".")[-2]
+    target: str = run.values["search"]["_target_"]
+    return run.stage("search") / target.split(".")[-2]
 
 
 def space_of(run: Run, search: SearchConfig) -> Space:

@@ -28,12 +28,13 @@ def held_data(run: Run) -> Path:
     assert search is not None
     source = run.stage("ingest")
     method = str(_split_rule(run.values["dataset"])).upper()
-    config = {"share": search.holdout, "in_order": method == IN_ORDER, "seed": run.config.ingest.seed}
+    in_order, seed = method == IN_ORDER, run.config.ingest.seed
+    config = {"share": search.holdout, "in_order": in_order, "seed": seed}
     key = StageKey(stage="hold out", config=config, inputs={"ingest": fingerprint(source)}, shared=True)
     folder = source.with_name(f"{source.name}-held-{fingerprint_of([json.dumps(config, sort_keys=True)])[:8]}")
     with stage(folder, key, overwrite=True) as aside:
         if aside is not None and (not dist.is_initialized() or dist.get_rank() == 0):
-            hold_out(source, aside, search.holdout, in_order=config["in_order"], seed=config["seed"])
+            hold_out(source, aside, search.holdout, in_order=in_order, seed=seed)
     return folder
 
 

@@ -81,9 +81,9 @@ def sliced_state(built: PlannedModel, trained: dict[str, Tensor], space: Space, 
             if piece.columns:
                 kept.append((first, piece))
             first += piece.size
-        for table, (start, piece) in zip(entry.tables, kept, strict=True):
+        for name, (start, piece) in zip(entry.tables, kept, strict=True):
             source = rows[f"table_{feature.name}"][start : start + piece.size]
-            pieces[table] = source[:, list(piece.columns)]
+            pieces[name] = source[:, list(piece.columns)]
     state = dict(built.model.state_dict())
     for key, value in state.items():
         table = table_of(key, built.plan)

@@ -13,12 +13,12 @@ ROWS_AT_ONCE = 1 << 18
 
 class _LongTailedStep(torch.autograd.Function):
     @staticmethod
-    def forward(context: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(context: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
         context.save_for_backward(x)
         return (x > 0).to(x.dtype)
 
     @staticmethod
-    def backward(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
         (x,) = context.saved_tensors  # type: ignore[attr-defined]
         size = x.abs()
         slope = torch.where(size <= 0.4, 2 - 4 * size, 0.4)
