@@ -38,30 +38,17 @@ def work(run: Run) -> None:
         return
     if not launched_by_torchrun():
         ingest.work(run)
-    data, folder = run.stage("ingest"), search_folder(run)
+    folder = search_folder(run)
     space = space_of(run, search)  # refuses a budget before anything is trained
-    config = {**run.part("model", "train", "seed", "search"), "init": run.values["embedding"]["init"]}
-    key = StageKey(
-        stage="search",
-        config=config,
-        inputs={"ingest": fingerprint(data)},
-        resolved=run.values,
-        worth_keeping=f"{WORK}/**/*.json*",
-    )
     with process_group(run_on) as device:
-        with stage(folder, key, overwrite=run.config.overwrite) as aside:
+        with stage(folder, _key(run), overwrite=run.config.overwrite) as aside:
             if aside is not None:
                 found = _search(run, space, device, aside / WORK)
                 if is_first_rank():
                     write_found(space, found, aside)
         sliced = write_slice(run, space, folder) if isinstance(search, SupernetSearch) and search.slices else None
     if is_first_rank():
-        show(folder, Console(highlight=False))
-        print(f"{folder}: plan.json, frontier.json, frontier.md. To train it, with the same data and model:")
-        print(f"  embedding=plan embedding.path={folder / 'plan.json'}")
-        if sliced is not None:
-            print(f"{sliced.stage('train')}: this plan cut out of the supernet, not trained again.")
-            print(f"  to evaluate: name={sliced.config.name} embedding=plan embedding.path={folder / 'plan.json'}")
+        _show(folder, sliced)
 
 
 def checked(run: Run) -> SearchConfig:
@@ -96,6 +83,26 @@ def space_of(run: Run, search: SearchConfig) -> Space:
     """
     features = run.config.model.features(Manifest.read(run.stage("ingest")).feature_specs())
     return search.space(features, run.config.embedding.init)
+
+
+def _show(folder: Path, sliced: Run | None) -> None:
+    """Print what was found, and how to go on."""
+    show(folder, Console(highlight=False))
+    print(f"{folder}: plan.json, frontier.json, frontier.md. To train it, with the same data and model:")
+    print(f"  embedding=plan embedding.path={folder / 'plan.json'}")
+    if sliced is not None:
+        print(f"{sliced.stage('train')}: this plan cut out of the supernet, not trained again.")
+        print(f"  to evaluate: name={sliced.config.name} embedding=plan embedding.path={folder / 'plan.json'}")
+
+
+def _key(run: Run) -> StageKey:
+    return StageKey(
+        stage="search",
+        config={**run.part("model", "train", "seed", "search"), "init": run.values["embedding"]["init"]},
+        inputs={"ingest": fingerprint(run.stage("ingest"))},
+        resolved=run.values,
+        worth_keeping=f"{WORK}/**/*.json*",
+    )
 
 
 def _search(run: Run, space: Space, device: torch.device, folder: Path) -> list[Found]:
