@@ -21,8 +21,10 @@ from recsys.core.manifest import Manifest
 from recsys.core.plan import TablePlan
 from recsys.data.fingerprint import file_fingerprint
 from recsys.data.loader import LoaderOptions, ParquetLoader
+from recsys.embeddings.batch_regularizer import BatchRegularizer
 from recsys.embeddings.planned import write_plan
 from recsys.embeddings.survey import training_bytes
+from recsys.models.ctr import Regularized
 from recsys.train.checkpoint import STATE_NAME
 from recsys.train.session import Session, process_group, shard
 from recsys.train.tables import initialize_tables
@@ -91,6 +93,8 @@ def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: 
         write_plan(folder, built.plan, run.values["embedding"])
     initialize_tables(session.model.state_dict(), built.plan, seed=run.config.seed)
     callbacks = [TensorBoardCallback(folder / "tensorboard"), *run.config.embedding.callbacks(built.plan)]
+    if isinstance(run.config.model, Regularized) and run.config.model.batch_regularizer:
+        callbacks.append(BatchRegularizer(run.config.model.batch_regularizer, built.plan))
     trainer = Trainer(session, built.plan, run.config.train, folder / CHECKPOINTS, callbacks)
     loader = loaders(run, data)
     progress = trainer.run(loader("train", True), loader("validation", False), seed=run.config.seed)

@@ -29,8 +29,6 @@ from typing import Any
 
 # Set before FuxiCTR starts Ray: no usage report leaves the machine while the clock runs.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Its workers may take minutes to start where other work has the processors; by default it gives them up after one.
-os.environ.setdefault("RAY_worker_register_timeout_seconds", "900")
 
 START = time.perf_counter()  # before the imports: loading torch and Ray is part of what a user waits for
 

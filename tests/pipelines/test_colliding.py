@@ -12,7 +12,7 @@ from recsys.core.manifest import Manifest
 from recsys.core.modules import Remap
 from tests.pipelines.world import SMALL, do, make_run
 
-DHE = "dhe embedding.num_hashes=8 embedding.num_layers=1 embedding.budget_mib=1"
+DHE = "dhe embedding.num_hashes=8 embedding.num_layers=1 embedding.compression_ratio=4"
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +42,14 @@ def test_every_column_has_its_share(runs: Path) -> None:
     assert max(share.value_or(0) for share in shares.values()) > 0.2
 
 
-@pytest.mark.parametrize(("method", "value"), [("full", 0.0), (DHE, None)])
+@pytest.mark.parametrize(("method", "values"), [("full", {0.0}), (DHE, {0.0, None})])
 def test_whole_tables_share_nothing_and_computed_embeddings_have_no_rows(
-    method: str, value: float | None, runs: Path
+    method: str, values: set[float | None], runs: Path
 ) -> None:
     run = make_run(runs, *SMALL, *f"embedding={method}".split())
     manifest = Manifest.read(run.stage("ingest"))
-    shares = colliding_shares(plan_tables(run.config, manifest), manifest)
-    assert {share.value for share in shares.values()} == {value}
+    plan = plan_tables(run.config, manifest)
+    shares = colliding_shares(plan, manifest)
+    assert {share.value for share in shares.values()} == values  # small columns stay whole, whatever is asked for
+    for entry in plan.features:
+        assert shares[entry.feature.name].defined == bool(entry.tables)
