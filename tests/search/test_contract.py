@@ -74,7 +74,7 @@ def test_a_budget_below_the_floor_is_refused_before_anything_is_trained(search: 
     assert not (tmp_path / "runs" / search).exists()
 
 
-@pytest.mark.parametrize("search", ["tpe", "optembed", "dnis", "matryoshka"])
+@pytest.mark.parametrize("search", ["optembed", "dnis"])
 def test_a_plan_is_trained_evaluated_and_exported(search: str, results: dict[str, Path]) -> None:
     folder = results[search]
     runs = folder.parents[2]
