@@ -24,6 +24,7 @@ from recsys.evaluate.config import EvaluateConfig
 from recsys.export.config import ExportConfig
 from recsys.models.ctr import ModelConfig
 from recsys.retrieval.config import RetrievalConfig
+from recsys.search.method import SearchConfig
 from recsys.train.config import TrainConfig
 
 ONLY_HOW = ("checkpoint_every", "num_processes", "num_threads", "sharding", "table_memory", "cache_load_factor")
@@ -81,6 +82,7 @@ class RunConfig:
     compare: CompareConfig = field(default_factory=CompareConfig)
     trained_by: str = ""  # run whose train stage this one evaluates and exports; empty: its own
     retrieval: RetrievalConfig | None = None  # users and items instead of clicks, with `model` left out of account
+    search: SearchConfig | None = None  # set by search=<method>
     pareto: ParetoConfig | None = None  # set by the experiments of conf/experiment/pareto
 
     def __post_init__(self) -> None:

@@ -54,7 +54,11 @@ def build_model(config: RunConfig, manifest: Manifest, *, on_meta: bool = False)
         manifest: of the data set.
         on_meta: leave tables without memory, for sharding to allocate each rank's part.
     """
-    plan = plan_tables(config, manifest)
+    return build_planned(config, plan_tables(config, manifest), manifest, on_meta=on_meta)
+
+
+def build_planned(config: RunConfig, plan: TablePlan, manifest: Manifest, *, on_meta: bool = False) -> PlannedModel:
+    """As `build_model`, with this plan of the embeddings that the model asks for."""
     torch.manual_seed(config.seed)
     head = config.model.build(plan.outputs, len(manifest.schema.numeric))
     embeddings = PlannedEmbeddingBagCollection(plan, torch.device("meta") if on_meta else None)

@@ -28,6 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "evaluate": {"core", "metrics"},
     "export": {"core", "ops"},
     "retrieval": {"core", "ops", "metrics"},
+    "search": {"core", "embeddings"},
 }
 """Room of `recsys` -> the other rooms that it may import."""
 

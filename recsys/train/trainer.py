@@ -227,8 +227,9 @@ class Trainer:
         if last is None:
             return
         state = checkpoint.read_state(last, self.plan)
-        for optimizer in self.session.optimizer.optimizers:
-            optimizer[1].init_state()
+        with checkpoint.without_notes():
+            for optimizer in self.session.optimizer.optimizers:
+                optimizer[1].init_state()
         checkpoint.load(last, self._tensors())
         self.progress = Progress(**state["progress"])
         self.session.weights_loaded()

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from rich.console import Console
-from tools.bench_attention import planted_events, recovery, table_of
 
 from recsys.models.dare import DAREConfig
 from recsys.models.din import DINConfig
 from tests.models.world import build, inputs
 from tools import bench_attention_search
+from tools.bench_attention import planted_events, recovery, table_of
 
 
 def test_planted_events() -> None:
