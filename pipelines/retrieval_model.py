@@ -13,10 +13,10 @@ from recsys.core.interactions import Interactions
 from recsys.core.manifest import Manifest
 from recsys.core.plan import TablePlan
 from recsys.data.interactions import read_interactions, sizes
-from recsys.embeddings.collection import PlannedEmbeddingBagCollection, parts_in
+from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.frozen import build_frozen
 from recsys.retrieval.config import RetrievalConfig
-from recsys.retrieval.dimension_shards import check_width, num_ranks
+from recsys.retrieval.dimension_shards import check_width
 from recsys.retrieval.encoder import EncoderConfig, FittedConfig
 from recsys.retrieval.node_model import NodeIds, NodeModel
 from recsys.retrieval.recommender import Recommender, load_recommender
@@ -76,20 +76,7 @@ def build_nodes(run: Run, plan: TablePlan, interactions: Interactions, device: t
     encoder = model.build(interactions, device)
     embeddings = PlannedEmbeddingBagCollection(plan, torch.device("meta"))
     rank = dist.get_rank() if dist.is_initialized() else 0
-    built = NodeModel(embeddings, encoder)
-    _refuse_dense_weights_on_ranks(built)
-    return BuiltNodes(embeddings, built, NodeIds(plan.outputs, rank=rank, device=device))
-
-
-def _refuse_dense_weights_on_ranks(model: NodeModel) -> None:
-    """Ranks hold columns, so each has its own part of the gradient of a weight that all share; nothing adds them up."""
-    combiners = (combiner for _, combiner in parts_in(model).values())
-    if num_ranks() > 1 and any(True for part in (model.encoder, *combiners) for _ in part.parameters()):
-        raise ConfigError(
-            f"train.run_on.num_processes={num_ranks()}: this model or its embeddings have weights besides tables "
-            "(learned layer weights, projections), and those train on one rank only. Set it to 1, or choose "
-            "retrieval.model.layer_weights=mean and an embedding of tables alone."
-        )
+    return BuiltNodes(embeddings, NodeModel(embeddings, encoder), NodeIds(plan.outputs, rank=rank, device=device))
 
 
 def load_served(run: Run) -> tuple[Recommender, TablePlan | None]:

@@ -6,6 +6,7 @@ Legend: N nodes, users first (ids 0 to U - 1), then items (U + id); d width, or 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,12 @@ Gather = Callable[[Tensor], Tensor]
 """This rank's columns (n, d) of some vectors to all columns, differentiable."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """Nodes of one step: `initial` (N, d) as looked up, `final` (N, d) as scored."""
+class Encoded(NamedTuple):
+    """Nodes of one step: `initial` (N, d) as looked up, `final` (N, d) as scored.
+
+    A tuple, because DistributedDataParallel finds tensors in tuples, not in dataclasses, and with a static graph
+    (TorchRec's way) it adds up the ranks' gradients of dense weights only if it has found some.
+    """
 
     initial: Tensor
     final: Tensor

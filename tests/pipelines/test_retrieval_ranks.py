@@ -15,12 +15,7 @@ from recsys.train import checkpoint
 from tests.pipelines.test_retrieval import ENCODER, SMALL, files
 from tests.pipelines.world import call, command, do, environment
 
-GIVEN = (
-    *SMALL,
-    *ENCODER,
-    "train.epochs=2",
-    "retrieval.similarity=cosine",
-)
+GIVEN = (*SMALL, *ENCODER, "train.epochs=2", "retrieval.similarity=cosine", "retrieval.model.layer_weights=learned")
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +40,6 @@ def test_two_ranks_equal_one(one: tuple[Path, tuple[str, ...]]) -> None:
     assert expected.keys() == found.keys()
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, rtol=1e-4, atol=1e-4)
-
-
-def test_weights_besides_tables_are_refused_on_ranks(one: tuple[Path, tuple[str, ...]]) -> None:
-    runs, given = one
-    finished = call(
-        "train", runs, *given, "name=three", "train.run_on.num_processes=2", "retrieval.model.layer_weights=learned"
-    )
-    assert finished.returncode != 0 and "train on one rank only" in finished.stderr
 
 
 def test_a_width_that_ranks_cannot_share_is_refused(one: tuple[Path, tuple[str, ...]]) -> None:
