@@ -12,7 +12,7 @@ from pipelines.model import CHECKPOINTS, PlannedModel, build_model
 from pipelines.search_report import read_choice
 from pipelines.search_training import SUPERNET
 from pipelines.stage import StageKey, fingerprint, stage
-from pipelines.train import TRAIN_KEYS, WHOLE_CHECKPOINT
+from pipelines.train import WHOLE_CHECKPOINT, trained_from
 from recsys.core.jsonable import build_config
 from recsys.core.manifest import Manifest
 from recsys.data.fingerprint import file_fingerprint
@@ -49,7 +49,7 @@ def write_slice(run: Run, space: Space, folder: Path) -> Run:
     sliced, data, path = sliced_run(run, folder / "plan.json"), run.stage("ingest"), folder / "plan.json"
     key = StageKey(
         stage="train",
-        config=sliced.part(*TRAIN_KEYS),
+        config=trained_from(sliced),
         inputs={"ingest": fingerprint(data), f"embedding:{path}": file_fingerprint(path)},
         resolved=sliced.values,
         worth_keeping=WHOLE_CHECKPOINT,

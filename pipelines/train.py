@@ -33,7 +33,6 @@ from recsys.train.trainer import Progress, Trainer
 
 logger = logging.getLogger(__name__)
 
-TRAIN_KEYS = ("embedding", "train", "seed")
 WHOLE_CHECKPOINT = f"*/last*/{STATE_NAME}"
 
 
@@ -54,7 +53,7 @@ def work(run: Run) -> None:
         inputs = {"ingest": fingerprint(data), **files}
         key = StageKey(
             stage="train",
-            config=run.part(run.kind, *TRAIN_KEYS),
+            config=trained_from(run),
             inputs=inputs,
             resolved=run.values,
             worth_keeping=WHOLE_CHECKPOINT,
@@ -70,6 +69,11 @@ def work(run: Run) -> None:
             if folder is not None and dist.get_rank() == 0:
                 (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
                 _append_leaderboard(run, metrics)
+
+
+def trained_from(run: Run) -> dict[str, Any]:
+    """Options that a training depends on."""
+    return run.part(run.kind, "embedding", "train", "seed")
 
 
 def loaders(run: Run, data: Path) -> Callable[[str, bool], ParquetLoader]:
