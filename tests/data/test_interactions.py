@@ -29,8 +29,8 @@ def dataset(folder: Path, train: str = TRAIN, test: str = TEST, validation: floa
     return InteractionDataset(train=log(folder / "train.txt"), test=log(folder / "test.txt"), validation=validation)
 
 
-def ingested(folder: Path, **given: str) -> Path:
-    ingest(dataset(folder, **given), folder / "out", options=IngestOptions())
+def ingested(folder: Path, train: str = TRAIN, test: str = TEST) -> Path:
+    ingest(dataset(folder, train, test), folder / "out", options=IngestOptions())
     return folder / "out"
 
 

@@ -72,7 +72,12 @@ def test_values_and_gradients_are_those_of_the_dense_polynomial(weights: list[fl
 def test_nothing_of_the_layers_is_kept_for_the_backward_pass() -> None:
     kept: list[int] = []
     x = torch.randn(NUM_NODES, 5, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         propagate(x, torch.full((4,), 0.25), adjacency())
     assert sum(kept) <= 4, "only the weights are saved"
 
