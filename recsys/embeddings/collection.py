@@ -23,6 +23,7 @@ from recsys.core.specs import Pooling, Read, TableSpec
 from recsys.embeddings.combiners import Concat, Only
 from recsys.embeddings.lookups import Lookups
 from recsys.embeddings.pooling import one_id_per_row, sum_pool
+from recsys.embeddings.whole_tables import are_rows, whole_tables
 
 ConfigT = TypeVar("ConfigT", EmbeddingBagConfig, EmbeddingConfig)
 
@@ -119,6 +120,7 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
         unpooled = tuple(entry for entry in plan.features if entry.feature.name in per_id)
         self.unpooled = PlannedEmbeddingCollection(_subplan(plan, unpooled), device) if unpooled else None
         self._side_by_side = not unpooled and all(_is_side_by_side(entry, tables) for entry in plan.features)
+        self._are_rows = are_rows(plan)
         self._outputs = [output for output in plan.outputs if output.pooling is not Pooling.NONE]
 
     def forward(self, features: KeyedJaggedTensor) -> KeyedTensor:
@@ -131,6 +133,10 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
             KeyedTensor, values (B, sum of embedding_dim) float32: the plan's outputs in its order, sequences left out.
         """
         return self.embed(features).pooled
+
+    def every_row(self) -> Tensor | None:
+        """Embeddings of all ids, feature by feature, (ids of all, embedding_dim), where nothing needs a look-up."""
+        return whole_tables(self.plan, self.pooled) if self._are_rows else None
 
     def embed(self, features: KeyedJaggedTensor) -> Embedded:
         """As `forward`, with the sequences: the embedding of each id of the outputs that are not pooled."""

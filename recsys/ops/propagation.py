@@ -133,3 +133,78 @@ def propagate(x: Tensor, weights: Tensor, adjacency: SparseRows) -> Tensor:
     """
     result: Tensor = _Polynomial.apply(x, weights, adjacency)  # type: ignore[no-untyped-call]
     return result
+
+
+class _PolynomialRows(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0913 - torch's own
+        ctx: Any,  # noqa: ANN401 - torch's own
+        x: Tensor,
+        weights: Tensor,
+        adjacency: SparseRows,
+        places: Tensor,
+        storage: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        factors: list[float] = weights.tolist()
+        own, power = x.index_select(0, places), x.to(storage)
+        layers = [own]
+        for _ in factors[1:]:
+            power = adjacency.product(power)
+            layers.append(power.index_select(0, places).float())
+        total = own * factors[0]
+        for factor, layer in zip(factors[1:], layers[1:], strict=True):
+            total.add_(layer, alpha=factor)
+        ctx.adjacency, ctx.factors, ctx.size, ctx.storage = adjacency, factors, x.shape, storage
+        ctx.save_for_backward(places, torch.stack(layers) if weights.requires_grad else x[:0])
+        return own, total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
+        places, layers = ctx.saved_tensors
+        of_own, of_total = gradients
+        # Places repeat; each sum is made in float32 before anything is rounded to the storage type.
+        rows, inverse = torch.unique(places, return_inverse=True)
+        summed = of_total.new_zeros(2, rows.numel(), ctx.size[1])
+        summed[0].index_add_(0, inverse, of_total)
+        summed[1].index_add_(0, inverse, of_own)
+        of_x = _powers_of_rows(summed[0], rows, ctx.factors, ctx.adjacency, ctx.storage)
+        of_x.index_add_(0, rows, summed[1])
+        of_weights = None
+        if ctx.needs_input_grad[1]:
+            of_weights = torch.stack([_dot(of_total, layer) for layer in layers]).float()
+        return of_x, of_weights, None, None, None
+
+
+def _powers_of_rows(
+    values: Tensor, rows: Tensor, factors: list[float], adjacency: SparseRows, storage: torch.dtype
+) -> Tensor:
+    """`sum_k factors[k] A^k x`, float32 (N, D), of an `x` that has `values` in distinct `rows` and zeros elsewhere."""
+    total = values.new_zeros(adjacency.num_rows, values.shape[1], dtype=storage)
+    total.index_copy_(0, rows, (values * factors[-1]).to(storage))
+    for factor in reversed(factors[:-1]):
+        total = adjacency.product(total)
+        if factor:
+            total.index_add_(0, rows, (values * factor).to(storage))
+    return total.float()
+
+
+def propagate_rows(
+    x: Tensor, weights: Tensor, adjacency: SparseRows, places: Tensor, storage: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Some rows of `x` and of `propagate`'s result, differentiable in `x` and `weights`.
+
+    A step of training looks at the rows of its batch alone, so nothing but the products runs over all nodes: no sum of
+    layers, no gradient of rows that nobody looked at. As with `propagate`, nothing of the layers is kept.
+
+    Args:
+        x: float32 (N, D).
+        weights: float32 (K + 1,), K >= 0.
+        adjacency: of N nodes, on the device of `x`.
+        places: int64 (P,), in [0, N); may repeat.
+        storage: type of the layers in memory, float32 or bfloat16; sums are float32.
+
+    Returns:
+        (x, sum_k weights[k] A^k x) in these places, float32 (P, D) each.
+    """
+    own, total = _PolynomialRows.apply(x, weights, adjacency, places, storage)  # type: ignore[no-untyped-call]
+    return own, total

@@ -21,7 +21,7 @@ Gather = Callable[[Tensor], Tensor]
 
 
 class Encoded(NamedTuple):
-    """Nodes of one step: `initial` (N, d) as looked up, `final` (N, d) as scored.
+    """Nodes of one step, all of them or those of a batch: `initial` (n, d) as looked up, `final` (n, d) as scored.
 
     A tuple, because DistributedDataParallel finds tensors in tuples, not in dataclasses, and with a static graph
     (TorchRec's way) it adds up the ranks' gradients of dense weights only if it has found some.
@@ -37,6 +37,10 @@ class Encoder(nn.Module):
     def forward(self, nodes: Tensor) -> Tensor:
         """Return what is scored, float32 (N, d), of looked-up embeddings, float32 (N, d)."""
         raise NotImplementedError
+
+    def at(self, nodes: Tensor, places: Tensor) -> Encoded:
+        """Both of some nodes, float32 (P, d): int64 places (P,), which may repeat. An encoder may know a shorter way."""
+        return Encoded(initial=nodes.index_select(0, places), final=self(nodes).index_select(0, places))
 
     def fold_in(self, nodes: Tensor) -> Tensor:
         """What each node adds to the vector of a new neighbour that it alone describes, float32 (N, d).

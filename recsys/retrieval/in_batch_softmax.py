@@ -1,14 +1,16 @@
 """Softmax over the positives of a batch: each row's negatives are the other rows' items."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from recsys.core.errors import ConfigError
 from recsys.retrieval.loss import LossConfig, Triples
+
+ROWS_AT_ONCE = 256
+"""Rows whose logits are held at a time: few enough for a processor's cache, many enough for its matrix units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +33,54 @@ class InBatchSoftmaxConfig(LossConfig):
 
     def __call__(self, triples: Triples) -> Tensor:
         """Sum over rows."""
-        logits = triples.users @ triples.positives.t() / self.temperature
         ids = triples.positive_ids
+        items, own, counts = torch.unique(ids, return_inverse=True, return_counts=True)
+        rows = torch.arange(ids.numel(), device=ids.device)
+        first = torch.full_like(items, ids.numel()).scatter_reduce_(0, own, rows, "amin")
+        # An item that n rows have is a negative n times for the others: its logit is log n higher.
+        as_negative = counts.float().log()
+        as_positive = torch.zeros_like(as_negative)
         if self.correct:
-            logits = logits - triples.log_positive[ids]
-        targets = torch.arange(len(ids), device=ids.device)
-        same = (ids.unsqueeze(1) == ids).fill_diagonal_(False)
-        return cross_entropy(logits.masked_fill(same, float("-inf")), targets, reduction="sum")
+            as_positive = -triples.log_positive[items]
+            as_negative = as_negative + as_positive
+        scores = triples.users / self.temperature, triples.positives.index_select(0, first)
+        loss: Tensor = _ChunkedSoftmax.apply(*scores, as_negative, as_positive, own)  # type: ignore[no-untyped-call]
+        return loss
+
+
+class _ChunkedSoftmax(torch.autograd.Function):
+    """Cross entropy and its gradients in one go over chunks of rows: no (B, V) matrix, forward or backward."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0913 - torch's own
+        ctx: Any,  # noqa: ANN401 - torch's own
+        users: Tensor,
+        items: Tensor,
+        as_negative: Tensor,
+        as_positive: Tensor,
+        own: Tensor,
+    ) -> Tensor:
+        """Sum over rows; `users` (B, d), `items` (V, d), what to add to logits (V,), `own` int64 (B,), in [0, V)."""
+        of_users, of_items = torch.empty_like(users), torch.zeros_like(items)
+        loss = users.new_zeros(())
+        transposed = items.t()
+        for start in range(0, users.shape[0], ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            rows, column = users[part], own[part].unsqueeze(1)
+            logits = (rows @ transposed).float()  # in autocast's type, where that is on
+            positive = logits.gather(1, column) + as_positive[column]
+            logits.add_(as_negative).scatter_(1, column, positive)
+            highest = logits.amax(1, keepdim=True)
+            sums = logits.sub_(highest).exp_().sum(1, keepdim=True)
+            loss += (sums.log() + highest - positive).sum()
+            logits.div_(sums)
+            logits.scatter_add_(1, column, torch.full_like(positive, -1))
+            of_users[part] = logits @ items
+            of_items += logits.t() @ rows
+        ctx.save_for_backward(of_users, of_items)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
+        of_users, of_items = ctx.saved_tensors
+        return of_users * gradients[0], of_items * gradients[0], None, None, None

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
-from recsys.ops.propagation import SparseRows, bipartite_adjacency, propagate
-from recsys.retrieval.encoder import Encoder, EncoderConfig
+from recsys.ops.propagation import SparseRows, bipartite_adjacency, propagate, propagate_rows
+from recsys.retrieval.encoder import Encoded, Encoder, EncoderConfig
 
 
 class LayerWeights(Enum):
@@ -79,6 +79,10 @@ class LightGCN(Encoder):
         if self.weights.numel() == 1:
             return nodes * self.weights
         return propagate(nodes.to(self._dtype), self.weights, self.adjacency).float()
+
+    def at(self, nodes: Tensor, places: Tensor) -> Encoded:
+        """Without sums over nodes that the batch lacks."""
+        return Encoded(*propagate_rows(nodes, self.weights, self.adjacency, places, self._dtype))
 
     def fold_in(self, nodes: Tensor) -> Tensor:
         """Layer k + 1 of a new node is made of layer k of its neighbours; it has no layer 0 of its own.

@@ -1,6 +1,7 @@
 """`NodeModel`: planned embeddings of all users and items, in the order of nodes, and the encoder over them."""
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,14 @@ class NodeIds:
         return self.num_users + self.num_items
 
 
+@runtime_checkable
+class WholeTables(Protocol):
+    """Embeddings that may be had without a look-up."""
+
+    def every_row(self) -> Tensor | None:
+        """All of users, then items, (N, D), or None where they must be looked up."""
+
+
 class NodeModel(nn.Module):
     """The trained module: looks every node up, then encodes. The order of nodes is decided here and nowhere else."""
 
@@ -46,18 +55,28 @@ class NodeModel(nn.Module):
         self.embeddings = embeddings
         self.encoder = encoder
 
-    def forward(self, nodes: NodeIds) -> Encoded:
-        """Embed all nodes: users, then items.
+    def forward(self, nodes: NodeIds, places: Tensor | None = None) -> Encoded:
+        """Embed nodes: users, then items.
 
         Args:
             nodes: the same on every step.
+            places: int64 (P,), the nodes wanted; may repeat. None: all.
 
         Returns:
-            This rank's columns (N, D / W) of all nodes, as looked up and as scored.
+            This rank's columns (P, D / W) of these nodes, as looked up and as scored.
         """
+        initial = self._initial(nodes)
+        if places is not None:
+            return self.encoder.at(initial, places)
+        return Encoded(initial=initial, final=self.encoder(initial))
+
+    def _initial(self, nodes: NodeIds) -> Tensor:
+        whole = self.embeddings.every_row() if isinstance(self.embeddings, WholeTables) else None
+        if whole is not None:
+            return whole
         values = self.embeddings(nodes.jagged).values().float()
         users, items = values.chunk(2, dim=1)
         own_users, own_items = nodes.own
         parts = (to_columns(users[:own_users], nodes.shares[0]), to_columns(items[:own_items], nodes.shares[1]))
         initial: Tensor = torch.cat(parts)
-        return Encoded(initial=initial, final=self.encoder(initial))
+        return initial

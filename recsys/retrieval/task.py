@@ -50,18 +50,22 @@ class RetrievalTask:
         ids = batch.sparse.to_dict()
         users, positives = ids[USER].values(), ids[POSITIVE].values()
         negatives = ids[NEGATIVE].values()
-        encoded: Encoded = model(self._nodes)
         first_item = self._nodes.num_users
         places = torch.cat([users, positives + first_item, negatives + first_item])
-        triples = self._triples(all_columns(encoded.final.index_select(0, places)), users, positives, negatives)
-        loss = self._config.loss(triples)
         # The module that sharding wraps is not reachable by one name; the encoder is where it was built.
-        own = _encoder_of(model).auxiliary(encoded, users, positives + first_item, all_columns)
+        encoder = _encoder_of(model)
+        own = None
+        if type(encoder).auxiliary is Encoder.auxiliary:
+            rows: Encoded = model(self._nodes, places)
+        else:
+            encoded: Encoded = model(self._nodes)
+            own = encoder.auxiliary(encoded, users, positives + first_item, all_columns)
+            rows = Encoded(*(part.index_select(0, places) for part in encoded))
+        loss = self._config.loss(self._triples(all_columns(rows.final), users, positives, negatives))
         loss = (loss if own is None else loss + own) / num_ranks()
         if self._config.regularizer:
             # Columns are this rank's alone, so their squares are its part already.
-            squares = encoded.initial.index_select(0, places).square().sum()
-            loss = loss + 0.5 * self._config.regularizer * squares
+            loss = loss + 0.5 * self._config.regularizer * rows.initial.square().sum()
         return Loss(loss, loss)
 
     def _triples(self, vectors: Tensor, users: Tensor, positives: Tensor, negatives: Tensor) -> Triples:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys.ops.propagation import SparseRows, bipartite_adjacency, propagate
+from recsys.ops.propagation import SparseRows, bipartite_adjacency, propagate, propagate_rows
 
 NUM_USERS, NUM_ITEMS = 9, 7
 NUM_NODES = NUM_USERS + NUM_ITEMS
@@ -69,6 +69,35 @@ def test_values_and_gradients_are_those_of_the_dense_polynomial(weights: list[fl
         assert factors.grad is None
 
 
+@pytest.mark.parametrize("weights", [[1.0], [0.25] * 4, [0.0, 0.5, 0.5], [0.1, 0.0, 0.9]])
+@pytest.mark.parametrize("learned", [False, True])
+def test_some_rows_have_the_values_and_gradients_of_all(weights: list[float], learned: bool) -> None:
+    x = torch.randn(NUM_NODES, 5, requires_grad=True)
+    factors = torch.tensor(weights, requires_grad=learned)
+    places = torch.tensor([3, 0, 12, 3, 15, 12, 3])  # some repeat, some have no edges
+    outer = torch.randn(2, len(places), 5)
+    wanted = [x, factors] if learned else [x]
+
+    found = propagate_rows(x, factors, adjacency(), places, torch.float32)
+    expected = x[places], propagate(x, factors, adjacency())[places]
+    of_found = torch.autograd.grad((torch.stack(found) * outer).sum(), wanted)
+    of_expected = torch.autograd.grad((torch.stack(expected) * outer).sum(), wanted)
+    for ours, theirs in zip([*found, *of_found], [*expected, *of_expected], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_of_bfloat16_layers_lose_no_more_than_their_type() -> None:
+    x, places = torch.randn(NUM_NODES, 8, requires_grad=True), torch.arange(NUM_NODES).repeat(40)
+    weights = torch.full((4,), 0.25)
+    exact, rounded = (
+        propagate_rows(x, weights, adjacency(), places, storage)[1] for storage in (torch.float32, torch.bfloat16)
+    )
+    torch.testing.assert_close(rounded, exact, rtol=0.03, atol=0.03)
+    outer = torch.randn(len(places), 8)
+    gradients = [torch.autograd.grad((rows * outer).sum(), x)[0] for rows in (exact, rounded)]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0.03, atol=0.2)
+
+
 def test_nothing_of_the_layers_is_kept_for_the_backward_pass() -> None:
     kept: list[int] = []
     x = torch.randn(NUM_NODES, 5, requires_grad=True)
@@ -79,7 +108,8 @@ def test_nothing_of_the_layers_is_kept_for_the_backward_pass() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         propagate(x, torch.full((4,), 0.25), adjacency())
-    assert sum(kept) <= 4, "only the weights are saved"
+        propagate_rows(x, torch.full((4,), 0.25), adjacency(), torch.tensor([3]), torch.float32)
+    assert sum(kept) <= 4 + 1, "only the weights are saved, and the one place"
 
 
 def test_bfloat16_layers_lose_no_more_than_their_type() -> None:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from recsys.core.errors import ConfigError
 from recsys.retrieval.bpr import BPRConfig
@@ -16,12 +17,14 @@ ROWS, NEGATIVES, WIDTH, ITEMS = 5, 3, 4, 9
 
 def triples() -> Triples:
     generator = torch.Generator().manual_seed(2)
+    positives = torch.randn(ROWS, WIDTH, generator=generator)
+    positives[2] = positives[0]  # rows 0 and 2 share their item
     return Triples(
         users=torch.randn(ROWS, WIDTH, generator=generator, requires_grad=True),
-        positives=torch.randn(ROWS, WIDTH, generator=generator, requires_grad=True),
+        positives=positives.requires_grad_(),
         negatives=torch.randn(ROWS, NEGATIVES, WIDTH, generator=generator, requires_grad=True),
         user_ids=torch.arange(1, ROWS + 1),
-        positive_ids=torch.tensor([1, 2, 1, 4, 5]),  # rows 0 and 2 share their item
+        positive_ids=torch.tensor([1, 2, 1, 4, 5]),
         negative_ids=torch.randint(1, ITEMS, (ROWS, NEGATIVES), generator=generator),
         log_positive=torch.log(torch.arange(ITEMS) / 36),
         log_negative=torch.log(torch.arange(ITEMS) / 36),
@@ -75,6 +78,37 @@ def test_in_batch_softmax_leaves_out_the_same_item_of_another_row(correct: bool)
     assert float(InBatchSoftmaxConfig(temperature=0.5, correct=correct)(t).detach()) == pytest.approx(
         expected, rel=1e-5
     )
+
+
+@pytest.mark.parametrize("rows", [7, 256, 600])
+@pytest.mark.parametrize("correct", [False, True])
+def test_in_batch_softmax_and_its_gradients_are_those_of_the_whole_matrix_of_logits(rows: int, correct: bool) -> None:
+    generator = torch.Generator().manual_seed(4)
+    table = torch.randn(31, WIDTH, generator=generator, dtype=torch.float64).float().requires_grad_()
+    users = torch.randn(rows, WIDTH, generator=generator).requires_grad_()
+    ids = torch.randint(1, 31, (rows,), generator=generator)
+    log_positive = torch.rand(31, generator=generator).log()
+    none = torch.empty(rows, 0, dtype=torch.int64)
+
+    def gradients(loss: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return loss.detach(), *torch.autograd.grad(3 * loss, (users, table))
+
+    t = Triples(
+        users=users,
+        positives=table[ids],
+        negatives=torch.empty(rows, 0, WIDTH),
+        user_ids=ids,
+        positive_ids=ids,
+        negative_ids=none,
+        log_positive=log_positive,
+        log_negative=log_positive,
+    )
+    logits = users @ table[ids].t() / 0.3 - (log_positive[ids] if correct else 0)
+    same = (ids.unsqueeze(1) == ids).fill_diagonal_(False)
+    expected = cross_entropy(logits.masked_fill(same, float("-inf")), torch.arange(rows), reduction="sum")
+    found = InBatchSoftmaxConfig(temperature=0.3, correct=correct)(t)
+    for ours, theirs in zip(gradients(found), gradients(expected), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-4)
 
 
 @pytest.mark.parametrize("loss", [BPRConfig(), SampledSoftmaxConfig(), InBatchSoftmaxConfig()])
