@@ -146,7 +146,8 @@ class _PolynomialRows(torch.autograd.Function):
         storage: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         factors: list[float] = weights.tolist()
-        own, power = x.index_select(0, places), x.to(storage)
+        # Detached, or `embedding_bag` keeps what its own backward pass would need.
+        own, power = x.index_select(0, places), x.detach().to(storage)
         layers = [own]
         for _ in factors[1:]:
             power = adjacency.product(power)

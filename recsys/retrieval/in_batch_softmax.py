@@ -9,7 +9,7 @@ from torch import Tensor
 from recsys.core.errors import ConfigError
 from recsys.retrieval.loss import LossConfig, Triples
 
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 128
 """Rows whose logits are held at a time: few enough for a processor's cache, many enough for its matrix units."""
 
 
@@ -61,22 +61,22 @@ class _ChunkedSoftmax(torch.autograd.Function):
         own: Tensor,
     ) -> Tensor:
         """Sum over rows; `users` (B, d), `items` (V, d), what to add to logits (V,), `own` int64 (B,), in [0, V)."""
-        of_users, of_items = torch.empty_like(users), torch.zeros_like(items)
-        loss = users.new_zeros(())
-        transposed = items.t()
+        kind = _product_type(users)
+        of_users, of_items, loss = torch.empty_like(users), torch.zeros_like(items), users.new_zeros(())
+        rounded, transposed = items.to(kind), items.to(kind).t()
         for start in range(0, users.shape[0], ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
             rows, column = users[part], own[part].unsqueeze(1)
-            logits = (rows @ transposed).float()  # in autocast's type, where that is on
+            logits = (rows.to(kind) @ transposed).float()
             positive = logits.gather(1, column) + as_positive[column]
             logits.add_(as_negative).scatter_(1, column, positive)
             highest = logits.amax(1, keepdim=True)
             sums = logits.sub_(highest).exp_().sum(1, keepdim=True)
             loss += (sums.log() + highest - positive).sum()
-            logits.div_(sums)
-            logits.scatter_add_(1, column, torch.full_like(positive, -1))
-            of_users[part] = logits @ items
-            of_items += logits.t() @ rows
+            shares = logits.to(kind)  # not yet divided by their sums, which the thinner factor is
+            of_users[part] = (shares @ rounded).float() / sums - items[own[part]]
+            of_items += (shares.t() @ (rows / sums).to(kind)).float()
+        of_items.index_add_(0, own, users, alpha=-1)
         ctx.save_for_backward(of_users, of_items)
         return loss
 
@@ -84,3 +84,9 @@ class _ChunkedSoftmax(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
         of_users, of_items = ctx.saved_tensors
         return of_users * gradients[0], of_items * gradients[0], None, None, None
+
+
+def _product_type(like: Tensor) -> torch.dtype:
+    """Type of matrix products: autocast's, where that is on; it would convert the same operands once a chunk."""
+    kind = like.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else like.dtype
