@@ -16,7 +16,7 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     length = min(k, scores.size(1))
     # One more than asked for tells whether the last place is tied, which topk would settle in any way.
-    values, items = torch.topk(scores, min(length + 1, scores.size(1)), dim=1)
+    values, items = _largest(scores, min(length + 1, scores.size(1)))
     if values.size(1) > length:
         tied = (values[:, length - 1] == values[:, length]) & (values[:, length] > float("-inf"))
         rows = tied.nonzero().squeeze(1)
@@ -27,6 +27,26 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     values, order = torch.sort(values[:, :length].gather(1, by_id), dim=1, descending=True, stable=True)
     items = items.gather(1, order)
     return torch.where(values == float("-inf"), torch.zeros_like(items), items), values
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """What `topk` gives, of equal scores any; scriptable.
+
+    Groups of columns are looked through first, one vectorised pass: the k best scores lie in the k groups with the best
+    maxima, and only those are ordered.
+    """
+    num_rows, num_columns = scores.size(0), scores.size(1)
+    width = int((num_columns / k) ** 0.5)
+    if width < 4:
+        return torch.topk(scores, k, dim=1)
+    groups = num_columns // width
+    grouped = scores[:, : groups * width].reshape(num_rows, width, groups)  # group g: columns g, g + groups, …
+    best = torch.topk(grouped.amax(1), k, dim=1, sorted=False)[1]
+    steps = groups * torch.arange(width, device=scores.device)
+    rest = torch.arange(groups * width, num_columns, device=scores.device).expand(num_rows, -1)
+    columns = torch.cat([(best.unsqueeze(2) + steps).flatten(1), rest], dim=1)
+    values, places = torch.topk(scores.gather(1, columns), k, dim=1)
+    return values, columns.gather(1, places)
 
 
 def hide(scores: Tensor, items: Tensor, offsets: Tensor) -> Tensor:

@@ -55,12 +55,12 @@ def rank(
     with ProgressBar(title, total=users.numel(), enabled=bool(title)) as bar:
         for chunk in users.split(users_at_once):
             items, offsets = history.of_users(chunk)
-            scores = recommender(chunk, items, offsets)
-            if bool(scores.isnan().any()):
+            best, values = top_k(hide(recommender(chunk, items, offsets), items, offsets), k)
+            if bool(values.isnan().any()):  # which counts as the highest score there is
                 raise ConfigError(
                     "a recommender's score is NaN. Training diverged: lower train.optimizer's learning rates."
                 )
-            parts.append(top_k(hide(scores, items, offsets), k)[0])
+            parts.append(best)
             bar.advance(chunk.numel())
     empty = torch.empty(0, min(k, history.num_items), dtype=torch.int64, device=users.device)
     return Ranking(users, torch.cat(parts) if parts else empty)

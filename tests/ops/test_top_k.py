@@ -32,6 +32,21 @@ def test_order_is_by_score_then_by_column(k: int, distinct: int) -> None:
     assert torch.equal(scripted[0], items)
 
 
+@pytest.mark.parametrize("columns", [97, 1000, 1023])
+@pytest.mark.parametrize("k", [1, 5, 20])
+@pytest.mark.parametrize("distinct", [3, 300, 10**6])
+def test_wide_rows_are_looked_through_in_groups(columns: int, k: int, distinct: int) -> None:
+    generator = torch.Generator().manual_seed(columns + k)
+    scores = torch.randint(distinct, (20, columns), generator=generator).float()
+    scores[torch.rand(20, columns, generator=generator) < 0.3] = NEVER
+    scores[3] = NEVER
+    scores[4, 7:] = NEVER
+    items, values = top_k(scores, k)
+    assert (items.tolist(), values.tolist()) == sorted_rows(scores, k)
+    scripted = torch.jit.script(top_k)(scores, k)
+    assert torch.equal(scripted[0], items) and torch.equal(scripted[1], values)
+
+
 def test_hiding_reaches_the_named_places_and_the_unknown_item() -> None:
     scores = hide(torch.zeros(3, 4), torch.tensor([2, 1, 3]), torch.tensor([0, 1, 1, 3]))
     assert scores.tolist() == [[NEVER, 0, NEVER, 0], [NEVER, 0, 0, 0], [NEVER, NEVER, 0, NEVER]]
