@@ -62,6 +62,7 @@ class Manifest:
     numeric: dict[str, NumericStatistics]
     categorical: dict[str, CategoricalStatistics]
     fingerprint: str  # of the raw input, the schema and the split rule
+    num_rejected: int = 0  # raw rows left out because of faults; `rejected/` lists them
 
     def feature_specs(self) -> list[FeatureSpec]:
         """A logical embedding feature for each vocabulary, one wide, read by all columns that share it."""

@@ -96,6 +96,11 @@ class Schema:
         self._check_vocabularies()
 
     @property
+    def raw_columns(self) -> tuple[str, ...]:
+        """Columns of raw rows that the features are made of."""
+        return (*(f.name for f in self.numeric), *(f.name for f in self.categorical))
+
+    @property
     def vocabularies(self) -> dict[str, tuple[CategoricalFeature, ...]]:
         """The columns of each vocabulary, by the column whose own it is, which comes first."""
         owners = [f for f in self.categorical if not f.vocabulary]

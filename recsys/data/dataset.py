@@ -14,7 +14,8 @@ import polars as pl
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import Schema
-from recsys.data.raw import Origin, normalise
+from recsys.data.faults import Faults, Origin
+from recsys.data.raw import ROW, typed_columns
 from recsys.data.readers import Reader
 
 SPLIT_NAMES = ("train", "validation", "test")
@@ -64,11 +65,15 @@ class RawFile:
 
 @dataclass(frozen=True, kw_only=True)
 class RawChunk:
-    """Consecutive raw rows in the types of `recsys.data.raw.normalise`."""
+    """Raw rows of one file, in order.
+
+    `frame`: in the types of `recsys.data.raw.normalise`, with `__row__` (Int64, position over all files).
+    `rejected`: what was left out because of faults, as `recsys.data.faults.REJECTED` has it.
+    """
 
     frame: pl.DataFrame
-    first_row: int  # position of its first row over all files
     split: str | None
+    rejected: pl.DataFrame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,18 +106,30 @@ class RawTable:
                 raise DataError(f"{file.path}: the file holds no rows. Remove it from the dataset config, or fill it.")
         return counts
 
-    def chunks(self, chunk_rows: int) -> Iterator[RawChunk]:
-        """Pieces of at most `chunk_rows` rows, never across a file's end."""
-        other = [self.split.column] if self.split.column else []
+    def chunks(self, chunk_rows: int, *, strict: bool) -> Iterator[RawChunk]:
+        """Pieces of at most `chunk_rows` rows, never across a file's end.
+
+        Args:
+            strict: refuse the first row that has a fault; else leave such rows out.
+        """
         position = 0
         for file in self.files:
             row = 0
-            for frame in self.reader.frames(file.path, chunk_rows):
-                origin = Origin(path=str(file.path), first_row=row)
-                frame = normalise(frame, self.schema, origin, other=other)
-                yield RawChunk(frame=frame, first_row=position, split=file.split)
+            for frame in self.reader.frames(file.path, chunk_rows, keep_damaged=not strict):
+                faults = Faults(Origin(path=str(file.path), first_row=row), strict=strict)
+                rows = pl.int_range(position, position + frame.height, dtype=pl.Int64, eager=True)
+                sound = faults.sound(self._typed(frame, faults).with_columns(rows.alias(ROW)))
+                yield RawChunk(frame=sound, split=file.split, rejected=faults.rejected())
                 row += frame.height
                 position += frame.height
+
+    def _typed(self, frame: pl.DataFrame, faults: Faults) -> pl.DataFrame:
+        time = self.split.column
+        typed = typed_columns(frame, self.schema, faults, other=[time] if time else [])
+        if time:
+            problem = "is no time to split by. Fill or remove such rows, or choose another split method."
+            faults.note(frame[time], frame[time].is_null(), problem)
+        return typed
 
 
 class Dataset(Protocol):

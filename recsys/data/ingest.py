@@ -1,7 +1,8 @@
 """Raw rows to a dataset folder: statistics of train in one pass, encoding in a second, rows never all in memory.
 
 The folder: `manifest.json`, `{train,validation,test}/part-*.parquet`, `vocabulary/<feature>.parquet`, and
-`raw_sample.parquet`, the first raw test rows. Equal input, config and seed give equal bytes.
+`raw_sample.parquet`, the first raw test rows; `rejected/part-*.parquet` if rows were left out. Equal input, config and
+seed give equal bytes.
 """
 
 import logging
@@ -19,8 +20,9 @@ from recsys.core.progress import ProgressBar
 from recsys.core.schema import LENGTHS_SUFFIX, Schema
 from recsys.data.dataset import SPLIT_NAMES, Dataset, RawChunk, RawTable
 from recsys.data.encoder import FeatureEncoder, vocabulary_path
+from recsys.data.faults import Rejected
 from recsys.data.fingerprint import file_fingerprint, fingerprint_of
-from recsys.data.raw import ROW, tensors_of
+from recsys.data.raw import tensors_of
 from recsys.data.splits import Assign, check_splits, split_assigner
 from recsys.data.statistics import KeyCounter, NumericMoments
 from recsys.data.writer import SplitWriter, encoded_frame
@@ -33,13 +35,16 @@ RAW_SAMPLE_ROWS = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class IngestOptions:
-    """How to ingest; nothing here changes which rows, ids or splits come out, except `seed`."""
+    """How to ingest; only `seed` and `max_rejected` change which rows, ids or splits come out."""
 
     seed: int = 2021  # of the split and of generated rows
     rows_per_file: int = 131_072
     chunk_rows: int = 65_536  # raw rows in memory at a time
+    max_rejected: float = 0.0  # share of rows with faults that may be left out; 0 refuses the first one
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_rejected < 1:
+            raise ConfigError(f"ingest.max_rejected={self.max_rejected}: must be at least 0 and less than 1.")
         for name in ("rows_per_file", "chunk_rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"ingest.{name}={getattr(self, name)}: must be 1 or more.")
@@ -63,6 +68,7 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
         numeric=numeric,
         categorical=categorical,
         fingerprint=input_fingerprint(table, seed=options.seed),
+        num_rejected=run.rejected.count,
     )
     manifest.write(folder)
     logger.info("ingested %s: %s rows", table.name, {name: split.num_rows for name, split in splits.items()})
@@ -81,14 +87,18 @@ class _Run:
     def __init__(self, table: RawTable, folder: Path, options: IngestOptions) -> None:
         self._table, self._folder, self._options = table, folder, options
         self._num_rows = sum(table.count_rows())
-        self._assign: Assign = split_assigner(table, self._num_rows, seed=options.seed, chunk_rows=options.chunk_rows)
+        self._strict = options.max_rejected == 0
+        self._assign: Assign = split_assigner(
+            table, self._num_rows, seed=options.seed, chunk_rows=options.chunk_rows, strict=self._strict
+        )
+        self.rejected = Rejected(folder, num_rows=self._num_rows, limit=options.max_rejected)
 
     def _chunks(self, description: str) -> Iterator[tuple[RawChunk, Tensor]]:
         """Every chunk with the split of its rows."""
         with ProgressBar(description, total=self._num_rows) as progress:
-            for chunk in self._table.chunks(self._options.chunk_rows):
+            for chunk in self._table.chunks(self._options.chunk_rows, strict=self._strict):
                 yield chunk, self._assign(chunk)
-                progress.advance(chunk.frame.height)
+                progress.advance(chunk.frame.height + chunk.rejected.height)
 
     def fit(self) -> tuple[dict[str, NumericStatistics], dict[str, CategoricalStatistics], dict[str, Tensor]]:
         """Statistics and vocabularies of the training rows; writes the vocabularies."""
@@ -97,11 +107,13 @@ class _Run:
         moments = {feature.name: NumericMoments(feature) for feature in schema.numeric}
         split_labels = torch.zeros(len(SPLIT_NAMES), 2, dtype=torch.int64)
         for chunk, codes in self._chunks("statistics"):
+            self.rejected.add(chunk.rejected)
             labels = chunk.frame[schema.label].to_torch().long()
             split_labels += torch.bincount(codes.long() * 2 + labels, minlength=split_labels.numel()).view_as(
                 split_labels
             )
             _update(counters, moments, chunk.frame.filter(pl.Series((codes == 0).numpy())), schema)
+        self.rejected.write()
         check_splits(self._table, split_labels.tolist())
         numeric = {name: moment.finish() for name, moment in moments.items()}
         categorical: dict[str, CategoricalStatistics] = {}
@@ -123,12 +135,11 @@ class _Run:
         sample: list[pl.DataFrame] = []
         for chunk, codes in self._chunks("encoding"):
             encoded = encoder(tensors_of(chunk.frame, schema))
-            frame = encoded_frame(chunk.frame, schema, chunk.first_row, encoded)
+            frame = encoded_frame(chunk.frame, schema, encoded)
             masks = [pl.Series((codes == code).numpy()) for code in range(len(SPLIT_NAMES))]
             for name, mask in zip(SPLIT_NAMES, masks, strict=True):
                 writers[name].write(frame.filter(mask))
-            raw = chunk.frame.with_columns(frame[ROW]).filter(masks[-1])
-            sample.append(raw.head(RAW_SAMPLE_ROWS - sum(part.height for part in sample)))
+            sample.append(chunk.frame.filter(masks[-1]).head(RAW_SAMPLE_ROWS - sum(part.height for part in sample)))
         pl.concat(sample).write_parquet(self._folder / RAW_SAMPLE_NAME, statistics=False)
         return {name: writer.close() for name, writer in writers.items()}
 

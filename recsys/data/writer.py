@@ -14,12 +14,11 @@ RAW_PREFIX = "__raw__"
 
 
 def encoded_frame(
-    raw: pl.DataFrame, schema: Schema, first_row: int, encoded: tuple[Tensor, list[Tensor], list[Tensor]]
+    raw: pl.DataFrame, schema: Schema, encoded: tuple[Tensor, list[Tensor], list[Tensor]]
 ) -> pl.DataFrame:
     """The columns of a dataset file, as the manifest's docstring lists them, for a normalised raw frame."""
     dense, ids, offsets = encoded
-    columns = [pl.int_range(first_row, first_row + raw.height, dtype=pl.Int64, eager=True).alias(ROW)]
-    columns.append(raw[schema.label].alias(LABEL))
+    columns = [raw[ROW], raw[schema.label].alias(LABEL)]
     by_column = dense.t().contiguous()
     columns += [pl.Series(feature.name, by_column[i].numpy()) for i, feature in enumerate(schema.numeric)]
     for feature, values, offset in zip(schema.categorical, ids, offsets, strict=True):
