@@ -107,20 +107,20 @@ def _shown(value: object) -> str | None:
 
 
 class Rejected:
-    """Rows that are set aside, in `rejected/` of a dataset folder."""
+    """Rows that are set aside, in `rejected/part-<shard>.parquet` of a dataset folder."""
 
-    def __init__(self, folder: Path, *, num_rows: int, limit: float) -> None:
-        """Take up to the share `limit` of `num_rows` rows."""
-        self._path = folder / REJECTED_FOLDER / "part-00000.parquet"
-        self._num_rows, self._limit = num_rows, limit
-        self._parts: list[pl.DataFrame] = []
+    def __init__(self, folder: Path, *, num_rows: int, limit: float, num_done: int) -> None:
+        """Take up to the share `limit` of `num_rows` rows; those of the first `num_done` shards are there."""
+        self._folder, self._num_rows, self._limit = folder / REJECTED_FOLDER, num_rows, limit
+        known = {shard: self._path(shard) for shard in range(num_done) if self._path(shard).is_file()}
+        self._parts = {shard: pl.read_parquet(path, glob=False) for shard, path in known.items()}
 
     @property
     def count(self) -> int:
         """Rows taken so far."""
-        return sum(part.height for part in self._parts)
+        return sum(part.height for part in self._parts.values())
 
-    def add(self, rows: pl.DataFrame) -> None:
+    def add(self, shard: int, rows: pl.DataFrame) -> None:
         """Take rows, as `Faults.rejected` gives them.
 
         Raises:
@@ -128,26 +128,31 @@ class Rejected:
         """
         if rows.is_empty():
             return
-        self._parts.append(rows)
+        self._parts[shard] = pl.concat([*([self._parts[shard]] if shard in self._parts else []), rows])
         if self.count > self._limit * self._num_rows:
-            self._write()
+            self.write(shard)
             raise DataError(
                 f"{self.count:,} of {self._num_rows:,} rows have faults so far, more than ingest.max_rejected="
-                f"{self._limit:g} allows: {_told(self._parts)}. {self._path} lists them. Correct the rows or the "
-                "schema, or allow more."
+                f"{self._limit:g} allows: {self._told()}. {self._folder} lists them. Correct the rows or the schema, "
+                "or allow more."
             )
 
-    def write(self) -> None:
-        """Write what was taken, if anything, and log what it is."""
+    def write(self, shard: int) -> None:
+        """Write what was taken of a shard, if anything."""
+        if shard in self._parts:
+            self._folder.mkdir(exist_ok=True)
+            self._parts[shard].write_parquet(self._path(shard), compression="zstd", statistics=False)
+
+    def log(self) -> None:
+        """Say what was taken."""
         if self._parts:
-            self._write()
-            logger.warning(
-                "left out %d of %d rows: %s (%s)", self.count, self._num_rows, _told(self._parts), self._path
-            )
+            logger.warning("left out %d of %d rows: %s (%s)", self.count, self._num_rows, self._told(), self._folder)
 
-    def _write(self) -> None:
-        self._path.parent.mkdir(exist_ok=True)
-        pl.concat(self._parts).write_parquet(self._path, compression="zstd", statistics=False)
+    def _path(self, shard: int) -> Path:
+        return self._folder / f"part-{shard:05d}.parquet"
+
+    def _told(self) -> str:
+        return _told(list(self._parts.values()))
 
 
 def _told(parts: Sequence[pl.DataFrame]) -> str:

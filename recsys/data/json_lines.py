@@ -50,10 +50,11 @@ class JsonLinesReader:
             DataError: a line is no JSON object and is not kept, or a column is on no line.
         """
         row = 0
-        wanted, absent = (), set(self.columns)
+        absent = set(self.columns)
+        wanted: list[str] = []
         for block in text_blocks(path, quoted=False):
             num_lines = block.count(b"\n")
-            wanted = wanted or (*self.columns, *(name for name in self.optional if _has_key(block, name)))
+            wanted = wanted or [*self.columns, *(name for name in self.optional if _has_key(block, name))]
             absent = {name for name in absent if not _has_key(block, name)}
             if row + num_lines > first_row:
                 frame = self._parsed(block, wanted, (path, row), keep_damaged=keep_damaged)
@@ -64,9 +65,7 @@ class JsonLinesReader:
                 f"{path}: no line has the key(s) {sorted(absent)}. Correct the dataset config, or the file."
             )
 
-    def _parsed(
-        self, block: bytes, wanted: tuple[str, ...], at: tuple[Path, int], *, keep_damaged: bool
-    ) -> pl.DataFrame:
+    def _parsed(self, block: bytes, wanted: list[str], at: tuple[Path, int], *, keep_damaged: bool) -> pl.DataFrame:
         """The rows of a block, which begins at row `at[1]` of the file `at[0]`."""
         types = {name: pl.List(pl.String) if name in self.lists else pl.String() for name in wanted}
         with suppress(pl.exceptions.PolarsError):

@@ -1,7 +1,8 @@
 """Raw rows in known types, and as the tensors that serving sees.
 
-Types of a normalised frame: the label Float32 (0 or 1), numeric features Float64 (null and NaN are missing),
-categorical features String or Int64 by their key type, lists of these when multi-valued, others as they were read.
+Types of a normalised frame: the label Float32 (0 or 1), numbers Float64 (null and NaN are missing),
+categorical features String or Int64 by their key type, lists of these when multi-valued, timestamps `TIME_TYPE`, others
+as they were read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from recsys.core.errors import DataError
 from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, CategoricalFeature, KeyType, Schema
 from recsys.data.faults import ANYWHERE, Faults, Origin
 from recsys.data.readers import reader_for
+from recsys.data.times import seconds_of, times_of
 
 ROW = "__row__"
 LABEL = "__label__"
@@ -43,12 +45,12 @@ def typed_columns(
 ) -> pl.DataFrame:
     """As `normalise`, for all rows: those whose faults are noted are still among them, with any value."""
     keep = [*schema.passthrough, *other] if label else [*other]
-    _check_columns(frame, [*([schema.label] if label else []), *(f.name for f in schema.numeric)], faults)
-    _check_columns(frame, [*(f.name for f in schema.categorical), *keep], faults)
+    _check_columns(frame, [*([schema.label] if label else []), *schema.raw_columns, *keep], faults)
     faults.note_damaged(frame)
     columns = [_label(frame[schema.label], faults)] if label else []
-    columns += [_numbers(frame[feature.name], faults) for feature in schema.numeric]
-    columns += [_categories(frame[feature.name], feature, faults) for feature in schema.categorical]
+    columns += [_numbers(frame[name], faults) for name in schema.raw_numbers]
+    columns += [_categories(frame[feature.name], feature, faults) for feature in schema.raw_categories]
+    columns += [times_of(frame[timestamp.name], timestamp, faults) for timestamp in schema.timestamps]
     taken = {column.name for column in columns}
     columns += [frame[name] for name in dict.fromkeys(keep) if name not in taken]
     return pl.DataFrame(columns)
@@ -137,8 +139,8 @@ def border_tensors(frame: pl.DataFrame, schema: Schema, origin: Origin = ANYWHER
     """What serving sees of raw rows, which need neither label nor passthrough columns.
 
     Returns:
-        By feature name. Numeric: float32 (B,), NaN is missing. Categorical: int64 keys (B,). Multi-valued: int64 keys
-        (N,) row after row, and `<name>__lengths` int64 (B,).
+        By raw column. Numbers: float32 (B,), NaN is missing. Categories: int64 keys (B,). Multi-valued ones: int64 keys
+        (N,) row after row, and `<name>__lengths` int64 (B,). Timestamps: int64 seconds (B,), `MISSING_KEY` is missing.
     Raises:
         DataError: as `normalise`.
     """
@@ -148,9 +150,11 @@ def border_tensors(frame: pl.DataFrame, schema: Schema, origin: Origin = ANYWHER
 def tensors_of(frame: pl.DataFrame, schema: Schema) -> dict[str, Tensor]:
     """`border_tensors` of a frame that is normalised already."""
     tensors: dict[str, Tensor] = {}
-    for numeric in schema.numeric:
-        tensors[numeric.name] = frame[numeric.name].cast(pl.Float32).fill_null(float("nan")).to_torch()
-    for feature in schema.categorical:
+    for name in schema.raw_numbers:
+        tensors[name] = frame[name].cast(pl.Float32).fill_null(float("nan")).to_torch()
+    for timestamp in schema.timestamps:
+        tensors[timestamp.name] = seconds_of(frame[timestamp.name]).to_torch()
+    for feature in schema.raw_categories:
         values = frame[feature.name]
         if feature.multi_valued:
             lengths = values.list.len().cast(pl.Int64)

@@ -1,14 +1,14 @@
 """Which split each raw row belongs to."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import polars as pl
 import torch
 from torch import Tensor
 
 from recsys.core.errors import DataError
-from recsys.data.dataset import SPLIT_NAMES, RawChunk, RawTable, SplitMethod
+from recsys.data.dataset import SPLIT_NAMES, RawChunk, RawTable, Shard, SplitMethod
 from recsys.data.raw import ROW
 from recsys.ops.hashing import mix64, salt_for
 
@@ -20,7 +20,7 @@ Assign = Callable[[RawChunk], Tensor]
 """Split of each row of a chunk: int8 (rows,), an index into `SPLIT_NAMES`."""
 
 
-def split_assigner(table: RawTable, num_rows: int, *, seed: int, chunk_rows: int, strict: bool) -> Assign:
+def split_assigner(table: RawTable, shards: Sequence[Shard], *, seed: int, chunk_rows: int, strict: bool) -> Assign:
     """The rule of `table.split` as a function; TIME reads its column of the whole table first.
 
     Rows that are left out because of faults count in SHUFFLE's and ORDER's shares.
@@ -28,7 +28,7 @@ def split_assigner(table: RawTable, num_rows: int, *, seed: int, chunk_rows: int
     Raises:
         DataError: a time is missing, or a file that gives the split names an unknown one.
     """
-    method = table.split.method
+    method, num_rows = table.split.method, sum(shard.num_rows for shard in shards)
     if method is SplitMethod.GIVEN:
         return _given
     salt = salt_for("split", 0, seed)
@@ -43,7 +43,7 @@ def split_assigner(table: RawTable, num_rows: int, *, seed: int, chunk_rows: int
     if method is SplitMethod.SHUFFLE:
         codes = _exact_shares(torch.argsort(_row_hash(torch.arange(num_rows), salt)), table)
     elif method is SplitMethod.TIME:
-        codes = _by_time(table, num_rows, chunk_rows, strict=strict)
+        codes = _by_time(table, table.chunks(shards, chunk_rows, strict=strict), num_rows)
     else:
         codes = _exact_shares(torch.arange(num_rows), table)
     return lambda chunk: codes[chunk.frame[ROW].to_torch()]
@@ -79,14 +79,14 @@ def _exact_shares(order: Tensor, table: RawTable) -> Tensor:
     return _codes(order, order.numel(), *_exact_cuts(order.numel(), table))
 
 
-def _by_time(table: RawTable, num_rows: int, chunk_rows: int, *, strict: bool) -> Tensor:
+def _by_time(table: RawTable, chunks: Iterable[RawChunk], num_rows: int) -> Tensor:
     """Oldest rows first; rows of one time stay together, so the cuts move to where the next time begins.
 
     Raises:
         DataError: a time is missing, or there are fewer different times than splits.
     """
     name = table.split.column
-    read = [chunk.frame.select(pl.col(name).alias("time"), ROW) for chunk in table.chunks(chunk_rows, strict=strict)]
+    read = [chunk.frame.select(pl.col(name).alias("time"), ROW) for chunk in chunks]
     ranked = _with_numbers(pl.concat(read)).sort("time", ROW)
     times = ranked["time"]
     runs = times.rle().struct.unnest()

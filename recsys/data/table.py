@@ -5,7 +5,7 @@ from enum import Enum
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
-from recsys.core.schema import CategoricalFeature, NumericFeature, Schema
+from recsys.core.schema import CategoricalFeature, NumericFeature, Schema, Timestamp
 from recsys.data.dataset import RawFile, RawTable, SplitConfig, SplitMethod
 from recsys.data.json_lines import JsonLinesReader
 from recsys.data.readers import ArrowReader, ParquetReader, Reader
@@ -36,6 +36,7 @@ class TableDataset:
     quoted: bool = True  # text values may stand between double quotes
     numeric: tuple[NumericFeature, ...] = ()
     categorical: tuple[CategoricalFeature, ...] = ()
+    timestamps: tuple[Timestamp, ...] = ()
     passthrough: tuple[str, ...] = ()
     name: str = "table"
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -59,6 +60,7 @@ class TableDataset:
             label=self.label,
             numeric=self.numeric,
             categorical=self.categorical,
+            timestamps=self.timestamps,
             passthrough=self.passthrough,
         )
         reader = self._reader(schema)

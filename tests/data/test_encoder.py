@@ -84,7 +84,7 @@ def test_first_values_of_a_long_row_are_kept() -> None:
         label="y",
         categorical=(CategoricalFeature(name="t", key_type=KeyType.INTEGER, multi_valued=True, max_length=2),),
     )
-    encoder = FeatureEncoder(schema, {}, {"t": torch.tensor([30, 10, 20])})
+    encoder = FeatureEncoder(schema, {}, {"t": torch.tensor([30, 10, 20])}, {})
     features = {"t": torch.tensor([10, 20, 30, 99, 30, 20, 10]), "t__lengths": torch.tensor([3, 0, 1, 3])}
     dense, ids, offsets = encoder(features)
     assert (ids[0].tolist(), offsets[0].tolist(), dense.shape) == ([2, 3, 0, 1, 3], [0, 2, 2, 3, 5], (4, 0))

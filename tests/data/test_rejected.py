@@ -164,7 +164,7 @@ LINES: dict[str, tuple[str, Callable[[Path], object]]] = {
 def test_damaged_lines_of_other_forms(tmp_path: Path, case: str) -> None:
     text, build = LINES[case]
     (tmp_path / "raw").write_text(text)
-    with pytest.raises(DataError, match="raw, line 19: .*"):
+    with pytest.raises(DataError, match=r"raw, line 19: .*"):
         ingest(build(tmp_path / "raw"), tmp_path / "out", options=options(0))  # type: ignore[arg-type]
     ingest(build(tmp_path / "raw"), tmp_path / "out", options=options(0.1))  # type: ignore[arg-type]
     rejected = pl.read_parquet(tmp_path / "out" / "rejected" / "*.parquet")
