@@ -19,6 +19,20 @@ from recsys.metrics import GroupWeight
 PREDICTIONS = "predictions.parquet"
 MOST_SHOWN = 5  # differences or names in a message
 
+HOW_INGESTED = {"ingest.rows_per_file", "ingest.chunk_rows", "dataset.name"}
+HOW_ENCODED = {
+    "dataset.numeric",
+    "dataset.categorical",
+    "dataset.passthrough",
+    "dataset.transform",
+    "dataset.min_count",
+    "dataset.max_length",
+    "dataset.log.attributes",
+    "dataset.side.attributes",
+}
+"""Options that say how rows of files are encoded, not which: with all others equal, and the files, rows are the same.
+Of generated rows any option may decide which they are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -118,8 +132,8 @@ def check_same_data(runs: Path, sources: Sequence[Source], *, across_ingests: bo
     if not differing:
         return []
     for source in differing:
-        what = list(_differences(_data_options(first), _data_options(source)))
-        shown = "; ".join(what[:MOST_SHOWN]) or "the same options, but the raw files have changed in between"
+        what = dict(_differences(_data_options(first), _data_options(source)))
+        shown = _shown(what) or "the same options, but the raw files have changed in between"
         said = f"{first.name} and {source.name} were evaluated on other data ({shown})"
         if not across_ingests:
             raise StageError(
@@ -127,11 +141,32 @@ def check_same_data(runs: Path, sources: Sequence[Source], *, across_ingests: bo
                 "encoding differs (features, vocabularies), set compare.across_ingests=true: raw files, rows and "
                 "labels are then compared."
             )
-        raw = [_raw_inputs(runs, each) for each in (first, source)]
-        if raw[0] != raw[1]:
-            raise StageError(f"{said}, and the raw files differ too: {raw[0]} against {raw[1]}.")
+        _check_same_rows((_raw_inputs(runs, first), _raw_inputs(runs, source)), what, said)
     names = ", ".join(source.name for source in differing)
     return [f"Encoded otherwise than the baseline's data, from the same raw files, rows and labels: {names}."]
+
+
+def _check_same_rows(raw: tuple[dict[str, str], dict[str, str]], what: Mapping[str, str], said: str) -> None:
+    """Refuse what may be other rows, even if it has the same row numbers and labels.
+
+    Args:
+        raw: fingerprints of the raw files of both.
+        what: the options that differ.
+        said: the sentence that an error begins with.
+    """
+    if raw[0] != raw[1]:
+        raise StageError(f"{said}, and the raw files differ too: {raw[0]} against {raw[1]}.")
+    allowed = HOW_INGESTED | (HOW_ENCODED if raw[0] else set())
+    deciding = {key: text for key, text in what.items() if key not in allowed}
+    if deciding:
+        raise StageError(
+            f"{said}: {_shown(deciding)} may decide which rows there are, not how they are encoded alone, so these may "
+            f"be other rows with the same numbers. compare.across_ingests takes runs that differ in {sorted(allowed)}."
+        )
+
+
+def _shown(what: Mapping[str, str]) -> str:
+    return "; ".join([f"{key}: {text}" for key, text in what.items()][:MOST_SHOWN])
 
 
 def column_options(sources: Sequence[Source], config: CompareConfig) -> dict[str, Any]:
@@ -166,13 +201,13 @@ def _data_options(source: Source) -> dict[str, Any]:
     return {key: source.record["resolved"][key] for key in ("dataset", "ingest")}
 
 
-def _differences(first: Any, second: Any, where: str = "") -> Iterator[str]:
-    """`key: a against b` of every option that differs."""
+def _differences(first: Any, second: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """(key, `a against b`) of every option that differs."""
     if isinstance(first, dict) and isinstance(second, dict):
         for key in sorted({*first, *second}):
             yield from _differences(first.get(key), second.get(key), f"{where}.{key}".lstrip("."))
     elif first != second:
-        yield f"{where}: {first!r} against {second!r}"
+        yield where, f"{first!r} against {second!r}"
 
 
 def _raw_inputs(runs: Path, source: Source) -> dict[str, str]:

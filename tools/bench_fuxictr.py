@@ -5,11 +5,11 @@
 For each seed, our side and then the peer's run from raw rows to test metrics, each in a fresh process whose whole
 wall time counts. Ours starts from the raw file; the peer gets CSVs, whose writing is not counted. The split of
 Criteo is our ingest's (its `__row__` column names the raw rows), that of Frappe is given by its three files.
-The peer gets its own virtual environment (`.bench/fuxictr-venv`, made when absent; `--peer-python` names another).
+The peer gets its own virtual environment (`.bench/fuxictr-venv`, made when absent; `--peer-python` names another) and
+its own repository of models (`.bench/fuxictr-zoo`).
 """
 
 import argparse
-import hashlib
 import json
 import logging
 import os
@@ -18,28 +18,56 @@ import random
 import shlex
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import polars as pl
+from recsys.core.errors import DataError
 
-from recsys.core.errors import DataError, StageError
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, it would not find its other half
+from tools.fuxictr_setup import (
+    BENCH,
+    CRITEO_CATEGORICAL,
+    CRITEO_NUMERIC,
+    FRAPPE_IDS,
+    PARTS,
+    PeerPlace,
+    PeerSettings,
+    criteo_rows,
+    frappe_rows,
+    ingested_split,
+    installed_peer,
+    run_timed,
+    write_peer_split,
+)
 
-logger = logging.getLogger(__name__)
-
-ROOT = Path(__file__).resolve().parent.parent
-BENCH = ROOT / ".bench"
-# `polars<2`: FuxiCTR 2.3.10 calls `scan_csv(dtypes=...)`, which polars 2 no longer takes.
-PEER_REQUIREMENTS = (("torch==2.13.0",), ("fuxictr==2.3.10", "polars<2"))
 OURS_COMMAND = "{python} -m pipelines.run experiment=bench/{dataset}_dcnv2 seed={seed} runs={runs} name=bench"
-PARTS = {"train": "train", "validation": "valid", "test": "test"}  # our name -> the peer's
-CRITEO_COLUMNS = ["label", *(f"I{i}" for i in range(1, 14)), *(f"C{i}" for i in range(1, 27))]
-FRAPPE_IDS = ["user", "item", "daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city"]
-FRAPPE_FILES = {"train": "train.reconstructed", "validation": "validation", "test": "test"}
+DCNV2 = {"model_structure": "parallel", "parallel_dnn_hidden_units": [400, 400, 400]}
+PEER_SETTINGS = {
+    "criteo": PeerSettings(
+        zoo_file="DCNv2/src/DCNv2.py",
+        model="DCNv2",
+        arguments=DCNV2 | {"num_cross_layers": 3, "embedding_regularizer": 1e-5, "embedding_dim": 16},
+        numeric=CRITEO_NUMERIC,
+        categorical=CRITEO_CATEGORICAL,
+        numeric_treatment="standard",
+        embedding_dim=16,
+    ),
+    # BARS' best DCNv2 on frappe_x1.
+    "frappe": PeerSettings(
+        zoo_file="DCNv2/src/DCNv2.py",
+        model="DCNv2",
+        arguments=DCNV2
+        | {"num_cross_layers": 4, "net_dropout": 0.4, "batch_norm": True}
+        | {"embedding_regularizer": 0.05, "embedding_dim": 10},
+        numeric=[],
+        categorical=FRAPPE_IDS,
+        numeric_treatment="standard",
+        embedding_dim=10,
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,32 +85,6 @@ class Run:
     details: Mapping[str, object]  # the side's own record
 
 
-def criteo_rows(data: Path) -> pl.DataFrame:
-    """Return the raw Criteo rows as strings, null where a field is empty; frame row i is raw row i."""
-    path = data / "criteo-sample" / "random137k.tsv.zst"
-    if not path.exists():
-        raise DataError(f"{path} is missing: --data must name the folder that holds criteo-sample/ and frappe/.")
-    return pl.read_csv(path, separator="\t", has_header=False, new_columns=CRITEO_COLUMNS, infer_schema=False)
-
-
-def frappe_rows(data: Path, part: str) -> pl.DataFrame:
-    """Return one given part of Frappe: label 0/1 and the ten ids as strings."""
-    path = data / "frappe" / f"frappe.{FRAPPE_FILES[part]}.libfm.zst"
-    if not path.exists():
-        raise DataError(f"{path} is missing: --data must name the folder that holds criteo-sample/ and frappe/.")
-    raw = pl.read_csv(path, separator=" ", has_header=False, new_columns=["label", *FRAPPE_IDS], infer_schema=False)
-    label = (pl.col("label") == "1").cast(pl.Int8)
-    return raw.select(label, *(pl.col(name).str.split(":").list.first() for name in FRAPPE_IDS))
-
-
-def ingested_split(folder: Path) -> dict[str, list[int]]:
-    """Return the raw row positions of each part of an ingested data set, ascending."""
-    files = {part: sorted((folder / part).glob("part-*.parquet")) for part in PARTS}
-    if absent := [part for part, paths in files.items() if not paths]:
-        raise DataError(f"{folder}: no part-*.parquet in {', '.join(absent)}; name the folder that ingest wrote.")
-    return {part: sorted(pl.read_parquet(paths, columns=["__row__"])["__row__"]) for part, paths in files.items()}
-
-
 def shuffled_split(num_rows: int, seed: int) -> dict[str, list[int]]:
     """Return an 8:1:1 split of `range(num_rows)` by a seeded shuffle, each part ascending."""
     rows = list(range(num_rows))
@@ -90,17 +92,6 @@ def shuffled_split(num_rows: int, seed: int) -> dict[str, list[int]]:
     tenth = num_rows // 10
     parts = {"train": rows[2 * tenth :], "validation": rows[tenth : 2 * tenth], "test": rows[:tenth]}
     return {part: sorted(chosen) for part, chosen in parts.items()}
-
-
-def write_peer_split(frames: Mapping[str, pl.DataFrame], folder: Path) -> dict[str, object]:
-    """Write train.csv, valid.csv and test.csv; return rows and digest of each, for the record."""
-    folder.mkdir(parents=True, exist_ok=True)
-    record: dict[str, object] = {}
-    for part, frame in frames.items():
-        path = folder / f"{PARTS[part]}.csv"
-        frame.write_csv(path)
-        record[part] = {"rows": len(frame), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    return record
 
 
 def prepare_split(args: argparse.Namespace, ingested: Path | None, folder: Path) -> dict[str, object]:
@@ -115,19 +106,6 @@ def prepare_split(args: argparse.Namespace, ingested: Path | None, folder: Path)
     return write_peer_split({part: frame[chosen] for part, chosen in rows.items()}, folder)
 
 
-def peer_python(venv: Path) -> Path:
-    """Return the interpreter of the peer's virtual environment, which is made when absent or half made."""
-    python, ready = venv / "bin" / "python", venv / ".ready"
-    if not ready.exists():
-        shutil.rmtree(venv, ignore_errors=True)
-        logger.info("making FuxiCTR's virtual environment in %s (about a minute and 3 GB)", venv)
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        for requirements in PEER_REQUIREMENTS:
-            subprocess.run([str(python), "-m", "pip", "install", "--quiet", *requirements], check=True)
-        ready.touch()
-    return python
-
-
 def busy_share(seconds: float = 2.0) -> float:
     """Return the share of all processors in use over the next `seconds`, 0 to 1 (Linux)."""
 
@@ -139,26 +117,6 @@ def busy_share(seconds: float = 2.0) -> float:
     time.sleep(seconds)
     later_busy, later_total = ticks()
     return (later_busy - busy) / max(1, later_total - total)
-
-
-def run_timed(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> tuple[float, int]:
-    """Run a command to its end, output into `log`; return its wall seconds and peak resident bytes.
-
-    Raises:
-        StageError: when it fails, with the end of its output.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as out:
-        start = time.perf_counter()
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
-        # Not `process.wait`: only wait4 tells the memory of this very child (and of the children it waited for).
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise StageError(f"{shlex.join(command)} ended with {process.returncode}; the end of {log}:\n{tail}")
-    return seconds, usage.ru_maxrss * 1024  # Linux counts KiB
 
 
 def run_ours(args: argparse.Namespace, seed: int) -> Run:
@@ -185,14 +143,16 @@ def run_ours(args: argparse.Namespace, seed: int) -> Run:
     )
 
 
-def run_peer(args: argparse.Namespace, seed: int, python: Path) -> Run:
-    """Run FuxiCTR on the CSVs in `args.work / "split"`."""
+def run_peer(args: argparse.Namespace, seed: int, place: PeerPlace) -> Run:
+    """Run FuxiCTR on the CSVs in its place."""
     record = args.work / f"peer-{seed}.json"
-    command = [str(python), str(ROOT / "tools" / "fuxictr_peer.py"), "--dataset", args.dataset, "--seed", str(seed)]
-    command += ["--data", str(args.work / "split"), "--work", str(args.work / "peer"), "--out", str(record)]
-    command += ["--numeric", args.peer_numeric] if args.peer_numeric else []
+    settings = PEER_SETTINGS[args.dataset]
+    if args.peer_numeric:
+        settings = replace(settings, numeric_treatment=args.peer_numeric)
+    # It takes up encoded rows that it finds, which would leave the preprocessing out of the measurement.
+    shutil.rmtree(place.work, ignore_errors=True)
     busy = busy_share()
-    seconds, peak = run_timed(command, args.work / f"peer-{seed}.log", os.environ)
+    seconds, peak = run_timed(place.command(settings, seed, record), args.work / f"peer-{seed}.log", os.environ)
     details = json.loads(record.read_text())
     return Run(
         side="peer",
@@ -253,7 +213,9 @@ def report(runs: Iterable[Run], summary: Mapping[str, Mapping[str, float]]) -> s
 
 def bench(args: argparse.Namespace) -> dict[str, object]:
     """Run both sides seed by seed; return the record, which is also written after every run."""
-    python = (args.peer_python or peer_python(BENCH / "fuxictr-venv")) if "peer" in args.sides else None
+    place = None
+    if "peer" in args.sides:
+        place = installed_peer(args.work / "split", args.work / "peer", args.peer_python)
     runs: list[Run] = []
     record: dict[str, object] = {"dataset": args.dataset, "cpus": os.cpu_count(), "machine": platform.platform()}
     for seed in args.seeds:
@@ -261,9 +223,9 @@ def bench(args: argparse.Namespace) -> dict[str, object]:
         if "ours" in args.sides:
             runs.append(run_ours(args, seed))
             ingested = ingested or next(args.work.glob(f"ours-{seed}/data/*/manifest.json")).parent
-        if python:
-            record[f"split_{seed}"] = prepare_split(args, ingested, args.work / "split")
-            runs.append(run_peer(args, seed, python))
+        if place:
+            record[f"split_{seed}"] = prepare_split(args, ingested, place.split)
+            runs.append(run_peer(args, seed, place))
         record |= {"runs": [asdict(run) for run in runs], "summary": summarise(runs)}
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(record, indent=2) + "\n")

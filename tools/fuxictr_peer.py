@@ -1,27 +1,31 @@
-"""The peer's side of the benchmark: FuxiCTR preprocesses, trains and tests DCNv2 on one given split.
+"""The peer's side: FuxiCTR preprocesses, trains and tests one model of its own zoo on one given split.
 
-This file runs in FuxiCTR's own virtual environment (`tools/bench_fuxictr.py` makes it) and imports nothing of ours.
-FuxiCTR's wheel carries layers, training loop, loaders and preprocessing, but not its model zoo: the DCNv2 below
-joins FuxiCTR's own layers as the paper and the zoo's default (`parallel`) do.
+This file runs in FuxiCTR's own virtual environment (`tools/fuxictr_setup.py` makes it) and imports nothing of ours.
 
-    python tools/fuxictr_peer.py --data SPLIT --dataset criteo --seed 1 --work SCRATCH --out peer.json
+    python tools/fuxictr_peer.py --zoo REPOSITORY --data SPLIT --settings s.json --seed 1 --work SCRATCH --out peer.json
 
 SPLIT holds train.csv, valid.csv and test.csv with a header, a `label` of 0/1 and the feature columns; an empty field
-is a missing value. Times are wall seconds.
+is a missing value. Rows that an earlier run encoded in SCRATCH the same way are taken from there. Times are wall
+seconds.
 """
 
 import argparse
+import fcntl
+import hashlib
+import importlib.util
 import json
 import logging
 import os
 import resource
 import shutil
 import statistics
+import sys
+import threading
 import time
-from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 # Set before FuxiCTR starts Ray: no usage report leaves the machine while the clock runs.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -34,10 +38,8 @@ from fuxictr.datasets.criteo import CustomizedFeatureProcessor as CriteoProcesso
 from fuxictr.features import FeatureMap  # type: ignore[import-not-found]  # noqa: E402
 from fuxictr.preprocess import build_dataset  # type: ignore[import-not-found]  # noqa: E402
 from fuxictr.pytorch.dataloaders import RankDataLoader  # type: ignore[import-not-found]  # noqa: E402
-from fuxictr.pytorch.layers import CrossNetV2, FeatureEmbedding, MLP_Block  # type: ignore[import-not-found]  # noqa: E402
 from fuxictr.pytorch.models import BaseModel  # type: ignore[import-not-found]  # noqa: E402
 from fuxictr.pytorch.torch_utils import seed_everything  # type: ignore[import-not-found]  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
 
 logger = logging.getLogger("fuxictr_peer")
 
@@ -54,48 +56,6 @@ class Numeric(Enum):
     BUCKET = "bucket"  # FuxiCTR's `convert_to_bucket` for Criteo: floor(log(x)^2) as a category (criteo_x4)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """One benchmark: columns and hyper-parameters. What both share is FuxiCTR's published protocol (see `fit`)."""
-
-    numeric: tuple[str, ...]
-    categorical: tuple[str, ...]
-    embedding_dim: int
-    num_cross_layers: int
-    embedding_regularizer: float
-    dropout: float
-    batch_norm: bool
-    hidden_units: tuple[int, ...] = (400, 400, 400)
-    batch_size: int = 4096
-    learning_rate: float = 1e-3
-    max_epochs: int = 100
-
-
-SETTINGS = {
-    "criteo": Settings(
-        numeric=tuple(f"I{i}" for i in range(1, 14)),
-        categorical=tuple(f"C{i}" for i in range(1, 27)),
-        embedding_dim=16,
-        num_cross_layers=3,
-        embedding_regularizer=1e-5,
-        dropout=0.0,
-        batch_norm=False,
-    ),
-    # BARS' best DCNv2 on frappe_x1.
-    "frappe": Settings(
-        numeric=(),
-        categorical=(
-            "user", "item", "daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city"
-        ),
-        embedding_dim=10,
-        num_cross_layers=4,
-        embedding_regularizer=0.05,
-        dropout=0.4,
-        batch_norm=True,
-    ),
-}  # fmt: skip
-
-
 class Processor(CriteoProcessor):  # type: ignore[misc]
     """FuxiCTR's processor (its Criteo one, for `convert_to_bucket`) with the logarithm it lacks."""
 
@@ -104,50 +64,14 @@ class Processor(CriteoProcessor):  # type: ignore[misc]
         return pl.col(name).sign() * pl.col(name).abs().log1p()
 
 
-class DCNv2(BaseModel):  # type: ignore[misc]
-    """Parallel DCNv2 of FuxiCTR's layers, which also keeps the time of each epoch.
+class EpochTimes(BaseModel):  # type: ignore[misc]
+    """Keeps the seconds of each epoch. Stands before a model of the zoo among the bases of a class."""
 
-    Args:
-        feature_map: FuxiCTR's description of the encoded columns.
-        settings: hyper-parameters.
-        model_root: folder for the best checkpoint.
-    Source: Wang et al., WWW 2021, arXiv:2008.13535; layout as in FuxiCTR's model zoo.
-    """
-
-    def __init__(self, feature_map: FeatureMap, settings: Settings, model_root: Path) -> None:
-        super().__init__(
-            feature_map,
-            model_id="DCNv2",
-            monitor="AUC",
-            monitor_mode="max",
-            early_stop_patience=2,
-            reduce_lr_on_plateau=True,
-            embedding_regularizer=settings.embedding_regularizer,
-            verbose=0,
-            metrics=METRICS,
-            model_root=str(model_root),
-        )
-        self.embedding_layer = FeatureEmbedding(feature_map, settings.embedding_dim)
-        input_dim = feature_map.sum_emb_out_dim()
-        self.crossnet = CrossNetV2(input_dim, settings.num_cross_layers)
-        self.parallel_dnn = MLP_Block(
-            input_dim=input_dim,
-            hidden_units=list(settings.hidden_units),
-            dropout_rates=settings.dropout,
-            batch_norm=settings.batch_norm,
-        )
-        self.fc = nn.Linear(input_dim + settings.hidden_units[-1], 1)
-        self.compile("adam", "binary_crossentropy", settings.learning_rate)
-        self.reset_parameters()
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
         self.train_seconds: list[float] = []  # per epoch, validation left out
         self.epoch_seconds: list[float] = []  # per epoch, with validation and checkpoint
         self._eval_seconds = 0.0
-
-    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return `{"y_pred": probabilities}`, float32, shape (B, 1)."""
-        embedded = self.embedding_layer(self.get_inputs(inputs), flatten_emb=True)
-        joined = torch.cat([self.crossnet(embedded), self.parallel_dnn(embedded)], dim=-1)
-        return {"y_pred": self.output_activation(self.fc(joined))}
 
     def eval_step(self) -> None:
         """Validate as FuxiCTR does, and note the seconds."""
@@ -165,8 +89,38 @@ class DCNv2(BaseModel):  # type: ignore[misc]
         self.train_seconds.append(seconds - self._eval_seconds)
 
 
-def feature_columns(settings: Settings, numeric: Numeric) -> list[dict[str, object]]:
+def build_model(settings: dict[str, Any], zoo: Path, feature_map: FeatureMap, folder: Path) -> EpochTimes:
+    """Return the model of the zoo, with FuxiCTR's published protocol, checkpoints below `folder`.
+
+    The protocol: Adam; validation AUC every epoch; learning rate x 0.1 after an epoch without gain; stop after two in
+    a row; best epoch reloaded; gradients clipped to norm 10 (`BaseModel`'s own behaviour and defaults).
+    """
+    spec = importlib.util.spec_from_file_location("zoo", zoo / "model_zoo" / settings["zoo_file"])
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    timed = type("Timed", (EpochTimes, getattr(module, settings["model"])), {})
+    model: EpochTimes = timed(
+        feature_map,
+        model_id=settings["model"],
+        learning_rate=settings["learning_rate"],
+        optimizer="adam",
+        loss="binary_crossentropy",
+        monitor="AUC",
+        monitor_mode="max",
+        early_stop_patience=2,
+        reduce_lr_on_plateau=True,
+        verbose=0,
+        metrics=METRICS,
+        model_root=str(folder),
+        **settings["arguments"],
+    )
+    return model
+
+
+def feature_columns(settings: dict[str, Any]) -> list[dict[str, object]]:
     """Return FuxiCTR's `feature_cols` for these columns."""
+    numeric = Numeric(settings["numeric_treatment"])
     number: dict[str, object] = {"active": True, "dtype": "float", "type": "numeric", "fill_na": 0.0}
     if numeric is Numeric.STANDARD:
         number["normalizer"] = "StandardScaler"
@@ -177,59 +131,63 @@ def feature_columns(settings: Settings, numeric: Numeric) -> list[dict[str, obje
     elif numeric is Numeric.BUCKET:
         number |= {"type": "categorical", "preprocess": "convert_to_bucket", "fill_na": 0}
     category: dict[str, object] = {"active": True, "dtype": "str", "type": "categorical", "fill_na": ""}
-    columns = [{"name": list(settings.numeric)} | number] if settings.numeric else []
-    return [*columns, {"name": list(settings.categorical)} | category]
+    columns = [{"name": list(settings["numeric"])} | number] if settings["numeric"] else []
+    return [*columns, {"name": list(settings["categorical"])} | category]
 
 
-def preprocess(data: Path, settings: Settings, numeric: Numeric, work: Path) -> tuple[FeatureMap, dict[str, str]]:
-    """Fit FuxiCTR's vocabularies on the training rows and encode all three parts.
+def preprocess(data: Path, settings: dict[str, Any], work: Path) -> tuple[FeatureMap, dict[str, str]]:
+    """Fit FuxiCTR's vocabularies on the training rows and encode all three parts, unless that was done before.
 
     Returns:
         the feature map, and the encoded Parquet files as `train_data`, `valid_data`, `test_data`.
     """
-    encoder = Processor(
-        feature_cols=feature_columns(settings, numeric),
-        label_col={"name": "label", "dtype": "float"},
-        dataset_id="split",
-        data_root=str(work),
-    )
+    columns = feature_columns(settings)
+    name = "split-" + hashlib.sha256(json.dumps(columns).encode()).hexdigest()[:8]
     raw = {f"{part}_data": str(data / f"{part}.csv") for part in ("train", "valid", "test")}
-    train, valid, test = build_dataset(encoder, **raw, min_categr_count=1)
-    feature_map = FeatureMap("split", encoder.data_dir)
-    feature_map.load(encoder.json_file, {"embedding_dim": settings.embedding_dim})
+    label = {"name": "label", "dtype": "float"}
+    with (work / ".lock").open("w") as lock:  # another model's run may be encoding the same rows
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        encoder = Processor(feature_cols=columns, label_col=label, dataset_id=name, data_root=str(work))
+        folder, done = Path(encoder.data_dir), work / f"{name}.json"
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            done.write_text(json.dumps(build_dataset(encoder, **raw, min_categr_count=1)))
+        train, valid, test = json.loads(done.read_text())
+    feature_map = FeatureMap(name, encoder.data_dir)
+    feature_map.load(encoder.json_file, {"embedding_dim": settings["embedding_dim"]})
     return feature_map, {"train_data": train, "valid_data": valid, "test_data": test}
 
 
-def fit(model: DCNv2, files: dict[str, str], settings: Settings) -> tuple[int, dict[str, float], dict[str, float]]:
-    """Train with FuxiCTR's published protocol, then score the best epoch on validation and test.
-
-    The protocol: Adam; validation AUC every epoch; learning rate x 0.1 after an epoch without gain; stop after two in
-    a row; best epoch reloaded; gradients clipped to norm 10 (`BaseModel`'s own behaviour and defaults).
+def fit(
+    model: EpochTimes, files: dict[str, str], settings: dict[str, Any]
+) -> tuple[int, dict[str, float], dict[str, float]]:
+    """Train, then score the best epoch on validation and test.
 
     Returns:
         number of training rows, validation metrics, test metrics (`AUC`, `logloss`).
     """
-    loaders = {"batch_size": settings.batch_size, "data_format": "parquet", "num_workers": 3}
+    loaders = {"batch_size": settings["batch_size"], "data_format": "parquet", "num_workers": 3}
     train, valid = RankDataLoader(model.feature_map, stage="train", shuffle=True, **files, **loaders)
-    model.fit(train, epochs=settings.max_epochs, validation_data=valid)
+    model.fit(train, epochs=settings["max_epochs"], validation_data=valid)
     valid_metrics = model.evaluate(valid)
     test = RankDataLoader(model.feature_map, stage="test", shuffle=False, **files, **loaders)
     return train.num_samples, valid_metrics, model.evaluate(test)
 
 
-def run(data: Path, settings: Settings, numeric: Numeric, seed: int, work: Path) -> dict[str, object]:
+def run(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, object]:
     """Do everything from CSV to test metrics; return the flat record that is written as JSON."""
-    seed_everything(seed)
+    seed_everything(args.seed)
     begin = time.perf_counter()
-    feature_map, files = preprocess(data, settings, numeric, work)
+    feature_map, files = preprocess(args.data, settings, args.work)
     preprocessed = time.perf_counter()
-    model = DCNv2(feature_map, settings, work)
+    model = build_model(settings, args.zoo, feature_map, args.work / args.out.stem)
     num_train_rows, valid, test = fit(model, files, settings)
     return {
-        "seed": seed,
+        "seed": args.seed,
+        "settings": settings,
         "versions": {package: version(package) for package in ("fuxictr", "torch", "ray", "polars")},
         "num_threads": torch.get_num_threads(),
-        "numeric": numeric.value,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "num_train_rows": num_train_rows,
         "num_epochs": len(model.epoch_seconds),
@@ -248,22 +206,30 @@ def run(data: Path, settings: Settings, numeric: Numeric, seed: int, work: Path)
     }
 
 
+def end_with_parent() -> None:
+    """End when standard input does: whoever started this was stopped, and may start it anew."""
+    sys.stdin.read()
+    os._exit(1)
+
+
 def main() -> None:
     """Parse the command line, run, write the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--zoo", type=Path, required=True, help="FuxiCTR's repository, which holds model_zoo/")
     parser.add_argument("--data", type=Path, required=True, help="folder with train.csv, valid.csv, test.csv")
-    parser.add_argument("--dataset", choices=sorted(SETTINGS), required=True)
+    parser.add_argument("--settings", type=Path, required=True, help="JSON of `PeerSettings` (tools/fuxictr_setup.py)")
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="scratch folder; emptied first")
+    parser.add_argument("--work", type=Path, required=True, help="folder for encoded rows and checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="JSON record to write")
-    parser.add_argument("--numeric", choices=[n.value for n in Numeric], default=Numeric.STANDARD.value)
     args = parser.parse_args()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    # FuxiCTR reuses encoded files that it finds, which would leave the preprocessing out of the measurement.
-    shutil.rmtree(args.work, ignore_errors=True)
-    (args.work / "split").mkdir(parents=True)
-    record = run(args.data, SETTINGS[args.dataset], Numeric(args.numeric), args.seed, args.work.resolve())
-    args.out.write_text(json.dumps(record, indent=2) + "\n")
+    args.work = args.work.resolve()
+    args.work.mkdir(parents=True, exist_ok=True)
+    record = run(args, json.loads(args.settings.read_text()))
+    aside = args.out.with_suffix(".partial")
+    aside.write_text(json.dumps(record, indent=2) + "\n")
+    aside.rename(args.out)
     logger.info("test AUC %.4f, log loss %.4f", record["test_auc"], record["test_log_loss"])
 
 

@@ -232,12 +232,13 @@ def _refuse(column: pl.Series, bad: pl.Series, origin: Origin, problem: str) -> 
 
 
 def _items(events: pl.DataFrame, log: EventLog) -> pl.DataFrame:
-    """Items by key, with the attributes of their first event in file order."""
-    named = filled(events, log.attributes, log)
+    """Items by key, with the attributes of their earliest event; of several, or without times, the files' first."""
+    earliest = events.sort(TIME, POSITION) if log.time else events
+    named = filled(earliest, log.attributes, log)
     for name in log.attributes:
         several = named.group_by(log.item).agg(pl.col(name).n_unique()).filter(pl.col(name) > 1).height
         if several:
-            logger.warning("%d items have several values of %r: each keeps that of its first event", several, name)
+            logger.warning("%d items have several values of %r: each keeps that of its earliest event", several, name)
     return named.select(log.item, *log.attributes).unique(log.item, keep="first", maintain_order=True).sort(log.item)
 
 

@@ -107,13 +107,13 @@ def nearest(rows: Tensor, codebook: Tensor, distances_at_once: int = 1 << 17) ->
     Returns:
         int64, shape (N, P).
     """
-    squares, doubled = codebook.square().sum(-1).unsqueeze(0), 2 * codebook
+    squares, factors = codebook.square().sum(-1).unsqueeze(0), (-2 * codebook).permute(2, 0, 1).contiguous()
     step = rows.size(0) if rows.is_cuda else distances_at_once // (codebook.size(0) * codebook.size(1))
     found: list[Tensor] = []
     for some in rows.split(max(step, 1)):
-        distances = squares - some[:, :, 0].unsqueeze(2) * doubled[:, :, 0]
-        for value in range(1, codebook.size(2)):
-            distances -= some[:, :, value].unsqueeze(2) * doubled[:, :, value]
+        distances = squares
+        for value, factor in enumerate(factors):
+            distances = torch.addcmul(distances, some[:, :, value].unsqueeze(2), factor)
         found.append(torch.min(distances, dim=-1)[1])
     return torch.cat(found)
 

@@ -37,8 +37,11 @@ class HeadTailCentroids(NearestCentroids):
     def codes(self, ids: Tensor, rows: Tensor) -> Tensor:
         """Codes of rows (N, d), int64, shape (N, P)."""
         parts, codebook = self.split(rows), self.codebook.detach()
-        fine, coarse = nearest(parts, codebook), nearest(parts, codebook[:, : self.tail_centroids])
-        return torch.where((ids < self.num_head).unsqueeze(1), fine, coarse)
+        in_head = ids < self.num_head
+        codes = ids.new_empty(parts.shape[:2])
+        codes[in_head] = nearest(parts[in_head], codebook)
+        codes[~in_head] = nearest(parts[~in_head], codebook[:, : self.tail_centroids])
+        return codes
 
     def refined(self, ids: Tensor, rows: Tensor, iterations: int) -> Tensor:
         """The first centroids by k-means on all sampled rows, the others by k-means on those of frequent ids."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import DataError
-from recsys.evaluate.groups import group_keys
+from recsys.evaluate.groups import group_ranks
 
 ROW, LABEL, LOGIT = "__row__", "label", "logit"
 
@@ -41,7 +41,7 @@ def group_ids(frame: pl.DataFrame, column: str) -> Tensor:
     keys = frame[column]
     if keys.dtype.is_nested():
         raise DataError(f"compare.group_key={column!r}: it is {keys.dtype}; a group needs one value per row.")
-    codes = torch.from_numpy(group_keys(keys).rank("dense").cast(pl.Int64).fill_null(0).to_numpy(writable=True))
+    codes = group_ranks(keys)
     alone = codes == 0
     codes[alone] = -1 - torch.arange(int(alone.sum()))
     return codes

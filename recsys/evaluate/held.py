@@ -8,9 +8,9 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError
 from recsys.evaluate.config import EvaluateConfig
-from recsys.evaluate.groups import group_keys
+from recsys.evaluate.groups import group_keys, group_ranks
 from recsys.evaluate.source import Predictions
-from recsys.metrics import Clusters, GroupedAuc, GroupedCounts, GroupWeight, MetricValue, gauc_of
+from recsys.metrics import Clusters, GroupedAuc, GroupedCounts, GroupWeight, MetricValue, average_of_groups, gauc_of
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -32,15 +32,9 @@ class HeldRows:
         # A group key may be one of the others; a frame names each column once.
         frame = pl.concat(list(source.chunks(list(dict.fromkeys(columns)))))
         labels, logits, probabilities = (torch.from_numpy(frame[name].to_numpy(writable=True)) for name in columns[:3])
-        keyed = torch.zeros(frame.height, dtype=torch.bool)
-        index, num_groups = torch.arange(frame.height), 0
-        if group_key:
-            keys = group_keys(frame[group_key])
-            keyed = torch.from_numpy(keys.is_not_null().to_numpy(writable=True))
-            known = torch.from_numpy(keys.drop_nulls().rank("dense").to_numpy(writable=True).astype("int64")) - 1
-            num_groups = int(known.max()) + 1 if known.numel() else 0
-            index[keyed] = known
-        num_keyless = int((~keyed).sum())
+        index = group_ranks(frame[group_key]) - 1 if group_key else torch.full((frame.height,), -1)
+        keyed = index >= 0
+        num_groups, num_keyless = int(index.max()) + 1 if frame.height else 0, int((~keyed).sum())
         index[~keyed] = num_groups + torch.arange(num_keyless)
         clusters = Clusters(index, num_groups + num_keyless)
         return cls(labels=labels, logits=logits, probabilities=probabilities, clusters=clusters, keyed=keyed)
@@ -88,17 +82,7 @@ def _gauc_in_parts(source: Predictions, config: EvaluateConfig) -> GroupedAuc:
     num_parts = -(-source.num_rows // config.max_rows_in_memory)
     grouped = [_part_of_groups(source, config.group_key, part, num_parts).by_group() for part in range(num_parts)]
     _, area, positives, negatives = (torch.cat(column) for column in zip(*grouped, strict=True))
-    used = ~torch.isnan(area)
-    rows = positives + negatives
-    masses = {GroupWeight.IMPRESSIONS: rows, GroupWeight.CLICKS: positives}
-    mass = masses.get(config.gauc_weight, torch.ones_like(rows))[used]
-    num_used = int(used.sum())
-    average = MetricValue.undefined(f"none of the {used.numel()} groups holds both a positive and a negative")
-    if num_used:
-        average = MetricValue.of(float((area[used] * mass).sum()) / int(mass.sum()))
-    return GroupedAuc(
-        auc=average, num_groups=used.numel(), num_groups_used=num_used, num_rows_used=int(rows[used].sum())
-    )
+    return average_of_groups(area, positives, negatives, weighting=config.gauc_weight)
 
 
 def _part_of_groups(source: Predictions, group_key: str, part: int, num_parts: int) -> GroupedCounts:

@@ -14,7 +14,7 @@ from recsys.core.padding import padded
 from recsys.core.parts import EmbeddingParts
 from recsys.core.specs import Pooling, Read
 from recsys.export.border import BorderCheck
-from recsys.export.serving_tables import sum_bags, table_module
+from recsys.export.serving_tables import joined_bags, sum_bags, table_module
 
 
 class Pool(nn.Module):
@@ -103,15 +103,7 @@ class ServingEmbeddings(nn.Module):
     def _joined(self, feature: int, ids: list[Tensor], offsets: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Ids and offsets of all reads of a feature, one column after the other."""
         sources = self.sources[feature]
-        if len(sources) == 1:
-            return ids[sources[0]], offsets[sources[0]]
-        base = 0
-        starts: list[Tensor] = []
-        for source in sources:
-            starts.append(offsets[source][:-1] + base)
-            base += ids[source].size(0)
-        starts.append(torch.full((1,), base, dtype=torch.int64, device=ids[sources[0]].device))
-        return torch.cat([ids[source] for source in sources]), torch.cat(starts)
+        return joined_bags([ids[source] for source in sources], [offsets[source] for source in sources])
 
     def _pooled(self, combined: list[Tensor], offsets: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """The outputs of all reads, from their embeddings by id or by row."""
@@ -136,20 +128,10 @@ class ServingEmbeddings(nn.Module):
         looked_up = list(rows)  # placeholders, replaced below: every look-up reads one table
         for t, table in enumerate(self.tables):
             lookups = self.table_lookups[t]
-            if len(lookups) == 1:
-                looked_up[lookups[0]] = table(rows[lookups[0]], bags[lookups[0]])
-            else:
-                starts: list[Tensor] = []
-                sizes: list[int] = []
-                base = 0
-                for lookup in lookups:
-                    starts.append(bags[lookup][:-1] + base)
-                    sizes.append(bags[lookup].size(0) - 1)
-                    base += rows[lookup].size(0)
-                starts.append(torch.full((1,), base, dtype=torch.int64, device=rows[0].device))
-                pooled = table(torch.cat([rows[lookup] for lookup in lookups]), torch.cat(starts))
-                for lookup, part in zip(lookups, pooled.split(sizes), strict=False):
-                    looked_up[lookup] = part
+            own_rows, own_bags = joined_bags([rows[lookup] for lookup in lookups], [bags[lookup] for lookup in lookups])
+            sizes = [bags[lookup].size(0) - 1 for lookup in lookups]
+            for lookup, part in zip(lookups, table(own_rows, own_bags).split(sizes), strict=False):
+                looked_up[lookup] = part
         return looked_up
 
 

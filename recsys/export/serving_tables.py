@@ -14,6 +14,19 @@ def sum_bags(values: Tensor, offsets: Tensor) -> Tensor:
     return torch.embedding_bag(table, ids, offsets, False, 0, False, None, True)[0]
 
 
+def joined_bags(values: list[Tensor], offsets: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """One column after the other: values (N,) of all, and the offsets, int64 (bags + 1,), of all bags among them."""
+    if len(values) == 1:
+        return values[0], offsets[0]
+    base = 0
+    starts: list[Tensor] = []
+    for own_values, own_offsets in zip(values, offsets, strict=False):
+        starts.append(own_offsets[:-1] + base)
+        base += own_values.size(0)
+    starts.append(torch.full((1,), base, dtype=torch.int64, device=values[0].device))
+    return torch.cat(values), torch.cat(starts)
+
+
 class FloatTable(nn.Module):
     """Rows of float32."""
 

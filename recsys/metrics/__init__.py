@@ -8,7 +8,7 @@ from recsys.metrics.calibration import IsotonicCalibration, PlattCalibration, fi
 from recsys.metrics.counterfactual import LoggedRows, PolicyValue, doubly_robust, inverse_propensity, self_normalized
 from recsys.metrics.delong import AucComparison, auc_standard_error, auc_standard_error_of, compare_auc
 from recsys.metrics.drift import StabilityIndex, population_stability_index
-from recsys.metrics.grouped import GroupedAuc, GroupedCounts, GroupWeight, gauc, gauc_of
+from recsys.metrics.grouped import GroupedAuc, GroupedCounts, GroupWeight, average_of_groups, gauc, gauc_of
 from recsys.metrics.multiple_testing import benjamini_hochberg, holm
 from recsys.metrics.probability import (
     brier_score,
@@ -84,6 +84,7 @@ __all__ = [
     "auc_of",
     "auc_standard_error",
     "auc_standard_error_of",
+    "average_of_groups",
     "average_precision_of",
     "benjamini_hochberg",
     "brier_score",

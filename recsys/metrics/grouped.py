@@ -167,12 +167,17 @@ def gauc_of(counts: GroupedCounts, *, weighting: GroupWeight = GroupWeight.IMPRE
     Source: Zhu et al., KDD 2017, arXiv:1703.02091, which takes 1, views or clicks; Zhou et al. as `gauc`.
     """
     _, area, positives, negatives = counts.by_group()
+    return average_of_groups(area, positives, negatives, weighting=weighting)
+
+
+def average_of_groups(area: Tensor, positives: Tensor, negatives: Tensor, *, weighting: GroupWeight) -> GroupedAuc:
+    """`gauc_of` from each group's numbers, (G,) as `GroupedCounts.by_group` gives them; parts of groups concatenate."""
     used = ~torch.isnan(area)
     rows = (positives + negatives)[used]
     num_used = int(used.sum())
     average = MetricValue.undefined(f"none of the {used.numel()} groups holds both a positive and a negative")
     if used.numel() == 0:
-        weighted = counts.positives.is_floating_point()
+        weighted = positives.is_floating_point()
         average = MetricValue.undefined("no row has a weight above 0" if weighted else "there are no rows")
     elif num_used:
         masses = {GroupWeight.IMPRESSIONS: rows, GroupWeight.CLICKS: positives[used]}

@@ -9,18 +9,9 @@ import polars as pl
 import pytest
 
 from recsys.core.errors import DataError, StageError
-from tools import bench_fuxictr
-from tools.bench_fuxictr import (
-    PARTS,
-    Run,
-    ingested_split,
-    prepare_split,
-    report,
-    run_ours,
-    run_timed,
-    shuffled_split,
-    summarise,
-)
+from tools import fuxictr_setup
+from tools.bench_fuxictr import Run, prepare_split, report, run_ours, shuffled_split, summarise
+from tools.fuxictr_setup import PARTS, criteo_rows, frappe_rows, ingested_split, run_timed
 
 
 def make_run(side: str, seed: int, *, seconds: float, rate: float, auc: float) -> Run:
@@ -59,7 +50,7 @@ def test_the_peer_gets_the_very_raw_rows_that_ingest_chose(data_folder: Path, tm
     write_ingested(tmp_path / "ingest", rows)
     args = argparse.Namespace(dataset="criteo", data=data_folder, split_seed=0)
     record = prepare_split(args, tmp_path / "ingest", tmp_path / "split")
-    raw = bench_fuxictr.criteo_rows(data_folder)
+    raw = criteo_rows(data_folder)
     assert raw.height == 137_139
     for part, positions in rows.items():
         written = pl.read_csv(tmp_path / "split" / f"{PARTS[part]}.csv", infer_schema=False)
@@ -68,7 +59,7 @@ def test_the_peer_gets_the_very_raw_rows_that_ingest_chose(data_folder: Path, tm
 
 
 def test_frappe_parts_keep_their_published_sizes_and_labels(data_folder: Path) -> None:
-    frame = bench_fuxictr.frappe_rows(data_folder, "test")
+    frame = frappe_rows(data_folder, "test")
     assert frame.shape == (28_860, 11)
     assert frame["label"].unique().sort().to_list() == [0, 1]
     assert frame["city"].cast(pl.Int64).is_between(5149, 5381).all()
@@ -107,7 +98,7 @@ def test_ours_runs_the_command_afresh_and_reads_its_two_records(
         "    (folder / stage).mkdir(parents=True)\n"
         "    (folder / stage / 'metrics.json').write_text(json.dumps(record))\n"
     )
-    monkeypatch.setattr(bench_fuxictr, "ROOT", tmp_path)
+    monkeypatch.setattr(fuxictr_setup, "ROOT", tmp_path)
     args = argparse.Namespace(
         dataset="criteo", data=tmp_path, work=tmp_path / "work", ours="{python} side.py {runs} {seed}"
     )
