@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from recsys.core.schema import Derivation, Schema
+from recsys.core.schema import MISSING_KEY, Derivation, Schema
 from recsys.ops.hashing import mix64
 
 KINDS = tuple(Derivation)
-"""In the order of the numbers below: TorchScript sees no module's constants, `MISSING_KEY` neither."""
+"""In the order of the numbers below: TorchScript sees no module's constants."""
 
 
 class Sources(nn.Module):
@@ -21,6 +21,7 @@ class Sources(nn.Module):
     kinds: list[int]  # by categorical feature, place in `KINDS`
     keys_of: list[list[str]]  # by categorical feature
     starts: list[int]  # by categorical feature, and one more: its bounds in `bounds`
+    missing: int
     bounds: Tensor
 
     def __init__(self, schema: Schema, bounds: Mapping[str, Tensor]) -> None:
@@ -31,6 +32,7 @@ class Sources(nn.Module):
                 begin.
         """
         super().__init__()
+        self.missing = MISSING_KEY
         sources = [feature.sources for feature in schema.numeric]
         self.numbers_of = [names[0] for names in sources]
         self.since = [names[1] if len(names) > 1 else "" for names in sources]
@@ -54,11 +56,11 @@ class Sources(nn.Module):
             return self._bucket(first, feature)
         if kind == 2:
             hour = torch.div(torch.remainder(first, 86_400), 3_600, rounding_mode="floor")
-            return torch.where(first == -(2**63), first, hour)
+            return torch.where(first == self.missing, first, hour)
         if kind == 3:
             # 1970 began on a Thursday; Monday is 0.
             weekday = torch.remainder(torch.div(first, 86_400, rounding_mode="floor") + 3, 7)
-            return torch.where(first == -(2**63), first, weekday)
+            return torch.where(first == self.missing, first, weekday)
         for name in names[1:]:
             first = mix64(mix64(first) + features[name])
         return first
@@ -66,7 +68,7 @@ class Sources(nn.Module):
     def _bucket(self, numbers: Tensor, feature: int) -> Tensor:
         bounds = self.bounds[self.starts[feature] : self.starts[feature + 1]]
         bucket = torch.searchsorted(bounds, numbers, right=True)
-        return torch.where(torch.isfinite(numbers), bucket, torch.full_like(bucket, -(2**63)))
+        return torch.where(torch.isfinite(numbers), bucket, torch.full_like(bucket, self.missing))
 
     def numbers(self, features: dict[str, Tensor], feature: int) -> Tensor:
         """Raw numbers of a numeric feature, float32 (B,), NaN where missing; times apart in seconds."""
@@ -74,6 +76,6 @@ class Sources(nn.Module):
         if self.since[feature] == "":
             return later
         earlier = features[self.since[feature]]
-        missing = (later == -(2**63)) | (earlier == -(2**63))
+        missing = (later == self.missing) | (earlier == self.missing)
         apart = (later - earlier).to(torch.float32)
         return torch.where(missing, torch.full_like(apart, float("nan")), apart)

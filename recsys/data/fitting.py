@@ -40,7 +40,8 @@ class ShardFit:
         self._sources = Sources(schema, {})
         self._counters = {name: KeyCounter(found) for name, found in owned.items() if not is_bucketed(found[0])}
         self._samples = {name: BucketSample(found[0]) for name, found in owned.items() if is_bucketed(found[0])}
-        self._moments = {feature.name: NumericMoments(feature) for feature in schema.numeric}
+        # Kept till the end: moments of parts, merged, would tell where one chunk ended and the next began.
+        self._numbers: list[list[Tensor]] = [[] for _ in schema.numeric]
         self._labels = torch.zeros(NUM_SPLITS, 2, dtype=torch.int64)
 
     def update(self, frame: pl.DataFrame, codes: Tensor) -> None:
@@ -50,8 +51,8 @@ class ShardFit:
         self._labels += pairs.view_as(self._labels)
         frame = frame.filter(pl.Series((codes == 0).numpy()))
         tensors = tensors_of(frame, self._schema)
-        for i, moment in enumerate(self._moments.values()):
-            moment.update(self._sources.numbers(tensors, i))
+        for i, numbers in enumerate(self._numbers):
+            numbers.append(self._sources.numbers(tensors, i))
         for i, feature in enumerate(self._schema.categorical):
             if is_bucketed(feature):
                 self._samples[feature.name].update(frame[ROW].to_torch(), tensors[feature.sources[0]])
@@ -64,10 +65,14 @@ class ShardFit:
         _save_each({name: counter.counts() for name, counter in self._counters.items()}, _counts_path(stem))
         _save_each({name: sample.sample for name, sample in self._samples.items()}, _sample_path(stem))
         lengths = {column: n for counter in self._counters.values() for column, n in counter.max_lengths.items()}
-        moments = {name: [m.count, m.mean, m.squares, m.num_missing] for name, m in self._moments.items()}
+        moments = {}
+        for feature, numbers in zip(self._schema.numeric, self._numbers, strict=True):
+            found = NumericMoments(feature)
+            found.update(torch.cat(numbers))
+            moments[feature.name] = [found.count, found.mean, found.squares, found.num_missing]
         sampled = {name: [sample.num_known, sample.num_missing] for name, sample in self._samples.items()}
-        found = {"labels": self._labels.tolist(), "max_lengths": lengths, "moments": moments, "sampled": sampled}
-        put_json(stem.with_suffix(".json"), found)
+        known = {"labels": self._labels.tolist(), "max_lengths": lengths, "moments": moments, "sampled": sampled}
+        put_json(stem.with_suffix(".json"), known)
 
 
 def merged_fit(schema: Schema, stems: Iterable[Path]) -> Fit:

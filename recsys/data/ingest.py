@@ -146,7 +146,7 @@ class _Run:
             for chunk in chunks:
                 frames.append(encoded_frame(chunk.frame, schema, encoder(tensors_of(chunk.frame, schema))))
                 codes.append(self._assign(chunk))
-            parts = write_shard(self._folder, number, pl.concat(frames), torch.cat(codes))
+            parts = write_shard(self._folder, number, pl.concat(frames, rechunk=True), torch.cat(codes))
             put_json(self._state.stem("encode", number).with_suffix(".json"), to_json(parts))
         found = [self._parts_of(shard) for shard in self._shards]
         self._write_sample(
@@ -170,4 +170,4 @@ class _Run:
             missing -= sample[-1].height
             if not missing:
                 break
-        pl.concat(sample).write_parquet(self._folder / RAW_SAMPLE_NAME, statistics=False)
+        pl.concat(sample, rechunk=True).write_parquet(self._folder / RAW_SAMPLE_NAME, statistics=False)

@@ -41,11 +41,7 @@ def profile_of(column: pl.Series) -> Profile:
     """Look at a column, as its reader gives it."""
     is_list = isinstance(column.dtype, pl.List)
     lengths = column.list.len() if is_list else pl.Series([1])
-    values = column.explode() if is_list else column
-    if values.dtype == pl.Boolean:
-        values = values.cast(pl.Int8)
-    texts = values.cast(pl.String).replace("", None)
-    given = texts.drop_nulls()
+    given = _given(column)
     counts = given.value_counts(sort=True)
     floats = given.replace({"true": "1", "false": "0"}).cast(pl.Float64, strict=False)
     finite = floats.is_finite() & floats.is_not_null()
@@ -70,6 +66,13 @@ def profile_of(column: pl.Series) -> Profile:
         is_list=is_list,
         longest=int(_float(parts.max())),
     )
+
+
+def _given(column: pl.Series) -> pl.Series:
+    """All values but missing ones, as text."""
+    values = column.explode() if isinstance(column.dtype, pl.List) else column
+    texts = (values.cast(pl.Int8) if values.dtype == pl.Boolean else values).cast(pl.String)
+    return texts.replace("", None).drop_nulls()
 
 
 def _share(holds: pl.Series) -> float:

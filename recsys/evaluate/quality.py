@@ -69,7 +69,7 @@ def assess(
     edges = _edges(manifest, read)
     counters = [_Numbers(feature.name, edges[feature.name]) for feature in schema.numeric]
     ids = [_Ids(feature, heavy.get(feature.name, ())) for feature in schema.categorical]
-    num_rows = 1 + max(int(frame[ROW].max() or 0) for name in split_names for frame in read(name, [ROW]))  # type: ignore[arg-type]
+    num_rows = _num_positions(read, split_names)
     steps = torch.zeros(NUM_STEPS, 2, dtype=torch.float64)
     for split in split_names:
         columns = [ROW, LABEL, *(each.name for each in counters), *(each.name for each in ids)]
@@ -80,22 +80,26 @@ def assess(
             for each in (*counters, *ids):
                 each.add(split, frame[each.name])
     train_rows = manifest.splits["train"].num_rows
+    numbers = (each.found(manifest.numeric[each.name].num_missing / train_rows) for each in counters)
     return Quality(
         dataset=manifest.dataset,
         num_rejected=manifest.num_rejected,
         rows={name: split.num_rows for name, split in manifest.splits.items()},
         positive={name: manifest.splits[name].num_positive / manifest.splits[name].num_rows for name in split_names},
-        label_steps=tuple(
-            (int(i * num_rows / NUM_STEPS), int(count), float(positive / count))
-            for i, (count, positive) in enumerate(steps.tolist())
-            if count
-        ),
-        features=(
-            *(each.found(manifest.numeric[each.name].num_missing / train_rows) for each in counters),
-            *(each.found(manifest, train_rows) for each in ids),
-        ),
+        label_steps=_label_steps(steps, num_rows),
+        features=(*numbers, *(each.found(manifest, train_rows) for each in ids)),
         method_bytes=method_bytes,
     )
+
+
+def _num_positions(read: Read, splits: Sequence[str]) -> int:
+    """One more than the last position of a row in the input."""
+    return 1 + max(int(frame[ROW].to_torch().max()) for split in splits for frame in read(split, [ROW]))
+
+
+def _label_steps(steps: Tensor, num_rows: int) -> tuple[tuple[int, int, float], ...]:
+    counted = enumerate(steps.tolist())
+    return tuple((i * num_rows // NUM_STEPS, int(n), positive / n) for i, (n, positive) in counted if n)
 
 
 def _edges(manifest: Manifest, read: Read) -> dict[str, Tensor]:

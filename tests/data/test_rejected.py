@@ -113,8 +113,8 @@ def test_every_split_method_goes_on_without_them(tmp_path: Path, method: SplitMe
 def test_too_many_are_refused_with_what_they_are_like(tmp_path: Path) -> None:
     (tmp_path / "raw.csv").write_bytes(content(FAULTY))
     message = (
-        r"(?s)of 60 rows have faults so far, more than ingest.max_rejected=0.1 allows: .*raw.csv, row \d+.*rejected.*"
-        r"part-00000.parquet lists them"
+        r"(?s)of 60 rows have faults so far, more than ingest.max_rejected=0.1 allows: .*raw.csv, row \d+.*"
+        r"out/rejected lists them"
     )
     with pytest.raises(DataError, match=message):
         ingest(table(tmp_path / "raw.csv"), tmp_path / "out", options=options(0.1))

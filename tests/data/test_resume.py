@@ -70,8 +70,9 @@ def test_a_changed_input_begins_anew(tmp_path: Path, dataset: Build, monkeypatch
         with pytest.raises(Stopped):
             ingest(dataset(with_faults()), tmp_path / "stopped", options=OPTIONS)
     source = dataset(with_faults().with_columns(pl.col("number") + 1))
-    again = stop_after(2 * SHARDS, monkeypatch)
-    ingest(source, tmp_path / "stopped", options=OPTIONS)
+    with monkeypatch.context() as context:
+        again = stop_after(2 * SHARDS, context)
+        ingest(source, tmp_path / "stopped", options=OPTIONS)
     assert len(again) == 2 * SHARDS
     ingest(source, tmp_path / "whole", options=OPTIONS)
     assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
