@@ -22,8 +22,8 @@ class JsonLinesReader:
     """One JSON object a line. A key that a line lacks is null there; keys that nobody asks for are passed over.
 
     Values arrive as text, because one key may hold numbers on one line and text on another: whole numbers without a
-    point (`1.0` as `1`), truth as `true` and `false`. Lists arrive as lists of text; a key holds lists on every line, or
-    on none.
+    point (`1.0` as `1`), truth as `true` and `false`. Lists arrive as lists of text; a key
+    holds lists on every line, or on none.
     """
 
     columns: tuple[str, ...]  # keys that are read; each must be on some line
