@@ -197,7 +197,8 @@ class Schema:
             raise ConfigError(f"raw column(s) {repeated} are read in two ways. Give each column one role.")
         single = {f.name for f in self.raw_categories if not f.multi_valued}
         times = {t.name for t in self.timestamps}
-        for feature in (*self.numeric, *self.categorical):
+        features: list[NumericFeature | CategoricalFeature] = [*self.numeric, *self.categorical]
+        for feature in features:
             known, kind = times, "timestamps"
             if isinstance(feature, CategoricalFeature):
                 if feature.derive is Derivation.NONE or is_bucketed(feature):

@@ -69,15 +69,16 @@ def assess(
     edges = _edges(manifest, read)
     counters = [_Numbers(feature.name, edges[feature.name]) for feature in schema.numeric]
     ids = [_Ids(feature, heavy.get(feature.name, ())) for feature in schema.categorical]
+    everything: list[_Numbers | _Ids] = [*counters, *ids]
     num_rows = _num_positions(read, split_names)
     steps = torch.zeros(NUM_STEPS, 2, dtype=torch.float64)
     for split in split_names:
-        columns = [ROW, LABEL, *(each.name for each in counters), *(each.name for each in ids)]
+        columns = [ROW, LABEL, *(each.name for each in everything)]
         for frame in read(split, columns):
             at = frame[ROW].to_torch() * NUM_STEPS // num_rows
             steps[:, 0] += torch.bincount(at, minlength=NUM_STEPS)
             steps[:, 1] += torch.bincount(at, frame[LABEL].to_torch().double(), minlength=NUM_STEPS)
-            for each in (*counters, *ids):
+            for each in everything:
                 each.add(split, frame[each.name])
     train_rows = manifest.splits["train"].num_rows
     numbers = (each.found(manifest.numeric[each.name].num_missing / train_rows) for each in counters)
