@@ -16,7 +16,7 @@ from pipelines.config import Run
 from pipelines.entry import stage_main
 from pipelines.stage import StageKey, stage
 from recsys.core.errors import ConfigError
-from recsys.evaluate.compare import compare, methods_of, slice_column
+from recsys.evaluate.compare import check_possible, compare, methods_of, slice_column
 from recsys.evaluate.compare_config import CompareConfig
 from recsys.evaluate.compare_page import JSON_FILE, MARKDOWN_FILE, PAGE_FILE, write_comparison
 from recsys.evaluate.compared import Comparison
@@ -51,6 +51,7 @@ def work(run: Run) -> None:
     notes = check_same_data(Path(run.config.runs), sources, across_ingests=config.across_ingests)
     notes += seed_notes(config.runs, group_seeds=config.group_seeds)
     config = replace(config, **column_options(sources, config))
+    check_possible(config.runs, pl.Schema(pl.read_parquet_schema(sources[0].predictions)), config)
     key = StageKey(
         stage="compare",
         config={**run.part("compare"), "slicing": {key: run.values["evaluate"][key] for key in SLICING}},

@@ -23,10 +23,15 @@ from recsys.evaluate.compare_config import CompareConfig
 from recsys.evaluate.config import EvaluateConfig
 from recsys.export.config import ExportConfig
 from recsys.models.ctr import ModelConfig
+from recsys.retrieval.config import RetrievalConfig
+from recsys.search.method import SearchConfig
 from recsys.train.config import TrainConfig
 
 ONLY_HOW = ("checkpoint_every", "num_processes", "num_threads", "sharding", "table_memory", "cache_load_factor")
 """Keys of `train` and `train.run_on` that say how to train, not what: a run may go on with others."""
+
+ONLY_RANKING = ("top_k", "users_at_once")
+"""Keys of `retrieval` that say how to rank, not what is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,8 @@ class RunConfig:
     infer: InferConfig = field(default_factory=InferConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     trained_by: str = ""  # run whose train stage this one evaluates and exports; empty: its own
+    retrieval: RetrievalConfig | None = None  # users and items instead of clicks, with `model` left out of account
+    search: SearchConfig | None = None  # set by search=<method>
     pareto: ParetoConfig | None = None  # set by the experiments of conf/experiment/pareto
 
     def __post_init__(self) -> None:
@@ -130,6 +137,8 @@ class Run:
             train = {key: value for key, value in found["train"].items() if key not in ONLY_HOW}
             train["run_on"] = {key: value for key, value in train["run_on"].items() if key not in ONLY_HOW}
             found["train"] = train
+        if "retrieval" in found:
+            found["retrieval"] = {k: value for k, value in found["retrieval"].items() if k not in ONLY_RANKING}
         return found
 
     def refuse_from(self) -> None:
@@ -151,7 +160,12 @@ class Run:
 
         Another run's may have had another embedding: its checkpoint tells whether that trains the same tables.
         """
-        return self.part("model") if self.config.trained_by else self.part("model", "embedding")
+        return self.part(self.kind) if self.config.trained_by else self.part(self.kind, "embedding")
+
+    @property
+    def kind(self) -> str:
+        """Key of what is trained: `model` of clicks, or `retrieval`."""
+        return "model" if self.config.retrieval is None else "retrieval"
 
 
 def load(composed: DictConfig) -> Run:

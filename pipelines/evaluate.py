@@ -4,6 +4,7 @@ import json
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,22 +13,27 @@ from pipelines.config import Run
 from pipelines.entry import is_first_rank, launched_by_torchrun, relaunch, stage_main, without_other_ranks
 from pipelines.model import build_model, load_trained, plan_tables
 from pipelines.predictions import PREDICTIONS_NAME, split_files, write_predictions
+from pipelines.retrieval_evaluate import evaluate_retrieval
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from pipelines.train import loaders
 from recsys.core.errors import ConfigError
 from recsys.core.manifest import Manifest
 from recsys.core.plan import TablePlan
 from recsys.core.schema import Schema
+from recsys.embeddings.collisions import collisions
 from recsys.evaluate import Calibration, EvaluateConfig, FittedCalibration, Predictions, evaluate, write
 from recsys.evaluate.data_checks import check_data
 from recsys.evaluate.frequency import FrequencyClasses, check_feature
 from recsys.evaluate.statistics import merged_counts
-from recsys.metrics import ScoreCounts
+from recsys.metrics import MetricValue, ScoreCounts
 from recsys.train import checkpoint
 from recsys.train.score import Replica, Scorer, score_in_parts
 from recsys.train.session import Session, process_group, shard
 
 SPLIT, VALIDATION = "test", "validation"
+CALIBRATION_NAME = "calibration.json"
+COUNTED_IDS = 2**16
+"""Ids of a column up to which each is looked at to count collisions; of more, some of every octave of frequency."""
 
 
 def work(run: Run) -> None:
@@ -37,6 +43,9 @@ def work(run: Run) -> None:
     clustering takes longer than ranks wait for one another. It needs host memory for up to four times the whole tables
     in float32 (checkpoint and model, trained and frozen), beside what is served, and its device for them once.
     """
+    if run.config.retrieval is not None:
+        evaluate_retrieval(run)
+        return
     data, run_on = run.stage("ingest"), run.config.train.run_on
     check_columns(Manifest.read(data).schema, run.config.evaluate)
     plan = plan_tables(run.config, Manifest.read(data))
@@ -119,12 +128,37 @@ def _report(run: Run, plan: TablePlan, folder: Path, calibration: FittedCalibrat
     data, config = run.stage("ingest"), run.config.evaluate
     checks = None
     if config.data_checks:
-        checks = check_data(Manifest.read(data), lambda split, columns: split_files(data, split, columns), config)
+        manifest = Manifest.read(data)
+        colliding = colliding_shares(plan_tables(run.config, manifest), manifest)
+        read = partial(split_files, data)
+        checks = check_data(manifest, read, config, colliding=colliding)
     if calibration is not None:
-        (folder / "calibration.json").write_text(json.dumps(calibration.to_json(), indent=1))
+        (folder / CALIBRATION_NAME).write_text(json.dumps(calibration.to_json(), indent=1))
     evaluation = evaluate(Predictions.read(folder / PREDICTIONS_NAME), config, calibration=calibration)
     history = json.loads((run.stage("train") / "history.json").read_text())
     write(evaluation, folder, facts(run, plan), history=history, checks=checks)
+
+
+def colliding_shares(plan: TablePlan, manifest: Manifest) -> dict[str, MetricValue]:
+    """Share of training look-ups whose rows are all another id's too, by column.
+
+    Args:
+        plan: as trained.
+        manifest: of the data.
+    Returns:
+        Of a column that several features read, what the one with the fewest collisions cannot tell apart.
+    """
+    found = collisions(plan, max_ids=COUNTED_IDS, oov_counts={n: c.oov_count for n, c in manifest.categorical.items()})
+    shares: dict[str, MetricValue] = {}
+    for entry in plan.features:
+        share = found[entry.feature.name].same_feature
+        reason = "its embedding is computed from the id, and no row is looked up"
+        value = MetricValue.undefined(reason) if share is None else MetricValue.of(share)
+        for read in entry.feature.reads:
+            known = shares.get(read.source, value)
+            # An embedding that reads no row tells all ids apart, whatever collides beside it.
+            shares[read.source] = min(known, value, key=lambda each: each.value_or(-1.0))
+    return shares
 
 
 def facts(run: Run, plan: TablePlan) -> dict[str, str]:

@@ -1,7 +1,11 @@
 """`python -m pipelines.export`: the best checkpoint to a bundle that is served where this package is not installed."""
 
+import json
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -9,56 +13,119 @@ from torch import Tensor, nn
 
 from pipelines.config import Run
 from pipelines.entry import stage_main
+from pipelines.evaluate import CALIBRATION_NAME
 from pipelines.model import Trained, load_trained
+from pipelines.retrieval_export import export_retrieval
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from recsys.core.batch import Batch
+from recsys.core.errors import StageError
 from recsys.core.manifest import Manifest
 from recsys.core.schema import Schema
 from recsys.data.encoder import load_encoder
+from recsys.data.fingerprint import file_fingerprint
 from recsys.data.ingest import RAW_SAMPLE_NAME
 from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.data.raw import border_tensors
 from recsys.data.times import written
+from recsys.evaluate import Calibration, FittedCalibration
 from recsys.export.bundle import FrozenModel, Golden, write_bundle
+from recsys.export.calibration import IsotonicProbabilities, PlattProbabilities, ServedCalibration
+from recsys.export.config import ExportConfig
 from recsys.export.parity import Metrics, Parity
-from recsys.metrics import auc, log_loss
+from recsys.metrics import PlattCalibration, auc, compare_auc, log_loss
 
 logger = logging.getLogger(__name__)
 
 EXAMPLE_ROWS = 100
+METRICS = Metrics(
+    auc=lambda labels, logits: auc(labels, logits).value,
+    log_loss=lambda labels, logits: log_loss(labels, logits).value,
+    auc_error=lambda labels, frozen, exported: compare_auc(labels, frozen, exported).standard_error.value,
+)
 
 
 def work(run: Run) -> None:
     """Freeze, script, compare, reload in a fresh process; the bundle appears only if all of that held."""
+    if run.config.retrieval is not None:
+        export_retrieval(run)
+        return
     data, trained = run.stage("ingest"), run.stage("train")
     inputs = {"ingest": fingerprint(data), "train": fingerprint(trained)}
     check_made_with(trained, config=run.trained_with, inputs={"ingest": inputs["ingest"]})
+    map_path = calibration_path(run, inputs)
+    if map_path is not None:
+        inputs["calibration"] = file_fingerprint(map_path)
     key = StageKey(stage="export", config=run.part("export", "embedding"), inputs=inputs, resolved=run.values)
     with stage(run.stage("export"), key, overwrite=run.config.overwrite) as folder:
-        if folder is None:
-            return
-        manifest = Manifest.read(data)
-        loaded = load_trained(run)
-        raw, golden = _golden(run, loaded, data)
-        lineage = {
-            "run": run.config.name,
-            "inputs": inputs,
-            "train": read_record(trained),
-            "data": manifest.fingerprint,
-        }
-        parity = write_bundle(
-            folder,
-            FrozenModel(
-                schema=manifest.schema, parts=loaded.frozen, head=loaded.model.head, encoder=load_encoder(data)
-            ),
-            golden,
-            config=run.config.export,
-            metrics=Metrics(auc=lambda y, x: auc(y, x).value, log_loss=lambda y, x: log_loss(y, x).value),
-            lineage=lineage,
+        if folder is not None:
+            _export(run, folder, inputs, None if map_path is None else _read_map(map_path))
+
+
+def _export(run: Run, folder: Path, inputs: Mapping[str, str], fitted: FittedCalibration | None) -> None:
+    data, config = run.stage("ingest"), run.config.export
+    manifest, loaded = Manifest.read(data), load_trained(run)
+    raw, golden = _golden(run, loaded, data)
+    lineage = {
+        "run": run.config.name,
+        "inputs": inputs,
+        "train": read_record(run.stage("train")),
+        "data": manifest.fingerprint,
+    }
+    frozen = FrozenModel(
+        schema=manifest.schema, parts=loaded.frozen, head=loaded.model.head, encoder=load_encoder(data)
+    )
+    if fitted is not None:
+        frozen, lineage = replace(frozen, calibration=served(fitted)), lineage | {"calibration": _facts(fitted)}
+    parity = write_bundle(folder, frozen, golden, config=config, metrics=METRICS, lineage=lineage)
+    if not torch.equal(golden.logits, golden.trained_logits):
+        _log_loss_of_freezing(parity)
+    scores = {"logit": golden.logits, "probability": frozen.calibration.reference(golden.logits).float()}
+    _write_golden(folder, raw, scores | {"golden_label": golden.labels}, manifest.schema, config)
+
+
+def calibration_path(run: Run, inputs: Mapping[str, str]) -> Path | None:
+    """Where the map lies that evaluation fitted for this very model; None where probabilities stay sigmoids.
+
+    Args:
+        run: whose configuration says whether there is one.
+        inputs: fingerprints of the data and the training that it must be of.
+    Raises:
+        StageError: evaluation has not fitted it, or on another training or embedding.
+    """
+    kind = run.config.evaluate.calibration
+    if kind is Calibration.NONE or not run.config.export.calibrated:
+        return None
+    evaluated = run.stage("evaluate")
+    check_made_with(evaluated, config=run.part("embedding"), inputs=inputs)
+    path = evaluated / CALIBRATION_NAME
+    found = json.loads(path.read_text())["kind"] if path.is_file() else Calibration.NONE.value
+    if found != kind.value:
+        raise StageError(
+            f"{evaluated} was made with evaluate.calibration={found}, this is evaluate.calibration={kind.value}: the "
+            "map to export is not there. Run `python -m pipelines.evaluate` with it and overwrite=true, or set "
+            "export.calibrated=false."
         )
-        if not torch.equal(golden.logits, golden.trained_logits):
-            _log_loss_of_freezing(parity)
-        _write_golden(folder, raw, golden, manifest.schema, count=run.config.export.num_golden_rows)
+    return path
+
+
+def _read_map(path: Path) -> FittedCalibration:
+    return FittedCalibration.from_json(json.loads(path.read_text()))
+
+
+def served(fitted: FittedCalibration) -> ServedCalibration:
+    """A fitted map as the exported model holds it."""
+    found = fitted.map
+    module: nn.Module
+    if isinstance(found, PlattCalibration):
+        module = PlattProbabilities(slope=found.slope, intercept=found.intercept)
+    else:
+        module = IsotonicProbabilities(found.knots, found.probabilities)
+    return ServedCalibration(module=module, reference=lambda logits: torch.sigmoid(fitted.apply(logits)))
+
+
+def _facts(fitted: FittedCalibration) -> dict[str, Any]:
+    """What the manifest says of a map; its points, of which there may be thousands, are in the model."""
+    return {key: value for key, value in fitted.to_json().items() if not isinstance(value, list)}
 
 
 def _log_loss_of_freezing(parity: Parity) -> None:
@@ -70,10 +137,12 @@ def _log_loss_of_freezing(parity: Parity) -> None:
         )
 
 
-def _write_golden(folder: Path, raw: pl.DataFrame, golden: Golden, schema: Schema, *, count: int) -> None:
+def _write_golden(
+    folder: Path, raw: pl.DataFrame, scores: Mapping[str, Tensor], schema: Schema, config: ExportConfig
+) -> None:
     """Raw rows with their expected scores, as Parquet; the first of them as CSV, as a client might send them."""
-    scores = pl.DataFrame({"logit": golden.logits.numpy(), "golden_label": golden.labels.numpy()})
-    raw.hstack(scores).head(count).write_parquet(folder / "golden.parquet")
+    scored = raw.hstack(pl.DataFrame({name: values.numpy() for name, values in scores.items()}))
+    scored.head(config.num_golden_rows).write_parquet(folder / "golden.parquet")
     separators = {feature.name: feature.separator for feature in schema.categorical if feature.multi_valued}
     joined = [pl.col(name).cast(pl.List(pl.String)).list.join(separators[name]) for name in separators]
     written(raw.head(EXAMPLE_ROWS).select(schema.raw_columns), schema).with_columns(joined).write_csv(

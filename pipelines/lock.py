@@ -3,8 +3,8 @@
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def locked(folder: Path, *, wait: bool) -> Iterator[None]:
-    """Hold `<folder>.lock`, which is deleted afterwards.
+    """Hold `<folder>.lock`, which is deleted afterwards, with the folders above that it needed if they stayed empty.
 
     Args:
         wait: for whoever holds it, instead of refusing.
@@ -24,6 +24,7 @@ def locked(folder: Path, *, wait: bool) -> Iterator[None]:
         StageError: another process holds it, or it cannot be written.
     """
     path = folder.with_name(folder.name + ".lock")
+    made = [above for above in path.parents if not above.exists()]
     file = _open_lock(path)
     try:
         _lock(file, folder, wait=wait)
@@ -37,12 +38,24 @@ def locked(folder: Path, *, wait: bool) -> Iterator[None]:
             path.unlink(missing_ok=True)
     finally:
         file.close()  # the lock goes with it, also by kill -9
+        _remove_empty(made)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Delete these folders, the deepest first, as far as there is nothing in them."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # what stays in it was made under the lock, or by another process since
+            return
 
 
 def _open_lock(path: Path) -> TextIO:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("w")
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # whoever had made the folder took it away again
+                return path.open("w")
     except OSError as error:
         raise StageError(
             f"{path}: cannot be written ({error.strerror}). Set runs=<a folder you may write to>."

@@ -54,7 +54,11 @@ def build_model(config: RunConfig, manifest: Manifest, *, on_meta: bool = False)
         manifest: of the data set.
         on_meta: leave tables without memory, for sharding to allocate each rank's part.
     """
-    plan = plan_tables(config, manifest)
+    return build_planned(config, plan_tables(config, manifest), manifest, on_meta=on_meta)
+
+
+def build_planned(config: RunConfig, plan: TablePlan, manifest: Manifest, *, on_meta: bool = False) -> PlannedModel:
+    """As `build_model`, with this plan of the embeddings that the model asks for."""
     torch.manual_seed(config.seed)
     head = config.model.build(plan.outputs, len(manifest.schema.numeric))
     embeddings = PlannedEmbeddingBagCollection(plan, torch.device("meta") if on_meta else None)
@@ -83,22 +87,31 @@ def load_trained(run: Run) -> Trained:
     Raises:
         CheckpointError: the checkpoint was trained with another plan than the configuration's.
     """
-    best = run.stage("train") / CHECKPOINTS / "best"
     built = build_model(run.config, Manifest.read(run.stage("ingest")), on_meta=False)
-    checkpoint.read_state(best, built.plan)
-    state = checkpoint.read_tensors(best, "model.")
-    built.model.load_state_dict(state)
-    built.model.eval()
-    tables = {key: table for key in state if (table := table_of(key, built.plan)) is not None}
-    weights = {table.name: state[key][:, : table.embedding_dim].contiguous() for key, table in tables.items()}
-    parts = parts_of(built.embeddings, weights)
-    frozen = _frozen(run, parts)
+    parts = load_weights(run, built.model, built.embeddings)
+    frozen = frozen_parts(run, parts)
     if frozen is parts:
         return Trained(built.model, built.model, frozen)
     return Trained(built.model, join(build_frozen(frozen), built.model.head).eval(), frozen)
 
 
-def _frozen(run: Run, parts: EmbeddingParts) -> EmbeddingParts:
+def load_weights(run: Run, model: nn.Module, embeddings: PlannedEmbeddingBagCollection) -> EmbeddingParts:
+    """Read the best checkpoint of a run into an unsharded model, and return the embeddings' parts.
+
+    Raises:
+        CheckpointError: the checkpoint was trained with another plan than the collection's.
+    """
+    best = run.stage("train") / CHECKPOINTS / "best"
+    checkpoint.read_state(best, embeddings.plan)
+    state = checkpoint.read_tensors(best, "model.")
+    model.load_state_dict(state)
+    model.eval()
+    tables = {key: table for key in state if (table := table_of(key, embeddings.plan)) is not None}
+    weights = {table.name: state[key][:, : table.embedding_dim].contiguous() for key, table in tables.items()}
+    return parts_of(embeddings, weights)
+
+
+def frozen_parts(run: Run, parts: EmbeddingParts) -> EmbeddingParts:
     """The parts as they are served: made once for all stages that need them, because clustering may take minutes."""
     plan = run.config.embedding.serving_plan(parts.plan)
     if plan == parts.plan:

@@ -11,6 +11,10 @@ MADE = {
     "evaluate": "report.html, metrics.json, predictions.parquet",
     "export": "model.pt, model_int8.pt, parity.json, MODEL_CARD.md, golden.parquet",
 }
+MADE_OF_RETRIEVAL = {
+    "evaluate": "report.html, report.md, metrics.json, lists.parquet",
+    "export": "model.pt, items.parquet, golden.pt",
+}
 
 
 def work(run: Run) -> None:
@@ -25,7 +29,7 @@ def work(run: Run) -> None:
     for stage in (train, evaluate, export):
         stage.work(run)
     print(f"run {run.config.name}:")
-    for name, made in MADE.items():
+    for name, made in (MADE | (MADE_OF_RETRIEVAL if run.config.retrieval is not None else {})).items():
         print(f"  {name:<9} {run.stage(name)}: {made}")
 
 

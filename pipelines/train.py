@@ -15,14 +15,17 @@ import torch.distributed as dist
 from pipelines.config import Run
 from pipelines.entry import launched_by_torchrun, relaunch, stage_main
 from pipelines.model import CHECKPOINTS, PlannedModel, build_model
+from pipelines.retrieval_train import train_retrieval
 from pipelines.stage import StageKey, fingerprint, stage
 from pipelines.tensorboard import TensorBoardCallback
 from recsys.core.manifest import Manifest
 from recsys.core.plan import TablePlan
 from recsys.data.fingerprint import file_fingerprint
 from recsys.data.loader import LoaderOptions, ParquetLoader
+from recsys.embeddings.batch_regularizer import BatchRegularizer
 from recsys.embeddings.planned import write_plan
 from recsys.embeddings.survey import training_bytes
+from recsys.models.ctr import Regularized
 from recsys.train.checkpoint import STATE_NAME
 from recsys.train.session import Session, process_group, shard
 from recsys.train.tables import initialize_tables
@@ -30,8 +33,7 @@ from recsys.train.trainer import Progress, Trainer
 
 logger = logging.getLogger(__name__)
 
-TRAIN_KEYS = ("model", "embedding", "train", "seed")
-WHOLE_CHECKPOINT = f"{CHECKPOINTS}/last*/{STATE_NAME}"
+WHOLE_CHECKPOINT = f"*/last*/{STATE_NAME}"
 
 
 def work(run: Run) -> None:
@@ -51,17 +53,27 @@ def work(run: Run) -> None:
         inputs = {"ingest": fingerprint(data), **files}
         key = StageKey(
             stage="train",
-            config=run.part(*TRAIN_KEYS),
+            config=trained_from(run),
             inputs=inputs,
             resolved=run.values,
             worth_keeping=WHOLE_CHECKPOINT,
         )
         with stage(run.stage("train"), key, overwrite=run.config.overwrite) as folder:
-            if folder is not None:
+            if folder is not None and run.config.retrieval is None:
                 manifest = Manifest.read(data)
                 built = build_model(run.config, manifest, on_meta=True)
                 session = shard(built.model, run.config.train.optimizer, run_on, device)
-                _train(run, built, session, data, folder)
+                metrics = _train(run, built, session, data, folder)
+            elif folder is not None:
+                metrics = train_retrieval(run, folder, device)
+            if folder is not None and dist.get_rank() == 0:
+                (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
+                _append_leaderboard(run, metrics)
+
+
+def trained_from(run: Run) -> dict[str, Any]:
+    """Options that a training depends on."""
+    return run.part(run.kind, "embedding", "train", "seed")
 
 
 def loaders(run: Run, data: Path) -> Callable[[str, bool], ParquetLoader]:
@@ -82,7 +94,7 @@ def loaders(run: Run, data: Path) -> Callable[[str, bool], ParquetLoader]:
     return loader
 
 
-def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: Path) -> None:
+def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: Path) -> dict[str, float]:
     serving = run.config.embedding.serving_plan(built.plan)
     if session.is_main:
         logger.info("embedding plan:\n%s", built.plan)
@@ -91,14 +103,14 @@ def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: 
         write_plan(folder, built.plan, run.values["embedding"])
     initialize_tables(session.model.state_dict(), built.plan, seed=run.config.seed)
     callbacks = [TensorBoardCallback(folder / "tensorboard"), *run.config.embedding.callbacks(built.plan)]
+    if isinstance(run.config.model, Regularized) and run.config.model.batch_regularizer:
+        callbacks.append(BatchRegularizer(run.config.model.batch_regularizer, built.plan))
     trainer = Trainer(session, built.plan, run.config.train, folder / CHECKPOINTS, callbacks)
     loader = loaders(run, data)
     progress = trainer.run(loader("train", True), loader("validation", False), seed=run.config.seed)
     if session.is_main:
-        metrics = _metrics(progress, built, serving)
         (folder / "history.json").write_text(json.dumps(progress.history, indent=1))
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
-        _append_leaderboard(run, metrics)
+    return _metrics(progress, built, serving)
 
 
 def _metrics(progress: Progress, built: PlannedModel, serving: TablePlan) -> dict[str, float]:
@@ -125,7 +137,7 @@ def _append_leaderboard(run: Run, metrics: dict[str, float]) -> None:
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
         "name": run.config.name,
         "data": run.stage("ingest").name,
-        "model": values["model"]["_target_"].rpartition(".")[2].removesuffix("Config"),
+        "model": (values.get("retrieval") or values)["model"]["_target_"].rpartition(".")[2].removesuffix("Config"),
         "embedding": values["embedding"]["_target_"].rpartition(".")[2].removesuffix("Config"),
         "seed": run.config.seed,
         **metrics,

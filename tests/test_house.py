@@ -26,7 +26,9 @@ ROOMS: dict[str, set[str]] = {
     "models": {"core", "ops"},
     "train": {"core", "metrics"},
     "evaluate": {"core", "metrics"},
-    "export": {"core"},
+    "export": {"core", "ops"},
+    "retrieval": {"core", "ops", "metrics"},
+    "search": {"core", "embeddings"},
 }
 """Room of `recsys` -> the other rooms that it may import."""
 

@@ -98,6 +98,7 @@ class RawTable:
     files: tuple[RawFile, ...]
     reader: Reader
     split: SplitConfig
+    only_positives: bool = False  # every row is an interaction, so that no label is 0
 
     def __post_init__(self) -> None:
         for file in self.files:

@@ -29,6 +29,8 @@ MISSING_TEXT = "(missing)"
 """Stands for an item's missing attribute where keys are text: a list of histories cannot hold an empty value."""
 
 TIME, POSITION, USER_CODE, ITEM_CODE = "__time__", "__position__", "__user__", "__item__"
+LINE = "__line__"
+"""Line of a text file, or row of a Parquet file, that an event comes from, counted from 1; a header is not counted."""
 
 
 class LogKind(Enum):
@@ -98,8 +100,7 @@ def read_events(log: EventLog) -> Events:
     Raises:
         DataError: a file is missing, unreadable or lacks a column; a user, item or time is missing or of another type.
     """
-    reader = _users_frames if log.kind is LogKind.USERS else _event_frames
-    parts = [frame for path in log.paths for frame in reader(log, path)]
+    parts = [frame.drop(LINE) for path in log.paths for frame in event_frames(log, path)]
     if not sum(part.height for part in parts):
         kept = f" whose {log.behaviour!r} is one of {list(log.behaviours)}" if log.behaviour else ""
         raise DataError(f"{', '.join(log.files)}: no events{kept}. Correct the dataset config, or give other files.")
@@ -117,6 +118,15 @@ def read_events(log: EventLog) -> Events:
     )
     user, item, time = (coded[name].to_torch() for name in (USER_CODE, ITEM_CODE, TIME))
     return Events(user, item, time, users, items)
+
+
+def event_frames(log: EventLog, path: Path) -> Iterator[pl.DataFrame]:
+    """Events of one file in its order: user, item, attributes, `TIME` where the log has times, and `LINE`.
+
+    Raises:
+        DataError: as `read_events`.
+    """
+    return _users_frames(log, path) if log.kind is LogKind.USERS else _event_frames(log, path)
 
 
 def typed(frame: pl.DataFrame, log: EventLog, columns: tuple[CategoricalFeature, ...], origin: Origin) -> pl.DataFrame:
@@ -152,9 +162,10 @@ def _event_frames(log: EventLog, path: Path) -> Iterator[pl.DataFrame]:
             _refuse(frame[name], _absent(frame[name]), origin, "names nobody and nothing. Fill it, or remove the row.")
         if log.time:
             frame = frame.with_columns(_times(raw[log.time], origin).alias(TIME))
+        frame = frame.with_columns(_lines(row, raw.height))
         if log.behaviour:
             frame = frame.filter(pl.col(log.behaviour).cast(pl.String).is_in(log.behaviours))
-        yield frame.select(*names, *([TIME] if log.time else []))
+        yield frame.select(*names, *([TIME] if log.time else []), LINE)
         row += raw.height
 
 
@@ -171,8 +182,13 @@ def _users_frames(log: EventLog, path: Path) -> Iterator[pl.DataFrame]:
         origin = Origin(path=str(path), first_row=row)
         frame = typed(parts, log, columns, origin)
         _refuse(frame[log.user], _absent(frame[log.user]), origin, "names nobody. Remove the line.")
+        frame = frame.with_columns(_lines(row, raw.height))
         yield frame.filter(pl.col(log.item).list.len() > 0).explode(log.item)
         row += raw.height
+
+
+def _lines(first_row: int, num_rows: int) -> pl.Series:
+    return pl.int_range(first_row + 1, first_row + num_rows + 1, eager=True).alias(LINE)
 
 
 def _existing(path: Path) -> Path:

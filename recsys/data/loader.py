@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
 import torch
 from torch import Tensor
 
@@ -19,7 +18,6 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.manifest import Manifest
 from recsys.data.columns import Columns, read_columns
 from recsys.data.prefetch import prefetched
-from recsys.data.writer import stored_name
 from recsys.ops.hashing import salt_for
 
 
@@ -181,23 +179,3 @@ class ParquetLoader:
         ]
         self._kept = (files, Columns.concat(parts))
         return self._kept[1]
-
-
-def read_split(folder: Path, split: str, columns: list[str]) -> pl.DataFrame:
-    """Columns of a split's files in file order, which is the order of a loader that does not shuffle.
-
-    Args:
-        columns: `__row__`, `__label__`, features (encoded) or passthrough columns (as they were, also where the column
-            is a feature too).
-    Raises:
-        DataError: a file is unreadable or lacks a column.
-    """
-    manifest = Manifest.read(folder)
-    kept = manifest.schema.passthrough
-    stored = {name: stored_name(name, manifest.schema) if name in kept else name for name in columns}
-    try:
-        files = [folder / file for file in manifest.splits[split].files]
-        frame = pl.concat([pl.read_parquet(file, columns=list(stored.values())) for file in files])
-    except (pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:
-        raise DataError(f"{folder}, split {split!r}: cannot read {columns} ({error}). Run ingest again.") from error
-    return frame.select(pl.col(name).alias(wanted) for wanted, name in stored.items())

@@ -143,6 +143,8 @@ def check_splits(table: RawTable, label_counts: list[list[int]]) -> None:
                 f"{what} has no rows. Give more rows, or a larger share dataset.split.{name} "
                 f"(method {table.split.method.value})."
             )
+        if table.only_positives:
+            continue
         if min(negative, positive) == 0 and name == "train":
             raise DataError(
                 f"{what} has {positive} positive and {negative} negative rows; a model needs both. Check the label "

@@ -10,9 +10,15 @@ def checks_section(checks: DataChecks) -> str:
     """Findings in words, shares of equal rows, and a table of all features."""
     findings = "".join(f'<li class="finding">{text(finding)}.</li>' for finding in checks.findings)
     found = f"<ul>{findings}</ul>" if findings else '<p class="note">Nothing stands out.</p>'
-    names = ("feature", "PSI", "by chance", "unseen in train", "in test", "alone (AUC)")
+    names = ("feature", "PSI", "by chance", "unseen in train", "in test", "colliding", "alone (AUC)")
+    note = (
+        "Unseen: look-ups of ids that training lacks, which all share one row. Colliding: training look-ups whose id "
+        "has all its rows in common with another id of its column, so that no training tells the two apart; as the "
+        "tables are planned, what training moves as it starts."
+    )
     return (
         f"<h2>Data checks</h2>{found}{_facts(checks)}<details><summary>Every feature</summary>"
+        f'<p class="note">{note}</p>'
         f"{table(names, [_row(check) for check in checks.features])}</details>"
     )
 
@@ -41,5 +47,6 @@ def _percent(share: MetricValue) -> str:
 def _row(check: FeatureCheck) -> str:
     stability = check.stability
     cells = cell(stability.index, ".4f") + cell(stability.by_chance, ".4f")
-    cells += cell(check.train_unseen, ".2%") + cell(check.test_unseen, ".2%") + cell(check.auc, ".4f")
+    cells += cell(check.train_unseen, ".2%") + cell(check.test_unseen, ".2%")
+    cells += cell(check.colliding, ".2%") + cell(check.auc, ".4f")
     return f'<tr><td class="text">{text(check.feature)}</td>{cells}</tr>'

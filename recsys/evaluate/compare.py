@@ -1,7 +1,6 @@
 """`compare`: from the predictions of several runs on the same rows to what may be said of their differences."""
 
 import logging
-import math
 import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError
 from recsys.evaluate.compare_config import SLICE_METRICS, CompareConfig, Metric
-from recsys.evaluate.compare_rows import aligned, group_ids
+from recsys.evaluate.compare_errors import is_unvarying, joined_error, seed_error_of
+from recsys.evaluate.compare_rows import aligned, check_group_column, group_ids
 from recsys.evaluate.compared import Comparison, Difference, Method, Values, Verdict
 from recsys.evaluate.config import EvaluateConfig
 from recsys.evaluate.paired import Part, row_errors
@@ -43,13 +43,14 @@ def compare(predictions: Mapping[str, pl.DataFrame], config: CompareConfig, slic
         DataError: the runs did not score the same rows, or a column is missing or cannot be used.
         ConfigError: fewer than two methods, GAUC without `group_key`, or a slice column that cannot be used.
     """
+    check_possible(list(predictions), next((frame.schema for frame in predictions.values()), pl.Schema()), config)
     methods = methods_of(list(predictions), group_seeds=config.group_seeds)
-    metrics = _metrics(methods, config)
     frame, labels, logits = aligned(predictions)
     groups = group_ids(frame, config.group_key) if config.group_key else None
     part = Part(labels, logits, groups, config.gauc_weight or GroupWeight.IMPRESSIONS)
     numbers = {name: number for number, name in enumerate(predictions)}
     testing = _Testing(methods, numbers, config)
+    metrics = [metric for metric in Metric if metric is not Metric.GAUC or config.group_key]
     overall = _adjusted_overall(list(testing.differences(part, metrics)), config)
     slices = [d for named in _slices(frame, part, config, slicing) for d in testing.slice_differences(*named)]
     logger.info("compared %d methods on %d rows and %d slices", len(methods), part.num_rows, len(slices))
@@ -77,7 +78,17 @@ def methods_of(runs: Sequence[str], *, group_seeds: bool) -> list[Method]:
     return [Method(name=name, runs=tuple(members)) for name, members in groups.items()]
 
 
-def _metrics(methods: Sequence[Method], config: CompareConfig) -> list[Metric]:
+def check_possible(runs: Sequence[str], schema: pl.Schema, config: CompareConfig) -> None:
+    """Refuse what no predictions with these columns could be compared by; needs none of their rows.
+
+    Args:
+        runs: names, the baseline first.
+        schema: of the baseline's predictions.
+        config: what is asked for.
+    Raises:
+        DataError, ConfigError: as `compare`.
+    """
+    methods = methods_of(runs, group_seeds=config.group_seeds)
     if len(methods) < 2:
         raise ConfigError(
             f"compare.runs={[run for method in methods for run in method.runs]}: "
@@ -86,7 +97,16 @@ def _metrics(methods: Sequence[Method], config: CompareConfig) -> list[Metric]:
         )
     if config.metric is Metric.GAUC and not config.group_key:
         raise ConfigError("compare.metric=GAUC needs groups. Set compare.group_key, such as to the user's column.")
-    return [metric for metric in Metric if metric is not Metric.GAUC or config.group_key]
+    if config.group_key:
+        check_group_column(schema, config.group_key)
+    for name in config.slices or []:
+        column = slice_column(name)
+        if column not in schema:
+            raise ConfigError(
+                f"compare.slices: no column {column!r} beside the predictions, only {schema.names()}. Name it in "
+                "dataset.passthrough, or a feature in evaluate.frequency_slices, and evaluate again."
+            )
+        check_sliceable(schema, column, by_day=column != name)
 
 
 def _slices(
@@ -95,14 +115,7 @@ def _slices(
     """(Its rows, column, value) of every slice that is large enough, named as an evaluation's report names them."""
     for name in config.slices or []:
         column = slice_column(name)
-        by_day = column != name
-        if column not in frame.columns:
-            raise ConfigError(
-                f"compare.slices: no column {column!r} beside the predictions, only {frame.columns}. Name it in "
-                "dataset.passthrough, or a feature in evaluate.frequency_slices, and evaluate again."
-            )
-        check_sliceable(frame.schema, column, by_day=by_day)
-        made = fit_slicing([frame[column]], slicing, by_day=by_day)
+        made = fit_slicing([frame[column]], slicing, by_day=column != name)
         codes = made.codes(frame[column])
         for code, value in enumerate(made.names):
             rows = (codes == code).nonzero().flatten()
@@ -147,9 +160,9 @@ class _Testing:
         if first.mean.value is not None and second.mean.value is not None:
             difference = MetricValue.of(second.mean.value - first.mean.value)
         row_error = row_error if difference.defined else difference
-        seed_error, degrees = seed_error_of(first, second)
-        error, degrees = _joined(row_error, part.num_fewest - 1, seed_error, degrees)
-        tested = self._tested(difference, error, degrees)
+        of_seeds = seed_error_of(first, second)
+        error, degrees = joined_error(difference, (row_error, part.num_fewest - 1), of_seeds)
+        tested = self._tested(part, difference, error, degrees)
         return Difference(
             candidate=candidate,
             metric=metric,
@@ -162,15 +175,19 @@ class _Testing:
             candidate_values=second,
             difference=difference,
             row_error=row_error,
-            seed_error=seed_error,
+            seed_error=of_seeds[0],
             standard_error=error,
             adjusted_p=tested["p_value"],
             verdict=Verdict.UNTESTED,
             **tested,
         )
 
-    def _tested(self, difference: MetricValue, error: MetricValue, degrees: float) -> dict[str, MetricValue]:
+    def _tested(
+        self, part: Part, difference: MetricValue, error: MetricValue, degrees: float
+    ) -> dict[str, MetricValue]:
         """Interval, p-value and the difference that would be found."""
+        if difference.value and is_unvarying(error):
+            return _sign_test(difference, error, part)
         names = ("low", "high", "p_value", "detectable")
         if difference.value is None or error.value is None:
             return dict.fromkeys(names, difference if difference.value is None else error)
@@ -186,6 +203,15 @@ class _Testing:
         return {name: MetricValue.of(value) for name, value in zip(names, found, strict=True)}
 
 
+def _sign_test(difference: MetricValue, error: MetricValue, part: Part) -> dict[str, MetricValue]:
+    """Of a difference that all rows make alike, as a perfect order makes against none.
+
+    Each row (group) of the class that fewest hold moves the same way; chance does that once in 2^(number - 1) samples.
+    """
+    p_value = MetricValue.of(2.0 ** (1 - min(part.num_fewest, 1000)))
+    return {"low": difference, "high": difference, "p_value": p_value, "detectable": error}
+
+
 def _values(part: Part, metric: Metric, runs: Sequence[int]) -> Values:
     by_run = tuple(part.value(metric, run) for run in runs)
     known = [value.value for value in by_run if value.value is not None]
@@ -199,42 +225,6 @@ def _mean(values: Sequence[MetricValue]) -> MetricValue:
     """Of the runs; undefined where one of them is."""
     missing = next((value for value in values if value.value is None), None)
     return missing or MetricValue.of(sum(value.value_or(0.0) for value in values) / len(values))
-
-
-def seed_error_of(first: Values, second: Values) -> tuple[MetricValue, float]:
-    """(Standard error of the difference of means over other seeds, degrees of freedom).
-
-    A method with one run is taken to vary as much as the other. Runs share the test rows, so this holds the part of
-    the rows' error that differs between runs once more: errors come out too large rather than too small.
-
-    Source: Welch, 1947, "The generalization of 'Student's' problem when several different population variances are
-        involved".
-    """
-    sides = [(len(side.by_run), side.seed_deviation.value) for side in (first, second)]
-    known = [(number, deviation) for number, deviation in sides if deviation is not None]
-    if not known:
-        return MetricValue.undefined("one run of each method: nothing is known of other seeds"), math.inf
-    if len(known) == 1:
-        ((number, deviation),) = known
-        return MetricValue.of(deviation * sum(1 / runs for runs, _ in sides) ** 0.5), number - 1
-    variances = [deviation**2 / number for number, deviation in known]
-    return MetricValue.of(sum(variances) ** 0.5), _degrees(variances, [number - 1 for number, _ in known])
-
-
-def _joined(
-    row_error: MetricValue, row_degrees: float, seed_error: MetricValue, seed_degrees: float
-) -> tuple[MetricValue, float]:
-    """(Standard error of both, degrees of freedom)."""
-    if row_error.value is None or seed_error.value is None:
-        return row_error, row_degrees
-    parts = [row_error.value**2, seed_error.value**2]
-    return MetricValue.of(sum(parts) ** 0.5), _degrees(parts, [row_degrees, seed_degrees])
-
-
-def _degrees(variances: Sequence[float], degrees: Sequence[float]) -> float:
-    """Of a sum of independent estimates of variance, after Welch and Satterthwaite."""
-    below = sum(variance**2 / of for variance, of in zip(variances, degrees, strict=True))
-    return sum(variances) ** 2 / below if below > 0 else math.inf
 
 
 def _adjusted_overall(found: Sequence[Difference], config: CompareConfig) -> list[Difference]:
@@ -258,7 +248,7 @@ def verdict_of(found: Difference, config: CompareConfig) -> Verdict:
     """What the interval and the adjusted p-value of a difference allow to say."""
     if found.adjusted_p.value is None or found.low.value is None or found.high.value is None:
         too_few = min(found.num_positives, found.num_rows - found.num_positives) == 0
-        same = found.difference.value == 0 and not too_few and "not vary" in found.standard_error.undefined_reason
+        same = found.difference.value == 0 and not too_few and is_unvarying(found.standard_error)
         return Verdict.IDENTICAL if same else Verdict.UNTESTED
     if found.adjusted_p.value <= 1 - config.level:
         return Verdict.BETTER if found.gain > 0 else Verdict.WORSE

@@ -14,8 +14,7 @@ from recsys.evaluate.compare_markdown import markdown
 from recsys.evaluate.compare_tables import cost_table, overall_table, slice_table
 from recsys.evaluate.compare_words import LABELS, lead, sentences, title
 from recsys.evaluate.compared import Comparison
-from recsys.evaluate.report import POLICY
-from recsys.evaluate.theme import CSS, SCRIPT
+from recsys.evaluate.theme import page
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +41,9 @@ def write_comparison(comparison: Comparison, folder: Path, facts: Mapping[str, s
     text = json.dumps(values | to_json(comparison), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / JSON_FILE).write_text(text + "\n", encoding="utf-8")
     (folder / MARKDOWN_FILE).write_text(markdown(comparison, facts), encoding="utf-8")
-    page = render_comparison(comparison, facts)
-    (folder / PAGE_FILE).write_text(page, encoding="utf-8")
-    logger.info("wrote %s (%.0f KiB)", PAGE_FILE, len(page.encode()) / 1024)
+    shown = render_comparison(comparison, facts)
+    (folder / PAGE_FILE).write_text(shown, encoding="utf-8")
+    logger.info("wrote %s (%.0f KiB)", PAGE_FILE, len(shown.encode()) / 1024)
 
 
 def render_comparison(comparison: Comparison, facts: Mapping[str, str]) -> str:
@@ -61,13 +60,7 @@ def render_comparison(comparison: Comparison, facts: Mapping[str, str]) -> str:
         _costs(comparison),
         f"<h2>How to read this</h2>{_terms(comparison)}",
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{heading} · comparison</title><style>{CSS}{PAGE_CSS}</style></head>\n"
-        f"<body><main>{''.join(parts)}</main><script>{SCRIPT}</script></body></html>\n"
-    )
+    return page(heading, "comparison", "".join(parts), css=PAGE_CSS)
 
 
 def _verdicts(comparison: Comparison) -> str:

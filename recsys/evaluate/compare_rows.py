@@ -27,21 +27,29 @@ def aligned(predictions: Mapping[str, pl.DataFrame]) -> tuple[pl.DataFrame, Tens
     return first, torch.from_numpy(first[LABEL].cast(pl.Int64).to_numpy(writable=True)), logits
 
 
+def check_group_column(schema: pl.Schema, column: str) -> None:
+    """Refuse a column that names no groups.
+
+    Raises:
+        DataError: there is no such column, or it holds lists.
+    """
+    if column not in schema:
+        raise DataError(
+            f"compare.group_key={column!r}: no such column beside the predictions, only {schema.names()}. Name it in "
+            "dataset.passthrough and evaluate again, or choose one of these."
+        )
+    if schema[column].is_nested():
+        raise DataError(f"compare.group_key={column!r}: it is {schema[column]}; a group needs one value per row.")
+
+
 def group_ids(frame: pl.DataFrame, column: str) -> Tensor:
     """The group of each row, int64 (N,); a row without one is a group of its own, not one of a huge false user.
 
     Raises:
         DataError: there is no such column, or it holds lists.
     """
-    if column not in frame.columns:
-        raise DataError(
-            f"compare.group_key={column!r}: no such column beside the predictions, only {frame.columns}. Name it in "
-            "dataset.passthrough and evaluate again, or choose one of these."
-        )
-    keys = frame[column]
-    if keys.dtype.is_nested():
-        raise DataError(f"compare.group_key={column!r}: it is {keys.dtype}; a group needs one value per row.")
-    codes = group_ranks(keys)
+    check_group_column(frame.schema, column)
+    codes = group_ranks(frame[column])
     alone = codes == 0
     codes[alone] = -1 - torch.arange(int(alone.sum()))
     return codes

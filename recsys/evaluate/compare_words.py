@@ -83,8 +83,11 @@ def headline(comparison: Comparison, candidate: Method) -> str:
 def _shown(found: Difference, comparison: Comparison) -> str:
     low, high = signed(found.low.value_or(0)), signed(found.high.value_or(0))
     p_value = shown_p(found.adjusted_p)
+    interval = f"{comparison.level:.0%} interval {low} to {high}"
+    if not found.standard_error.defined:
+        interval = "the same in whatever sample of these rows; sign test"
     return (
-        f"{signed(found.difference.value_or(0))} ({comparison.level:.0%} interval {low} to {high}, "
+        f"{signed(found.difference.value_or(0))} ({interval}, "
         f"p {p_value if p_value.startswith('<') else '= ' + p_value}"
         f"{' after Holm' if len(comparison.candidates) > 1 else ''})"
     )

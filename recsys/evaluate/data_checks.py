@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -22,6 +22,7 @@ Read = Callable[[str, Sequence[str]], Iterator[pl.DataFrame]]
 
 LABEL = "__label__"
 TRAIN, TEST = "train", "test"
+UNPLANNED = MetricValue.undefined("no embedding is looked up")
 SAMPLE_ROWS = 1 << 18  # of a numeric column, for its deciles
 MANY_EQUAL, LARGE_DRIFT, MANY_UNSEEN, RATE_CHANGE, RATE_ERRORS = 0.01, 0.25, 0.05, 0.1, 3.0
 
@@ -34,6 +35,7 @@ class FeatureCheck:
     stability: StabilityIndex
     train_unseen: MetricValue  # share of look-ups out of vocabulary
     test_unseen: MetricValue
+    colliding: MetricValue  # share of training look-ups whose id shares all its rows with another one, as planned
     auc: MetricValue  # of the feature alone, on test rows
 
 
@@ -50,8 +52,17 @@ class DataChecks:
     findings: tuple[str, ...]
 
 
-def check_data(manifest: Manifest, read: Read, config: EvaluateConfig) -> DataChecks:
+def check_data(
+    manifest: Manifest, read: Read, config: EvaluateConfig, *, colliding: Mapping[str, MetricValue]
+) -> DataChecks:
     """Check train against test; reads train once (and the numeric columns once more) and test twice.
+
+    Args:
+        manifest: of the data.
+        read: gives the rows of a split.
+        config: what is asked for, and how many rows may be in memory.
+        colliding: by categorical column, the share of training look-ups that the plan of the tables cannot tell from
+            those of another id; a column that is absent is undefined.
 
     Memory: 16 bytes a test row and 8 a training row, where `max_rows_in_memory` allows; 16 MiB a categorical feature.
 
@@ -75,7 +86,8 @@ def check_data(manifest: Manifest, read: Read, config: EvaluateConfig) -> DataCh
         labels = torch.from_numpy(frame[LABEL].to_numpy(writable=True))
         for column in columns:
             column.add_test(frame[column.name], labels)
-    checks = _checks(manifest, columns, _overlap(meeting, kept, config), config)
+    features = tuple(_feature(column, colliding.get(column.name, UNPLANNED)) for column in columns)
+    checks = _checks(manifest, features, _overlap(meeting, kept, config), config)
     for finding in checks.findings:
         logger.warning("data: %s", finding)
     return checks
@@ -128,8 +140,9 @@ def _overlap(
     )
 
 
-def _checks(manifest: Manifest, columns: Sequence[Column], overlap: Overlap, config: EvaluateConfig) -> DataChecks:
-    features = tuple(_feature(column) for column in columns)
+def _checks(
+    manifest: Manifest, features: tuple[FeatureCheck, ...], overlap: Overlap, config: EvaluateConfig
+) -> DataChecks:
     splits = [manifest.splits[split] for split in (TRAIN, TEST)]
     rates = [
         MetricValue.of(split.num_positive / split.num_rows)
@@ -155,11 +168,16 @@ def _checks(manifest: Manifest, columns: Sequence[Column], overlap: Overlap, con
     )
 
 
-def _feature(column: Column) -> FeatureCheck:
+def _feature(column: Column, colliding: MetricValue) -> FeatureCheck:
     train, test = column.unseen()
     stability = population_stability_index(*column.bins())
     return FeatureCheck(
-        feature=column.name, stability=stability, train_unseen=train, test_unseen=test, auc=column.auc()
+        feature=column.name,
+        stability=stability,
+        train_unseen=train,
+        test_unseen=test,
+        colliding=colliding,
+        auc=column.auc(),
     )
 
 

@@ -150,21 +150,23 @@ def _interval(metrics: Metrics) -> tuple[float, float]:
     return max(value - half, 0.0), min(value + half, 1.0)
 
 
-def training_figure(history: Sequence[dict[str, float]]) -> str:
-    """Losses and validation AUC by epoch, the best epoch marked, and where the learning rate changed."""
+def training_figure(
+    history: Sequence[dict[str, float]], *, key: str = "validation_auc", label: str = "validation AUC"
+) -> str:
+    """Losses and the quality `key` by epoch, the best epoch marked, and where the learning rate changed."""
     with _style():
         figure = Figure(figsize=(FULL_WIDTH, 3.1), layout="constrained")
         losses, quality = figure.subplots(1, 2)
         epochs = [row["epoch"] for row in history]
-        for key, colour, label in (("train_loss", MUTED, "train"), ("validation_log_loss", FIRST, "validation")):
-            losses.plot(
-                epochs, [row.get(key, math.nan) for row in history], "o-", color=colour, label=label, markersize=4
-            )
-        losses.set_title("log loss")
+        for name, colour, split in (("train_loss", MUTED, "train"), ("validation_log_loss", FIRST, "validation")):
+            if any(name in row for row in history):
+                values = [row.get(name, math.nan) for row in history]
+                losses.plot(epochs, values, "o-", color=colour, label=split, markersize=4)
+        losses.set_title("log loss" if any("validation_log_loss" in row for row in history) else "loss")
         losses.legend(loc="best")
-        aucs = [row.get("validation_auc", math.nan) for row in history]
+        aucs = [row.get(key, math.nan) for row in history]
         quality.plot(epochs, aucs, "o-", color=FIRST, markersize=4)
-        quality.set_title("validation AUC")
+        quality.set_title(label)
         quality.margins(y=0.16)  # room for the label above the best point
         _mark_best(quality, epochs, aucs)
         for axes in (losses, quality):
@@ -173,7 +175,7 @@ def training_figure(history: Sequence[dict[str, float]]) -> str:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
             _mark_learning_rates(axes, history)
-        return to_svg(figure, "training", "Loss and validation AUC by epoch")
+        return to_svg(figure, "training", f"Loss and {label} by epoch")
 
 
 def _mark_best(axes: Axes, epochs: Sequence[float], aucs: Sequence[float]) -> None:

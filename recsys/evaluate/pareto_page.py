@@ -17,8 +17,7 @@ from recsys.evaluate.pareto_tables import (
     refusal_table,
     trial_table,
 )
-from recsys.evaluate.report import POLICY
-from recsys.evaluate.theme import CSS, SCRIPT
+from recsys.evaluate.theme import page
 
 logger = logging.getLogger(__name__)
 
@@ -100,13 +99,8 @@ def render_sweep(sweep: Sweep) -> str:
         _details(sweep),
         f"<h2>How to read this</h2>{_terms(sweep)}",
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{sections.text(sweep.title)} · compression</title><style>{CSS}{FIGURE_CSS}{PAGE_CSS}</style></head>\n"
-        f"<body><main>{''.join(parts)}</main><script>{SCRIPT}{PAGE_SCRIPT}</script></body></html>\n"
-    )
+    title, css = sections.text(sweep.title), FIGURE_CSS + PAGE_CSS
+    return page(title, "compression", "".join(parts), css=css, script=PAGE_SCRIPT)
 
 
 def lead(sweep: Sweep, found: list[Point]) -> str:

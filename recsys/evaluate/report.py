@@ -13,7 +13,7 @@ from recsys.evaluate.checks_section import checks_section
 from recsys.evaluate.data_checks import DataChecks
 from recsys.evaluate.result import Contrast, Evaluation, Metrics
 from recsys.evaluate.sections import Fact
-from recsys.evaluate.theme import CSS, SCRIPT
+from recsys.evaluate.theme import page
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +24,6 @@ METRICS_FILE, SLICES_FILE, RELIABILITY_FILE, REPORT_FILE = (
     "report.html",
 )
 CHECKS_FILE, CALIBRATION_FILE, POLICIES_FILE = "data_checks.json", "calibration_effect.json", "policies.json"
-
-# Nothing outside the file may be loaded, not even by a mistake in this code.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def write(
@@ -49,25 +46,23 @@ def write(
             them but `epoch` may be absent, None or NaN.
         checks: of the data that was evaluated.
     """
-    _dump(
-        folder / METRICS_FILE, flat_metrics(evaluation) | {f"context.{key}": _finite(v) for key, v in context.items()}
-    )
+    dump(folder / METRICS_FILE, flat_metrics(evaluation) | {f"context.{key}": _finite(v) for key, v in context.items()})
     slices = [
         {"column": row.column, "value": row.value, "num_rows": row.num_rows, "num_positives": row.num_positives}
         | _flat(row.metrics)
         | _flat({f"versus_rest.{name}": getattr(row.versus_rest, name) for name in Contrast.__dataclass_fields__})
         for row in evaluation.slices
     ]
-    _dump(folder / SLICES_FILE, slices)
-    _dump(folder / RELIABILITY_FILE, to_json(evaluation.reliability))
+    dump(folder / SLICES_FILE, slices)
+    dump(folder / RELIABILITY_FILE, to_json(evaluation.reliability))
     extra = {CHECKS_FILE: checks, CALIBRATION_FILE: evaluation.calibration, POLICIES_FILE: evaluation.policies or None}
     for name, value in extra.items():
         if value is not None:
-            _dump(folder / name, to_json(value))
-    page = render(evaluation, context, history=history, checks=checks)
-    (folder / REPORT_FILE).write_text(page, encoding="utf-8")
+            dump(folder / name, to_json(value))
+    shown = render(evaluation, context, history=history, checks=checks)
+    (folder / REPORT_FILE).write_text(shown, encoding="utf-8")
     # Without the folder: a stage renames it when it is whole, and says then where it is.
-    logger.info("wrote %s (%.0f KiB)", REPORT_FILE, len(page.encode()) / 1024)
+    logger.info("wrote %s (%.0f KiB)", REPORT_FILE, len(shown.encode()) / 1024)
 
 
 def flat_metrics(evaluation: Evaluation) -> dict[str, Fact]:
@@ -106,13 +101,7 @@ def render(
         _training(history),
         f"<h2>How to read this</h2>{sections.terms()}",
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{sections.text(title)} · evaluation</title><style>{CSS}</style></head>\n"
-        f"<body><main>{''.join(parts)}</main><script>{SCRIPT}</script></body></html>\n"
-    )
+    return page(sections.text(title), "evaluation", "".join(parts))
 
 
 def _all_metrics(evaluation: Evaluation) -> str:
@@ -213,5 +202,6 @@ def _finite(value: Fact) -> Fact:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _dump(path: Path, value: object) -> None:
+def dump(path: Path, value: object) -> None:
+    """Write a value as JSON that any reader takes: no NaN."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

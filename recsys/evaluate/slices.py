@@ -1,6 +1,6 @@
 """Splitting rows by a column: frequent values of a category, quantile buckets of a number, days of a time."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import polars as pl
@@ -42,24 +42,6 @@ class Slicing:
         coded = values.rename("value").to_frame().join(table, on="value", how="left", maintain_order="left")["code"]
         coded = coded.fill_null(len(self.known)).set(values.is_null(), len(self.known) + 1)
         return torch.from_numpy(coded.to_numpy(writable=True))
-
-
-def iterate_slices(frame: pl.DataFrame, column: str, config: EvaluateConfig) -> Iterator[tuple[str, Tensor]]:
-    """Yield (name of the slice, its row positions int64 (M,)); together the slices hold every row once.
-
-    Categories come by descending frequency, buckets and days ascending; "(other)" and "(missing)" come last.
-
-    Raises:
-        ConfigError: there is no such column, or its type cannot be sliced (a list, say).
-    """
-    check_sliceable(frame.schema, column)
-    slicing = fit_slicing([frame[column]], config)
-    codes = slicing.codes(frame[column])
-    order = torch.argsort(codes, stable=True)
-    sizes = torch.bincount(codes, minlength=len(slicing.names)).tolist()
-    for name, rows in zip(slicing.names, torch.split(order, sizes), strict=True):
-        if rows.numel():
-            yield name, rows
 
 
 def check_sliceable(schema: pl.Schema, column: str, *, by_day: bool = False) -> None:

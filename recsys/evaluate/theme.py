@@ -1,4 +1,27 @@
-"""Style sheet and script of the report: everything inline, so that the file works offline and in a mail attachment."""
+"""Style sheet and script of reports: everything inline, so that a file works offline and in a mail attachment."""
+
+# Nothing outside the file may be loaded, not even by a mistake in this code.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def page(title: str, kind: str, body: str, *, css: str = "", script: str = "") -> str:
+    """One self-contained HTML file; all arguments are trusted.
+
+    Args:
+        title: of the window.
+        kind: what the page is, behind the title.
+        body: of the page.
+        css: beside the common one.
+        script: behind the common one.
+    """
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title} · {kind}</title><style>{CSS}{css}</style></head>\n"
+        f"<body><main>{body}</main><script>{SCRIPT}{script}</script></body></html>\n"
+    )
+
 
 CSS = """
 :root {

@@ -18,6 +18,7 @@ from recsys.core.plan import TablePlan
 from recsys.core.schema import Schema
 from recsys.core.specs import RowType
 from recsys.export.border import MODEL_OUTPUTS, BorderCheck, BorderTensor, border_tensors, slice_rows
+from recsys.export.calibration import UNCALIBRATED, ServedCalibration
 from recsys.export.card import CARD_NAME, model_card
 from recsys.export.config import ExportConfig
 from recsys.export.fresh_process import check_in_fresh_process
@@ -43,6 +44,7 @@ class FrozenModel:
     parts: EmbeddingParts  # as the embedding method freezes them
     head: nn.Module  # (dense (B, num_dense), embeddings (B, sum of embedding_dim)) -> logits (B,)
     encoder: nn.Module  # border tensors -> dense, ids and offsets per categorical column of the schema
+    calibration: ServedCalibration = UNCALIBRATED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +83,15 @@ def write_bundle(
     paths = {row_type: folder / model_file_name(row_type) for row_type in config.row_types}
     models = {row_type.value: export_model(model, row_type, path) for row_type, path in paths.items()}
     # What is compared is read back from the file, not what is in memory.
-    logits = {row_type: score(load_scripted(path), golden.features, tensors) for row_type, path in paths.items()}
-    parity = measure(logits, golden, metrics)
+    scores = {row_type: score(load_scripted(path), golden.features, tensors) for row_type, path in paths.items()}
+    parity = measure(scores, golden, metrics, model.calibration)
     parity.write(folder)
     require(parity, config)
-    stored = _write_golden_tensors(folder, golden, tensors, num_rows=config.num_golden_rows)
+    num_rows = min(config.num_golden_rows, golden.labels.numel())
+    stored = _write_golden_tensors(folder, golden, tensors, model.calibration, num_rows=num_rows)
     for row_type, path in paths.items():
-        check_in_fresh_process(path, stored, logits[row_type][: config.num_golden_rows].clone())
+        said = scores[row_type].head(num_rows)
+        check_in_fresh_process(path, stored, (said.logits, said.probabilities))
     _describe(folder, model.schema, models, parity, lineage)
     return parity
 
@@ -112,7 +116,7 @@ def export_model(model: FrozenModel, row_type: RowType, path: Path) -> ModelFile
         remap_bytes=plan.remap_bytes,
         combiner_bytes=plan.combiner_bytes,
         bytes_by_table={table.name: table.num_bytes for table in plan.tables},
-        head_bytes=module_bytes(serving.head),
+        head_bytes=module_bytes(serving.head) + module_bytes(serving.probabilities),
         encoder_bytes=module_bytes(serving.encoder),
     )
     logger.info("%s: %d bytes, of which %d are embeddings", path.name, entry.file_bytes, entry.plan_bytes)
@@ -130,7 +134,8 @@ def build_serving_model(model: FrozenModel, row_type: RowType) -> tuple[TablePla
     embeddings = ServingEmbeddings(parts, [feature.name for feature in model.schema.categorical])
     border = BorderCheck(border_tensors(model.schema))
     encoder = _frozen_copy(model.encoder)
-    return parts.plan, ServingModel(border, encoder, embeddings, _frozen_copy(model.head)).eval()
+    head, probabilities = _frozen_copy(model.head), _frozen_copy(model.calibration.module)
+    return parts.plan, ServingModel(border, encoder, embeddings, head, probabilities).eval()
 
 
 def module_bytes(module: nn.Module) -> int:
@@ -163,12 +168,13 @@ def _frozen_copy(module: ModuleT) -> ModuleT:
 
 
 def _write_golden_tensors(
-    folder: Path, golden: Golden, tensors: Sequence[BorderTensor], *, num_rows: int
+    folder: Path, golden: Golden, tensors: Sequence[BorderTensor], calibration: ServedCalibration, *, num_rows: int
 ) -> dict[str, Tensor]:
     """Write the first rows as tensors that Python and C++ (`torch::pickle_load`) read; return their border tensors."""
-    num_rows = min(num_rows, golden.labels.numel())
     features = slice_rows(golden.features, tensors, start=0, stop=num_rows)
-    stored = {"logits": golden.logits[:num_rows].clone(), "labels": golden.labels[:num_rows].to(torch.float32)}
+    logits = golden.logits[:num_rows].clone()
+    stored = {"logits": logits, "probabilities": calibration.reference(logits).float()}
+    stored["labels"] = golden.labels[:num_rows].to(torch.float32)
     torch.save({"features": features, **stored}, folder / GOLDEN_TENSORS_NAME)
     return features
 

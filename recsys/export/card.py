@@ -1,6 +1,8 @@
 """`MODEL_CARD.md`: what a stranger must know to serve the bundle, with code that runs as it stands."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, KeyType
 from recsys.export.border import BorderTensor, TensorType
@@ -108,8 +110,19 @@ def _inputs(manifest: BundleManifest) -> str:
         "| input | type | shape | meaning |\n|---|---|---|---|\n"
     ]
     lines.extend(f"| `{t.name}` | {t.dtype.value} | ({t.shape},) | {t.meaning} |\n" for t in manifest.inputs)
-    lines.append("\nReturns `(logits, probabilities)`, float32 of shape (B,) each.\n\n")
+    lines.append("\nReturns `(logits, probabilities)`, float32 of shape (B,) each. ")
+    lines.append(_probabilities(manifest.lineage.get("calibration")))
     return "".join(lines)
+
+
+def _probabilities(calibration: Mapping[str, Any] | None) -> str:
+    """Where probabilities come from."""
+    if calibration is None:
+        return "Probabilities are the sigmoid of the logits.\n\n"
+    return (
+        f"Probabilities are calibrated, by a map of the logits ({calibration['kind']}) that was fitted on "
+        f"{calibration['num_rows']:,} {calibration['split']} rows; the logits are as the model was trained.\n\n"
+    )
 
 
 def _parity(parity: Parity) -> str:
@@ -117,7 +130,7 @@ def _parity(parity: Parity) -> str:
         f"## Parity, over {parity.num_rows:,} rows\n\n"
         f"Trained model: AUC {_number(parity.trained_auc)}, log loss {_number(parity.trained_log_loss)}. "
         f"With frozen embeddings: AUC {_number(parity.frozen_auc)}, log loss {_number(parity.frozen_log_loss)}; "
-        "the exported models are compared with that.\n\n"
+        "the exported models are compared with that, by their logits.\n\n"
         "| rows stored as | max difference of logits | mean | AUC | difference | log loss | difference |\n"
         "|---|---:|---:|---:|---:|---:|---:|\n"
     ]

@@ -14,13 +14,16 @@ class ExportConfig:
     max_logit_error: float = 1e-4
     """Float32 model: largest |logit - trained logit| / max(1, |trained logit|) of any golden row."""
     max_auc_delta: float = 5e-4
-    """Narrower models: largest |AUC - AUC of the trained model| on the golden rows."""
+    """Narrower models: largest |AUC - AUC of the trained model| on the golden rows; more, where these rows are so few
+    that chance alone makes more: 1.96 standard errors of that very difference (DeLong)."""
     max_log_loss_delta: float = 1e-3
     """Narrower models: largest |log loss - log loss of the trained model|, in nats."""
     num_parity_rows: int = 20_000
     """Rows of the evaluation split to compare on."""
     num_golden_rows: int = 1_000
     """The first of them that are stored in the bundle with their scores."""
+    calibrated: bool = True
+    """Put the map that evaluation fitted (`evaluate.calibration`) into the model's probabilities; logits stay raw."""
 
     def __post_init__(self) -> None:
         if RowType.FLOAT32 not in self.row_types or len(set(self.row_types)) != len(self.row_types):

@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,20 +19,20 @@ TIMEOUT_SECONDS = 300
 logger = logging.getLogger(__name__)
 
 
-def check_in_fresh_process(model_path: Path, features: dict[str, Tensor], logits: Tensor) -> None:
+def check_in_fresh_process(model_path: Path, features: dict[str, Tensor], outputs: Sequence[Tensor]) -> None:
     """Score rows with an exported model in a new Python process that can import torch and its requirements only.
 
     Args:
         model_path: the TorchScript file.
         features: border tensors of B rows.
-        logits: float32 (B,), what the model said in this process.
+        outputs: what the model said in this process, B rows each; whole numbers must agree exactly.
 
     Raises:
         ParityError: the process fails, or its scores differ.
     """
     with tempfile.TemporaryDirectory() as folder:
         golden = Path(folder) / "golden.pt"
-        torch.save({"features": features, "logits": logits}, golden)
+        torch.save({"features": features, "outputs": list(outputs)}, golden)
         # -I: no PYTHONPATH, no user site, and the script's own folder is not importable.
         command = [sys.executable, "-I", str(RELOAD_SCRIPT), str(model_path.resolve()), str(golden), str(MAX_ERROR)]
         try:

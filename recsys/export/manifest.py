@@ -37,7 +37,7 @@ class ModelFile:
     remap_bytes: int  # codes, pointers, index arrays
     combiner_bytes: int  # projections, hash networks
     bytes_by_table: dict[str, int]
-    head_bytes: int
+    head_bytes: int  # the dense part, a calibration map with it
     encoder_bytes: int  # vocabularies (16 bytes an entry) and numeric transforms
 
 
@@ -52,7 +52,7 @@ class BundleManifest:
     outputs: tuple[str, ...]
     models: dict[str, ModelFile]  # by value of RowType
     versions: dict[str, str]
-    lineage: Mapping[str, Any]  # as the caller gives it: data, training, evaluation
+    lineage: Mapping[str, Any]  # as the caller gives it: data, training; `calibration` where probabilities have one
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json`."""

@@ -13,14 +13,22 @@ from recsys.core.errors import DataError, ParityError
 from recsys.core.jsonable import from_json, to_json
 from recsys.core.specs import RowType
 from recsys.export.border import BorderTensor, count_rows, slice_rows
+from recsys.export.calibration import ServedCalibration
 from recsys.export.config import ExportConfig
 
 PARITY_NAME = "parity.json"
 SCORE_ROWS = 4096  # rows per call while comparing
+MAX_PROBABILITY_ERROR = 1e-6
+"""Largest |probability - calibration's of the same logit|: float32 rounds by less."""
+CHANCE = 1.96
+"""Standard errors within which chance alone leaves 95 of 100 differences."""
 
 
 Metric = Callable[[Tensor, Tensor], float | None]
 """Takes labels (R,) and logits (R,); None means undefined, as AUC is where all labels are equal."""
+
+ErrorOfDifference = Callable[[Tensor, Tensor, Tensor], float | None]
+"""Takes labels (R,) and two logits (R,); None: the difference does not vary, or rows are too few."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +37,19 @@ class Metrics:
 
     auc: Metric
     log_loss: Metric
+    auc_error: ErrorOfDifference  # standard error, over samples of rows, of the difference of the two AUCs
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scores:
+    """What an exported model says of R rows: logits and probabilities, float32 (R,) each."""
+
+    logits: Tensor
+    probabilities: Tensor
+
+    def head(self, num_rows: int) -> "Scores":
+        """The first rows, copied so that they own their memory."""
+        return Scores(logits=self.logits[:num_rows].clone(), probabilities=self.probabilities[:num_rows].clone())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +60,10 @@ class RowTypeParity:
     max_abs_logit_difference: float
     mean_abs_logit_difference: float
     max_logit_error: float  # largest |difference| / max(1, |frozen logit|)
+    max_probability_error: float  # largest |probability - what the calibration makes of the exported logit|
     auc: float | None  # None: undefined on these rows
     auc_delta: float | None  # exported - frozen
+    auc_error: float | None  # standard error of auc_delta over samples of rows; None: it does not vary
     log_loss: float | None
     log_loss_delta: float | None  # exported - frozen, nats
 
@@ -53,6 +76,7 @@ class Parity:
     """
 
     num_rows: int
+    num_positives: int
     trained_auc: float | None
     trained_log_loss: float | None
     frozen_auc: float | None
@@ -80,15 +104,16 @@ class Parity:
             raise DataError(f"{folder / PARITY_NAME}: cannot be read ({error}). Export again.") from error
 
 
-def score(model: torch.jit.ScriptModule, features: dict[str, Tensor], tensors: Sequence[BorderTensor]) -> Tensor:
-    """Logits of all rows, float32 (R,), computed in slices so that memory stays bounded."""
+def score(model: torch.jit.ScriptModule, features: dict[str, Tensor], tensors: Sequence[BorderTensor]) -> Scores:
+    """Scores of all rows, computed in slices so that memory stays bounded."""
     num_rows = count_rows(features, tensors)
     with torch.inference_mode():
         parts = [
-            model(slice_rows(features, tensors, start=start, stop=min(start + SCORE_ROWS, num_rows)))[0]
+            model(slice_rows(features, tensors, start=start, stop=min(start + SCORE_ROWS, num_rows)))
             for start in range(0, num_rows, SCORE_ROWS)
         ]
-    return torch.cat(parts)
+    logits, probabilities = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Scores(logits=logits, probabilities=probabilities)
 
 
 class Expected(Protocol):
@@ -107,8 +132,10 @@ class Expected(Protocol):
         """0 or 1."""
 
 
-def measure(logits: Mapping[RowType, Tensor], expected: Expected, metrics: Metrics) -> Parity:
-    """Compare exported logits (R,) with those of the model in eager mode.
+def measure(
+    scores: Mapping[RowType, Scores], expected: Expected, metrics: Metrics, calibration: ServedCalibration
+) -> Parity:
+    """Compare exported logits with those of the model in eager mode, and probabilities with the calibration's own.
 
     Raises:
         ParityError: an exported logit is NaN or infinite.
@@ -116,15 +143,19 @@ def measure(logits: Mapping[RowType, Tensor], expected: Expected, metrics: Metri
     frozen, labels = expected.logits, expected.labels
     return Parity(
         num_rows=labels.numel(),
+        num_positives=int((labels != 0).sum()),
         trained_auc=metrics.auc(labels, expected.trained_logits),
         trained_log_loss=metrics.log_loss(labels, expected.trained_logits),
         frozen_auc=metrics.auc(labels, frozen),
         frozen_log_loss=metrics.log_loss(labels, frozen),
-        models=tuple(_compare(row_type, exported, expected, metrics) for row_type, exported in logits.items()),
+        models=tuple(_compare(row_type, each, expected, metrics, calibration) for row_type, each in scores.items()),
     )
 
 
-def _compare(row_type: RowType, exported: Tensor, expected: Expected, metrics: Metrics) -> RowTypeParity:
+def _compare(
+    row_type: RowType, scores: Scores, expected: Expected, metrics: Metrics, calibration: ServedCalibration
+) -> RowTypeParity:
+    exported = scores.logits
     if not bool(torch.isfinite(exported).all()):
         raise ParityError(
             f"{row_type.value} model: some logits are NaN or infinite where the frozen model's are finite. "
@@ -132,14 +163,18 @@ def _compare(row_type: RowType, exported: Tensor, expected: Expected, metrics: M
         )
     frozen, labels = expected.logits, expected.labels
     difference = (exported.double() - frozen.double()).abs()
+    # Not against the frozen model's: where a map is steep, the last bit of a logit may move its probability far.
+    gap = (scores.probabilities.double() - calibration.reference(exported)).abs()
     auc, log_loss = metrics.auc(labels, exported), metrics.log_loss(labels, exported)
     return RowTypeParity(
         row_type=row_type,
         max_abs_logit_difference=difference.max().item(),
         mean_abs_logit_difference=difference.mean().item(),
         max_logit_error=(difference / frozen.double().abs().clamp(min=1)).max().item(),
+        max_probability_error=gap.max().item(),
         auc=auc,
         auc_delta=_delta(auc, metrics.auc(labels, frozen)),
+        auc_error=metrics.auc_error(labels, frozen, exported),
         log_loss=log_loss,
         log_loss_delta=_delta(log_loss, metrics.log_loss(labels, frozen)),
     )
@@ -152,23 +187,44 @@ def _delta(exported: float | None, frozen: float | None) -> float | None:
 def require(parity: Parity, config: ExportConfig) -> None:
     """Refuse models that deviate too far.
 
+    An AUC may differ by the limit or by what chance makes of so few rows, whichever is more: in a small sample one
+    swapped pair moves it by more than the limit. Where rows are enough to tell the limit from chance, it alone counts.
+
     Raises:
         ParityError: a figure exceeds its limit, or is not a number.
     """
     for model in parity.models:
-        limits = [("auc_delta", model.auc_delta, config.max_auc_delta)]
+        _require_probabilities(model)
+        limits = [("auc_delta", model.auc_delta, _auc_limit(model, parity, config))]
         limits.append(("log_loss_delta", model.log_loss_delta, config.max_log_loss_delta))
         if model.row_type is RowType.FLOAT32:
             limits = [("logit_error", model.max_logit_error, config.max_logit_error)]
         for name, value, limit in limits:
             if value is not None and not abs(value) <= limit:  # also true for NaN
-                raise ParityError(_message(model, name, value, limit, parity.num_rows))
+                configured: float = getattr(config, f"max_{name}")
+                raise ParityError(_message(model, name, value, parity.num_rows, limit=limit, configured=configured))
 
 
-def _message(model: RowTypeParity, name: str, value: float, limit: float, num_rows: int) -> str:
+def _require_probabilities(model: RowTypeParity) -> None:
+    if not model.max_probability_error <= MAX_PROBABILITY_ERROR:
+        raise ParityError(
+            f"{model.row_type.value} model: a probability is {model.max_probability_error:.3g} away from what the "
+            f"calibration makes of its logit, beyond {MAX_PROBABILITY_ERROR}. Evaluate again with overwrite=true, "
+            "which fits it again, or leave it out: export.calibrated=false."
+        )
+
+
+def _auc_limit(model: RowTypeParity, parity: Parity, config: ExportConfig) -> float:
+    if min(parity.num_positives, parity.num_rows - parity.num_positives) < 2:
+        return 1.0  # one row of a class says nothing about ranking
+    return max(config.max_auc_delta, CHANCE * (model.auc_error or 0.0))
+
+
+def _message(model: RowTypeParity, name: str, value: float, num_rows: int, *, limit: float, configured: float) -> str:
+    chance = f" and beyond what chance makes of so few rows ({limit:.3g})" if limit > configured else ""
     text = (
         f"{model.row_type.value} model: {name} is {value:.3g} over {num_rows:,} golden rows, beyond "
-        f"export.max_{name}={limit:.3g} (|logit difference|: max {model.max_abs_logit_difference:.3g}, "
+        f"export.max_{name}={configured:.3g}{chance} (|logit difference|: max {model.max_abs_logit_difference:.3g}, "
         f"mean {model.mean_abs_logit_difference:.3g}). "
     )
     if model.row_type is RowType.FLOAT32:

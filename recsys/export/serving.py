@@ -140,13 +140,22 @@ class ServingModel(nn.Module):
 
     reads_sequences: Final[bool]
 
-    def __init__(self, border: BorderCheck, encoder: nn.Module, embeddings: ServingEmbeddings, head: nn.Module) -> None:
+    def __init__(
+        self,
+        border: BorderCheck,
+        encoder: nn.Module,
+        embeddings: ServingEmbeddings,
+        head: nn.Module,
+        probabilities: nn.Module,
+    ) -> None:
+        """`probabilities`: logits (B,) -> probabilities (B,); the sigmoid, or a calibration in its place."""
         super().__init__()
         self.reads_sequences = any(embeddings.is_sequence)
         self.border = border
         self.encoder = encoder
         self.embeddings = embeddings
         self.head = head
+        self.probabilities = probabilities
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Score B rows.
@@ -173,4 +182,4 @@ class ServingModel(nn.Module):
             logits = self.head(dense, embeddings, sequences, lengths)
         else:
             logits = self.head(dense, embeddings)
-        return logits, torch.sigmoid(logits)
+        return logits, self.probabilities(logits)

@@ -130,22 +130,15 @@ def gain_curve_of(counts: ScoreCounts, *, num_points: int) -> tuple[Tensor, Tens
     return _thinned(*_from_the_top(counts), num_points)
 
 
-def roc_curve(labels: Tensor, scores: Tensor, *, num_points: int) -> tuple[Tensor, Tensor]:
+def roc_curve_of(counts: ScoreCounts, *, num_points: int) -> tuple[Tensor, Tensor]:
     """At most `num_points` points of the ROC curve, from (0, 0) to (1, 1).
 
     Args:
-        labels, scores: as for `auc`.
+        counts: of any scores.
         num_points: >= 2; the exact curve is thinned evenly, its ends kept.
     Returns:
         (false positive rate, true positive rate): float64, equal length, both ascending; empty where AUC is undefined.
-    Raises:
-        DataError: as `auc`.
     """
-    return roc_curve_of(ScoreCounts.from_rows(labels, scores), num_points=num_points)
-
-
-def roc_curve_of(counts: ScoreCounts, *, num_points: int) -> tuple[Tensor, Tensor]:
-    """`roc_curve` of the rows behind `counts`."""
     if one_class_reason(counts.num_positives, counts.num_rows):
         return torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.float64)
     _, positives = _from_the_top(counts)

@@ -49,28 +49,18 @@ class ReliabilityBin:
     observed_high: float
 
 
-def reliability_bins(labels: Tensor, probabilities: Tensor, *, num_bins: int) -> list[ReliabilityBin]:
+def reliability_bins_of(counts: ScoreCounts, *, num_bins: int) -> list[ReliabilityBin]:
     """Split rows by predicted probability into about `num_bins` bins of equally many rows.
 
     Equal predictions always share a bin, whatever the order of rows, so there may be fewer bins and unequal counts.
 
     Args:
-        labels: (N,), any dtype, each 0 or 1.
-        probabilities: (N,), each in [0, 1].
+        counts: of probabilities.
         num_bins: >= 1.
     Returns:
         Non-empty bins, ascending in prediction; none without rows.
     Raises:
-        DataError: shapes differ, a label is neither 0 nor 1, or a probability is none.
         ConfigError: num_bins < 1.
-    """
-    return reliability_bins_of(ScoreCounts.from_rows(labels, probabilities), num_bins=num_bins)
-
-
-def reliability_bins_of(counts: ScoreCounts, *, num_bins: int) -> list[ReliabilityBin]:
-    """`reliability_bins` of the rows behind `counts`, whose scores are probabilities.
-
-    Raises:
         DataError: a score is no probability; or rows are weighted: an interval needs to know how many were seen.
         ConfigError: num_bins < 1.
     """
@@ -132,22 +122,6 @@ def wilson_interval(num_positives: int, num_rows: int) -> tuple[float, float]:
     half = WILSON_Z / scale * math.sqrt(rate * (1 - rate) / num_rows + z_squared / (4 * num_rows**2))
     # The interval holds the rate itself; rounding must not say otherwise at 0 and 1.
     return min(max(centre - half, 0.0), rate), max(min(centre + half, 1.0), rate)
-
-
-def equal_mass_bins(ascending: Tensor, num_bins: int) -> Tensor:
-    """Assign sorted values to bins of about equally many rows without ever splitting equal values.
-
-    Args:
-        ascending: (N,), sorted.
-        num_bins: >= 1.
-    Returns:
-        Bin of each value, int64 (N,), ascending within [0, num_bins): the one that the first of its equals falls into,
-        so some bins may be empty.
-    """
-    positions = torch.arange(ascending.numel(), device=ascending.device)
-    first = torch.zeros_like(positions)
-    first[1:] = torch.where(ascending[1:] != ascending[:-1], positions[1:], 0)
-    return first.cummax(0).values * num_bins // ascending.numel()
 
 
 def calibration_bins(counts: ScoreCounts, num_bins: int, binning: Binning) -> Tensor:

@@ -1,7 +1,7 @@
 """Metrics as functions of how often each cluster of rows was drawn, for `cluster_bootstrap`.
 
-What depends on rows only through sums is summed by cluster once, so a replicate costs its clusters; AUC and average
-precision are sorted once, so a replicate costs its rows. Undefined is NaN here: a replicate has no one to tell why.
+What depends on rows only through sums is summed by cluster once, so a replicate costs its clusters; what ranks rows is
+sorted once, so a replicate costs its rows. Undefined is NaN here: a replicate has no one to tell why.
 """
 
 import math
@@ -35,20 +35,6 @@ def resampled_sums(clusters: Clusters, columns: Tensor, finish: Callable[[Tensor
     sums = torch.zeros(clusters.num_clusters, columns.shape[1], dtype=torch.float64, device=columns.device)
     sums.index_add_(0, clusters.index, columns.double())
     return lambda counts: finish(counts.double() @ sums)
-
-
-def resampled_rows(clusters: Clusters, metric: Callable[[Tensor], Tensor], weights: Tensor | None = None) -> Statistic:
-    """Any metric that is a function of weighted rows.
-
-    Args:
-        clusters: of N rows.
-        metric: from weights float64 (R, N), 0 for a row that is not there, to values float64 (R,), NaN where undefined.
-        weights: (N,), of the rows themselves; without, 1.
-    Raises:
-        DataError: weights are impossible.
-    """
-    mass = _mass(clusters, weights)
-    return lambda counts: metric(counts[:, clusters.index] * mass)
 
 
 def resampled_log_loss(clusters: Clusters, labels: Tensor, logits: Tensor, weights: Tensor | None = None) -> Statistic:
@@ -121,26 +107,6 @@ def resampled_gauc(
     def statistic(drawn: Tensor) -> Tensor:
         total = drawn.double() @ sums
         return total[:, 0] / total[:, 1]  # 0 / 0 is the NaN of no usable group
-
-    return statistic
-
-
-def resampled_auc(clusters: Clusters, labels: Tensor, scores: Tensor, weights: Tensor | None = None) -> Statistic:
-    """`auc` of resampled rows; the arguments as there."""
-    positive, mass = _checked(clusters, labels, scores, weights)
-    scores = exactly_comparable(scores)
-    won, lost = positive.nonzero().flatten(), (~positive).nonzero().flatten()
-    ascending, order = torch.sort(scores[lost])
-    lost = lost[order]
-    # Of each positive, how many negatives lie below it, and below or beside.
-    below, upto = (torch.searchsorted(ascending, scores[won], right=right) for right in (False, True))
-    of_won, of_lost, mass_won, mass_lost = clusters.index[won], clusters.index[lost], mass[won], mass[lost]
-
-    def statistic(counts: Tensor) -> Tensor:
-        negatives = pad((counts[:, of_lost] * mass_lost).cumsum(1), (1, 0))
-        positives = counts[:, of_won] * mass_won
-        wins = (positives * (negatives[:, below] + negatives[:, upto])).sum(1)
-        return wins / (2 * positives.sum(1) * negatives[:, -1])  # 0 / 0 is the NaN of one class
 
     return statistic
 

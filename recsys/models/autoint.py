@@ -20,12 +20,11 @@ from recsys.core.specs import FeatureSpec
 from recsys.models.features import (
     check_at_least,
     check_dropout,
-    check_linear,
     check_units,
     embedded,
     equal_width,
     linear_weights,
-    split_linear,
+    without_linear,
 )
 from recsys.models.layers import MLP, Dropout, NumericVectors, linear
 
@@ -70,8 +69,7 @@ class AutoIntConfig:
 
     def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
         """The head; see `ModelConfig.build`."""
-        vectors, weights = split_linear(features, model="autoint") if self.wide else (features, [])
-        check_linear(weights, model="autoint")
+        vectors = without_linear(features, model="autoint") if self.wide else features
         return AutoInt(self, len(vectors), equal_width(vectors, model="autoint"), num_dense)
 
 

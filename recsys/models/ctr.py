@@ -1,7 +1,7 @@
 """`CtrModel`: a collection of embeddings and a head; `ModelConfig`: what every model's configuration offers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,15 @@ class ModelConfig(Protocol):
         Raises:
             ConfigError: the head cannot work on features of these widths.
         """
+
+
+@runtime_checkable
+class Regularized(Protocol):
+    """A model's configuration that has L2 on the embeddings of each batch's ids; 0: none. See `BatchRegularizer`."""
+
+    @property
+    def batch_regularizer(self) -> float:
+        """The penalty's lambda."""
 
 
 class CtrModel(nn.Module):

@@ -5,13 +5,13 @@ its auxiliary loss, and with one logit where the authors' code has a softmax ove
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import nn
 
 from recsys.core.specs import FeatureSpec
 from recsys.models.features import check_at_least, embedded
-from recsys.models.histories import split_columns
+from recsys.models.histories import split_columns, without_extras
 from recsys.models.target_attention import TargetAttentionConfig, TargetAttentionHead
 
 ATTENTION_SUFFIX = "__attention"
@@ -40,7 +40,7 @@ class DAREConfig(TargetAttentionConfig):
         Each of the two is a feature, and so has embeddings, of its own: a plan may compress either alone.
         """
         targets, gaps, others = split_columns(categorical, time_gaps=self.time_gaps, model="dare")
-        searched = [*(replace(spec, also=spec.also[:1]) for spec in targets), *gaps]
+        searched = [*(without_extras(spec) for spec in targets), *gaps]
         return [
             *embedded([spec.renamed(ATTENTION_SUFFIX) for spec in searched], self.attention_dim),
             *embedded([spec.renamed(REPRESENTATION_SUFFIX) for spec in [*targets, *gaps]], self.embedding_dim),

@@ -14,12 +14,11 @@ from recsys.core.specs import FeatureSpec
 from recsys.models.features import (
     check_at_least,
     check_dropout,
-    check_linear,
     check_units,
     embedded,
     equal_width,
     linear_weights,
-    split_linear,
+    without_linear,
 )
 from recsys.models.layers import MLP, linear, pairwise_sum
 
@@ -44,8 +43,7 @@ class DeepFMConfig:
 
     def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
         """The head; see `ModelConfig.build`."""
-        pairs, weights = split_linear(features, model="deepfm")
-        check_linear(weights, model="deepfm")
+        pairs = without_linear(features, model="deepfm")
         return DeepFM(self, len(pairs), equal_width(pairs, model="deepfm"), num_dense)
 
 

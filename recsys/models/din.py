@@ -3,9 +3,10 @@
 Source: Zhou et al., Deep Interest Network, KDD 2018, arXiv:1706.06978, in the form of FuxiCTR, which is behind the
 numbers of BARS. Its options are the paper's and the authors' forms: the paper has no softmax and no product of target
 and interest; the authors' code has both, and divides scores by the root of the width, which neither others do.
-The paper's regularisation of the rows of a batch alone is one of training, not of this head.
+The paper's mini-batch-aware regularisation is `batch_regularizer`, which training adds to the loss.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,6 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from recsys.core.errors import ConfigError
 from recsys.core.specs import FeatureSpec, Pooling
 from recsys.models.activations import Activation
 from recsys.models.attention_pooling import ActivationUnit, HistoryReader, softmax_over, unpadded, weighted_sum
@@ -40,6 +42,8 @@ class DINConfig:
     activation: Activation = Activation.DICE
     batch_norm: bool = True  # batch normalisation before each activation of the MLP
     dropout: float = 0.1  # share of the MLP's hidden units that a training step drops
+    # lambda of L2 on the embeddings of a batch's ids, each divided by its look-ups in training; see `BatchRegularizer`
+    batch_regularizer: float = 0.0
 
     def __post_init__(self) -> None:
         check_at_least("model.embedding_dim", self.embedding_dim, 1)
@@ -47,6 +51,8 @@ class DINConfig:
         check_dropout("model.attention_dropout", self.attention_dropout)
         check_units("model.hidden_units", self.hidden_units)
         check_dropout("model.dropout", self.dropout)
+        if not 0 <= self.batch_regularizer < math.inf:
+            raise ConfigError(f"model.batch_regularizer={self.batch_regularizer}: must be 0 or more, and finite.")
 
     def features(self, categorical: Sequence[FeatureSpec]) -> list[FeatureSpec]:
         """Every column, `embedding_dim` wide: targets with their histories unpooled, time gaps unpooled, others."""
@@ -98,15 +104,18 @@ class DIN(nn.Module):
             sequences: (B, L, d) each: histories and time gaps, in the order of the features.
             lengths: int64 (B,) each; one history's columns have the same.
         """
-        targets, steps = self.reader.targets(embeddings), self.reader.steps(sequences)
-        there = unpadded(steps[0], lengths[0])
-        scores = self.unit(targets, steps, self.reader.gaps(sequences), there)
-        weights = softmax_over(scores, there) if self.has_softmax else scores.float()
-        interest = weighted_sum(weights, steps)
+        interest = weighted_sum(self.event_weights(embeddings, sequences, lengths), self.reader.steps(sequences))
         inputs = [embeddings, interest]
         if self.has_product:
-            inputs.append(torch.cat(targets, 1) * interest)
+            inputs.append(torch.cat(self.reader.targets(embeddings), 1) * interest)
         if self.has_dense:
             inputs.append(dense)
         logits: Tensor = self.output(self.mlp(torch.cat(inputs, 1)))
         return logits.squeeze(1).float()
+
+    def event_weights(self, embeddings: Tensor, sequences: list[Tensor], lengths: list[Tensor]) -> Tensor:
+        """What each event counts, float32 (B, L), 0 where none is; arguments as of `forward`."""
+        targets, steps = self.reader.targets(embeddings), self.reader.steps(sequences)
+        there = unpadded(steps[0], lengths[0])
+        scores = self.unit(targets, steps, self.reader.gaps(sequences), there)
+        return softmax_over(scores, there) if self.has_softmax else scores.float()

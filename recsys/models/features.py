@@ -37,6 +37,17 @@ def split_linear(features: Sequence[FeatureSpec], *, model: str) -> tuple[Sequen
     return vectors, weights
 
 
+def without_linear(features: Sequence[FeatureSpec], *, model: str) -> Sequence[FeatureSpec]:
+    """The embeddings of `embedded(...) + linear_weights(...)`; that the others are linear weights is checked.
+
+    Raises:
+        ConfigError: as `split_linear`, or a weight is wider than 1.
+    """
+    vectors, weights = split_linear(features, model=model)
+    check_linear(weights, model=model)
+    return vectors
+
+
 def total_width(features: Sequence[FeatureSpec], *, model: str) -> int:
     """Sum of the features' widths.
 

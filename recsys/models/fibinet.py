@@ -16,12 +16,11 @@ from recsys.core.specs import FeatureSpec
 from recsys.models.features import (
     check_at_least,
     check_dropout,
-    check_linear,
     check_units,
     embedded,
     equal_width,
     linear_weights,
-    split_linear,
+    without_linear,
 )
 from recsys.models.layers import MLP, linear
 
@@ -60,9 +59,8 @@ class FiBiNETConfig:
 
     def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
         """The head; see `ModelConfig.build`. Two features or more: the model reads nothing but pairs."""
-        vectors, weights = split_linear(features, model="fibinet")
+        vectors = without_linear(features, model="fibinet")
         embedding_dim = equal_width(vectors, model="fibinet")
-        check_linear(weights, model="fibinet")
         if len(vectors) == 1:
             raise ConfigError(
                 f"model fibinet got only feature {vectors[0].name!r}, but it multiplies pairs. Add a categorical "

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from recsys.core.specs import FeatureSpec
 from recsys.models.features import (
     check_at_least,
-    check_linear,
     embedded,
     equal_width,
     linear_weights,
-    split_linear,
+    without_linear,
 )
 from recsys.models.layers import NumericVectors, pairwise_sum
 from recsys.models.lr import LR
@@ -37,8 +36,7 @@ class FMConfig:
 
     def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
         """The head; see `ModelConfig.build`."""
-        vectors, weights = split_linear(features, model="fm")
-        check_linear(weights, model="fm")
+        vectors = without_linear(features, model="fm")
         return FM(len(vectors), equal_width(vectors, model="fm"), num_dense)
 
 

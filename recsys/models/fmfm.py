@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from recsys.core.specs import FeatureSpec
 from recsys.models.features import (
     check_at_least,
-    check_linear,
     embedded,
     equal_width,
     linear_weights,
-    split_linear,
     total_width,
+    without_linear,
 )
 from recsys.models.layers import NumericVectors
 from recsys.models.lr import LR
@@ -48,8 +47,7 @@ class FmFMConfig:
 
     def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
         """The head; see `ModelConfig.build`. Only MATRIX takes widths that differ between features."""
-        vectors, weights = split_linear(features, model="fmfm")
-        check_linear(weights, model="fmfm")
+        vectors = without_linear(features, model="fmfm")
         width = total_width(vectors, model="fmfm")
         if self.interaction is Interaction.MATRIX:
             widths = [spec.embedding_dim for spec in vectors] + [self.embedding_dim] * num_dense

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from recsys.core.specs import FeatureSpec
 from recsys.models.features import (
     check_at_least,
-    check_linear,
     embedded,
     equal_width,
     linear_weights,
     split_linear,
+    without_linear,
 )
 from recsys.models.layers import NumericVectors, linear
 from recsys.models.lr import LR
@@ -56,12 +56,12 @@ class FwFMConfig:
             embedding_dim = equal_width(features, model="fwfm")
             part: nn.Module = FieldVectors((len(features) + num_dense) * embedding_dim)
             return FwFM(part, len(features), embedding_dim, num_dense)
-        vectors, weights = split_linear(features, model="fwfm")
         if self.linear_part is LinearPart.WEIGHT:
+            vectors = without_linear(features, model="fwfm")
             embedding_dim = equal_width(vectors, model="fwfm")
-            check_linear(weights, model="fwfm")
             part = IdWeights(num_dense)
         else:
+            vectors, _ = split_linear(features, model="fwfm")
             embedding_dim = equal_width(features, model="fwfm")
             part = IdVectors(len(vectors) * embedding_dim, num_dense * embedding_dim)
         return FwFM(part, len(vectors), embedding_dim, num_dense)

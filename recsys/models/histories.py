@@ -1,8 +1,9 @@
 """Which columns are a target, its history and the history's time gaps, and where a head finds them in its inputs.
 
 A vocabulary that a single-valued and a multi-valued column share, such as `item` and `hist_item`, is a target with its
-history. The columns of one history (items, their categories, time gaps) lie side by side: a row has equally many ids in
-each, and step t of all of them together is one event.
+history; two such pairs may share one, such as an item's two attributes. The columns of one history (items, their
+categories, time gaps) lie side by side: a row has equally many ids in each, and step t of all of them together is one
+event.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from recsys.core.specs import FeatureSpec, Pooling, Read
 class Columns(NamedTuple):
     """The features of a data set by their part in a sequence model, in the data set's order."""
 
-    targets: list[FeatureSpec]  # named after the target, its own read; the first other read is the history, unpooled
+    targets: list[FeatureSpec]  # named after the first target, its own read; each target comes before its history
     gaps: list[FeatureSpec]  # the time gaps, unpooled; at most one
     others: list[FeatureSpec]
 
@@ -29,14 +30,15 @@ def split_columns(categorical: Sequence[FeatureSpec], *, time_gaps: str, model: 
         time_gaps: multi-valued column of the time between each event of the history and now; "": none is read.
         model: named by errors.
     Raises:
-        ConfigError: no column has a history, one has two, or `time_gaps` is no multi-valued column on its own.
+        ConfigError: no column has a history, a vocabulary has more histories than targets, or `time_gaps` is no
+            multi-valued column on its own.
     """
     columns = Columns([], [], [])
     for spec in categorical:
         if time_gaps and spec.source == time_gaps and not spec.also and spec.max_length != 1:
             columns.gaps.append(replace(spec, pooling=Pooling.NONE))
         elif {read.max_length == 1 for read in spec.reads} == {True, False}:
-            columns.targets.append(_with_history(spec, model=model))
+            columns.targets.append(_with_histories(spec, model=model))
         else:
             columns.others.append(spec)
     sources = [read.source for spec in categorical for read in spec.reads]
@@ -46,7 +48,8 @@ def split_columns(categorical: Sequence[FeatureSpec], *, time_gaps: str, model: 
             "Declare one in the dataset's schema: a multi-valued feature with `vocabulary:` naming the single-valued "
             "feature of the same ids, such as hist_item: {multi_valued: true, vocabulary: item}."
         )
-    _check_lengths([*(spec.also[0] for spec in columns.targets), *(spec.reads[0] for spec in columns.gaps)])
+    unpooled = [read for spec in [*columns.targets, *columns.gaps] for read in spec.reads]
+    _check_lengths([read for read in unpooled if read.pooling is Pooling.NONE])
     if time_gaps and not columns.gaps:
         raise ConfigError(
             f"model.time_gaps={time_gaps!r}: the schema has no multi-valued categorical feature of that name with a "
@@ -55,19 +58,26 @@ def split_columns(categorical: Sequence[FeatureSpec], *, time_gaps: str, model: 
     return columns
 
 
-def _with_history(spec: FeatureSpec, *, model: str) -> FeatureSpec:
-    """The feature with its target as its own read, then the history, then further single-valued columns."""
-    singles = [read for read in spec.reads if read.max_length == 1]
-    histories = [read for read in spec.reads if read.max_length != 1]
-    if len(histories) > 1:
+def without_extras(target: FeatureSpec) -> FeatureSpec:
+    """A feature of `Columns.targets` without the single-valued columns that have no history."""
+    last = max(place for place, read in enumerate(target.also) if read.pooling is Pooling.NONE)
+    return replace(target, also=target.also[: last + 1])
+
+
+def _with_histories(spec: FeatureSpec, *, model: str) -> FeatureSpec:
+    """The feature with each target before its history, in the columns' order, then further single-valued columns."""
+    targets = [read for read in spec.reads if read.max_length == 1]
+    histories = [replace(read, pooling=Pooling.NONE) for read in spec.reads if read.max_length != 1]
+    if len(histories) > len(targets):
         raise ConfigError(
-            f"columns {[read.source for read in histories]} share the vocabulary of {singles[0].source!r}: model "
-            f"{model} reads one history of a column. Keep one of them, or join them into one column."
+            f"columns {[read.source for read in histories]} share the vocabulary of "
+            f"{[read.source for read in targets]}: model {model} reads one history of a column. Keep as many of them "
+            "as there are such columns, or join them into one."
         )
-    target = singles[0]
-    also: tuple[Read, ...] = (replace(histories[0], pooling=Pooling.NONE), *singles[1:])
+    pairs = [read for pair in zip(targets, histories, strict=False) for read in pair]
+    first, *also = [*pairs, *targets[len(histories) :]]
     return replace(
-        spec, name=target.name, source=target.source, pooling=target.pooling, max_length=target.max_length, also=also
+        spec, name=first.name, source=first.source, pooling=first.pooling, max_length=first.max_length, also=tuple(also)
     )
 
 

@@ -99,3 +99,10 @@ class TargetAttentionHead(nn.Module):
         steps = self.searched.steps(sequences)
         scores = self.attention(self.searched.targets(embeddings), steps, self.searched.gaps(sequences))
         return best_events(scores, unpadded(steps[0], lengths), top_k=self.top_k)
+
+    def event_weights(self, embeddings: Tensor, sequences: list[Tensor], lengths: list[Tensor]) -> Tensor:
+        """What each event counts, float32 (B, L), 0 for all but the best; arguments as of `forward`."""
+        weights, places = self.search(embeddings, sequences, lengths[0])
+        steps = sequences[0]
+        all_events = weights.new_zeros(steps.size(0) * steps.size(1))
+        return all_events.index_add(0, places, weights.flatten()).view(steps.size(0), steps.size(1))

@@ -15,12 +15,11 @@ from recsys.core.specs import FeatureSpec
 from recsys.models.features import (
     check_at_least,
     check_dropout,
-    check_linear,
     check_units,
     embedded,
     linear_weights,
-    split_linear,
     total_width,
+    without_linear,
 )
 from recsys.models.layers import MLP, linear
 
@@ -45,8 +44,7 @@ class WideDeepConfig:
 
     def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
         """The head; see `ModelConfig.build`. Widths of embeddings may differ between features."""
-        vectors, weights = split_linear(features, model="wide_deep")
-        check_linear(weights, model="wide_deep")
+        vectors = without_linear(features, model="wide_deep")
         return WideDeep(self, total_width(vectors, model="wide_deep"), num_dense)
 
 

@@ -17,12 +17,11 @@ from recsys.core.specs import FeatureSpec
 from recsys.models.features import (
     check_at_least,
     check_dropout,
-    check_linear,
     check_units,
     embedded,
     equal_width,
     linear_weights,
-    split_linear,
+    without_linear,
 )
 from recsys.models.layers import MLP, linear
 
@@ -55,8 +54,7 @@ class XDeepFMConfig:
 
     def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
         """The head; see `ModelConfig.build`."""
-        vectors, weights = split_linear(features, model="xdeepfm")
-        check_linear(weights, model="xdeepfm")
+        vectors = without_linear(features, model="xdeepfm")
         return XDeepFM(self, len(vectors), equal_width(vectors, model="xdeepfm"), num_dense)
 
 

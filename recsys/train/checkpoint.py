@@ -37,7 +37,7 @@ def save(folder: Path, tensors: dict[str, Any], state: dict[str, Any]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     dist.barrier()
-    with _without_notes():
+    with without_notes():
         dcp.save(tensors, checkpoint_id=partial, no_dist=dist.get_world_size() == 1)
     if main:
         (partial / STATE_NAME).write_text(json.dumps(state, indent=1))
@@ -89,7 +89,7 @@ def load(folder: Path, tensors: dict[str, Any], *, alone: bool = False) -> None:
     """
     alone = alone or not dist.is_initialized() or dist.get_world_size() == 1
     try:
-        with _without_notes():
+        with without_notes():
             dcp.load(tensors, checkpoint_id=folder, no_dist=alone)
     except (Exception, CheckpointException) as error:  # DCP's wrapper hides the cause's type, and is no Exception
         raise CheckpointError(
@@ -106,8 +106,8 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _without_notes() -> Iterator[None]:
-    """Silence what DCP notes each time: that a process works alone, that TorchRec's tensors are of an older kind."""
+def without_notes() -> Iterator[None]:
+    """Silence what DCP and TorchRec note each time: a process works alone, TorchRec's tensors are of an older kind."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         warnings.filterwarnings("ignore", message="Please use DTensor", category=FutureWarning)

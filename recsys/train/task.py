@@ -7,6 +7,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from recsys.core.batch import Batch, BatchSource
 from recsys.core.errors import ConfigError
+from recsys.core.loss import Loss
 from recsys.metrics import auc, log_loss
 from recsys.train.score import score
 from recsys.train.session import Session
@@ -19,15 +20,17 @@ class Task(Protocol):
     def monitor(self) -> str:
         """Key of `evaluate`'s figures that chooses the best epoch; higher is better."""
 
-    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Sum over the batch's rows of the loss, float32, a scalar with gradient."""
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Loss:
+        """The loss of the batch's rows."""
 
     def evaluate(self, session: Session, source: BatchSource) -> dict[str, float]:
         """Figures of a split, equal on every rank."""
 
 
-def click_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+def click_loss(outputs: Tensor, labels: Tensor) -> Loss:
     """Sum over rows of BCE(logits, labels), and of BCE(stream, sigmoid(logits)) for each stream of the model.
+
+    The first alone is reported.
 
     Streams learn from the logits, never the reverse: no gradient flows through the probabilities taught.
 
@@ -36,16 +39,16 @@ def click_loss(outputs: Tensor, labels: Tensor) -> Tensor:
         labels: float32 (B,), 0 or 1.
 
     Returns:
-        nats, float32, a scalar with gradient.
+        nats.
     Source: Zhu et al., FINAL, SIGIR 2023 (self-distillation); weights 1, as in FuxiCTR.
     """
     if outputs.dim() == 1:
-        return binary_cross_entropy_with_logits(outputs, labels, reduction="sum")
+        log_loss_sum = binary_cross_entropy_with_logits(outputs, labels, reduction="sum")
+        return Loss(log_loss_sum, log_loss_sum)
     logits, streams = outputs[:, 0], outputs[:, 1:]
     taught = logits.detach().sigmoid().unsqueeze(1).expand_as(streams)
-    return binary_cross_entropy_with_logits(logits, labels, reduction="sum") + binary_cross_entropy_with_logits(
-        streams, taught, reduction="sum"
-    )
+    log_loss_sum = binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+    return Loss(log_loss_sum + binary_cross_entropy_with_logits(streams, taught, reduction="sum"), log_loss_sum)
 
 
 class ClickTask:
@@ -53,7 +56,7 @@ class ClickTask:
 
     monitor = "validation_auc"
 
-    def loss_sum(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Loss:
         """Sum of binary cross entropies, in nats; the model is in training mode, so it may answer (B, 1 + S)."""
         outputs: Tensor = model(batch.dense, batch.sparse).float()[: batch.labels.numel()]
         return click_loss(outputs, batch.labels)

@@ -126,16 +126,17 @@ class Trainer:
         session.optimizer.zero_grad()
         bfloat16 = self.config.run_on.precision is Precision.BFLOAT16
         with torch.autocast(session.device.type, dtype=torch.bfloat16, enabled=bfloat16):
-            loss = self.task.loss_sum(session.model, batch) / rows
+            loss = self.task.loss_sum(session.model, batch)
         # Ranks average gradients, so each scales its share of the mean loss up: unequal shares stay exact.
         penalties = [term for callback in self.callbacks if (term := callback.penalty(session, rows)) is not None]
-        (torch.stack([loss, *penalties]).sum() * session.world_size).backward()
+        (torch.stack([loss.objective / rows, *penalties]).sum() * session.world_size).backward()
         self._shape_gradients()
         session.optimizer.step()
         progress.step, progress.batch = progress.step + 1, progress.batch + 1
-        self._loss += loss.detach()
+        reported = loss.reported.detach() / rows
+        self._loss += reported
         for callback in self.callbacks:
-            callback.on_step_end(session, progress.step, loss.detach() * session.world_size)
+            callback.on_step_end(session, progress.step, reported * session.world_size)
 
     def _global_loss_sum(self) -> float:
         """Sum of this epoch's mean losses over all ranks."""
@@ -226,8 +227,9 @@ class Trainer:
         if last is None:
             return
         state = checkpoint.read_state(last, self.plan)
-        for optimizer in self.session.optimizer.optimizers:
-            optimizer[1].init_state()
+        with checkpoint.without_notes():
+            for optimizer in self.session.optimizer.optimizers:
+                optimizer[1].init_state()
         checkpoint.load(last, self._tensors())
         self.progress = Progress(**state["progress"])
         self.session.weights_loaded()

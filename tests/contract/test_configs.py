@@ -19,7 +19,7 @@ from recsys.evaluate.compare_config import CompareConfig
 from tests.pipelines.world import composed
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-GROUPS = ("dataset", "model", "embedding", "train", "evaluate", "export")
+GROUPS = ("dataset", "model", "embedding", "train", "evaluate", "export", "search")
 OPTIONS = sorted(
     (group, str(path.relative_to(CONF / group).with_suffix("")))
     for group in GROUPS

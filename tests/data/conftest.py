@@ -6,10 +6,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from recsys.core.manifest import Manifest
 from recsys.core.schema import CategoricalFeature, IdEncoding, KeyType, NumericFeature, NumericTransform
 from recsys.data.dataset import SplitConfig
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.table import FileKind, TableDataset
+from recsys.data.writer import stored_name
 
 OPTIONS = IngestOptions(seed=3, rows_per_file=70, chunk_rows=64)
 CATEGORICAL = (
@@ -38,6 +40,15 @@ def small_frame(num_rows: int = 500) -> pl.DataFrame:
         },
         schema_overrides={"number": pl.Int64},
     )
+
+
+def read_split(folder: Path, split: str, columns: list[str]) -> pl.DataFrame:
+    """Columns of a split's rows in the order of its files; those of `passthrough` as they were before ingest."""
+    manifest = Manifest.read(folder)
+    kept = manifest.schema.passthrough
+    frame = pl.concat(pl.read_parquet(folder / file) for file in manifest.splits[split].files)
+    stored = {name: stored_name(name, manifest.schema) if name in kept else name for name in columns}
+    return frame.select(pl.col(name).alias(wanted) for wanted, name in stored.items())
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from recsys.core.manifest import Manifest
 from recsys.core.schema import MISSING_KEY, KeyType
 from recsys.data.dataset import SPLIT_NAMES, Dataset
 from recsys.data.encoder import load_encoder
-from recsys.data.events import read_events
 from recsys.data.histories import NegativeMethod, SplitTargets, gap_buckets
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.loader import LoaderOptions, ParquetLoader
@@ -79,14 +78,6 @@ def test_ten_events_by_hand(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     ]
     assert "9 events of 2 users and 8 items; left out 1 repeated ones" in caplog.text
     assert "1 items have several values of 'category'" in caplog.text
-
-
-@pytest.mark.parametrize(("log_time", "expected"), [("time", "c_early"), ("", "c_late")])
-def test_attributes_are_those_of_the_earliest_event(log_time: str, expected: str, tmp_path: Path) -> None:
-    """Of events at one time the file's first; without times the files' order is all that is known."""
-    lines = ["user,item,category,time", "a,k,c_late,90", "b,k,c_early,7", "a,k,c_tie,7"]
-    log = dataset_of(tmp_path, "\n".join(lines) + "\n", log_time=log_time).log
-    assert read_events(log).items.rows() == [("k", expected)]
 
 
 @pytest.mark.parametrize(("gap", "bucket"), [(0, 0), (1, 1), (2, 2), (3, 2), (4, 3), (2**40 - 1, 40), (2**40, 41)])

@@ -20,11 +20,10 @@ from recsys.data.criteo import CriteoDataset
 from recsys.data.dataset import SPLIT_NAMES, SplitConfig, SplitMethod
 from recsys.data.encoder import load_encoder, vocabulary_path
 from recsys.data.ingest import IngestOptions, ingest
-from recsys.data.loader import read_split
 from recsys.data.raw import border_tensors
 from recsys.data.synthetic import SyntheticDataset
 from recsys.data.table import FileKind, TableDataset
-from tests.data.conftest import NUMERIC, OPTIONS, small_frame
+from tests.data.conftest import NUMERIC, OPTIONS, read_split, small_frame
 
 Build = Callable[..., TableDataset]
 

@@ -16,7 +16,7 @@ from recsys.core.batch import Batch
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.manifest import CategoricalStatistics, Manifest, NumericStatistics, Split
 from recsys.core.schema import CategoricalFeature, NumericFeature, Schema
-from recsys.data.loader import LoaderOptions, ParquetLoader, read_split
+from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.data.prefetch import prefetched
 
 FILE_ROWS = (30, 50, 10, 40, 27)
@@ -240,8 +240,6 @@ def test_impossible_options_are_refused(encoded: Path) -> None:
         ParquetLoader(encoded, "train", options(batch_size=158), rank=0, world_size=158)
     with pytest.raises(DataError, match=r"no rows in split 'test'"):
         ParquetLoader(encoded, "test", options())
-    with pytest.raises(DataError, match=r"cannot read \['nothing'\]"):
-        read_split(encoded, "train", ["nothing"])
 
 
 def test_the_thread_ends_with_its_consumer(encoded: Path) -> None:

@@ -12,8 +12,8 @@ from recsys.core.errors import ConfigError
 from recsys.core.manifest import Manifest
 from recsys.data import planted
 from recsys.data.ingest import IngestOptions, ingest
-from recsys.data.loader import read_split
 from recsys.data.planted import PlantedDataset
+from tests.data.conftest import read_split
 
 PER_INTEREST = 4 * 24  # items of the default config
 

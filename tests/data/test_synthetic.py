@@ -11,8 +11,8 @@ from recsys.core.errors import ConfigError
 from recsys.core.manifest import Manifest
 from recsys.data import synthetic
 from recsys.data.ingest import IngestOptions, ingest
-from recsys.data.loader import read_split
 from recsys.data.synthetic import SyntheticDataset
+from tests.data.conftest import read_split
 
 OPTIONS = IngestOptions()
 

@@ -102,6 +102,25 @@ def test_a_shift_of_all_logits_ranks_alike_and_calibrates_worse() -> None:
     assert {verdicts[m] for m in Metric if not m.higher_is_better} == {Verdict.WORSE}
 
 
+def test_a_difference_that_all_rows_make_alike_gets_a_verdict() -> None:
+    """No row varies, so there is no error to divide by: a sign test says how little chance explains it."""
+    frame = world(6, users=60, rows=5, num_runs=1)["run0"]
+    perfect = frame.with_columns(logit=pl.col("label").cast(pl.Float32) * 4 - 2)
+    constant = frame.with_columns(logit=pl.lit(0.5))
+    for config in (BY_USER, replace(BY_USER, group_key="")):
+        found = compared({"a": constant, "b": perfect}, config).overall[0]
+        assert (found.verdict, found.difference.value) == (Verdict.BETTER, 0.5)
+        assert (found.low.value, found.high.value, found.standard_error.defined) == (0.5, 0.5, False)
+        worse = compared({"a": perfect, "b": constant}, config)
+        assert worse.overall[0].verdict is Verdict.WORSE
+        assert "the same in whatever sample of these rows; sign test, p < 0.0001)" in said(worse)
+    few = cut({"a": constant, "b": perfect}, pl.col("__row__") < 60)
+    p_value = compared(few, replace(BY_USER, group_key="")).overall[0].p_value.value
+    assert p_value == 2.0 ** (1 - int(few["a"]["label"].sum()))
+    seeds = {f"{name}_seed{n}": frame for name, frame in (("a", constant), ("b", perfect)) for n in (1, 2)}
+    assert compared(seeds, replace(BY_USER, group_seeds=True)).overall[0].verdict is Verdict.BETTER
+
+
 def cut(frames: Mapping[str, pl.DataFrame], rows: pl.Expr) -> dict[str, pl.DataFrame]:
     return {name: frame.filter(rows) for name, frame in frames.items()}
 

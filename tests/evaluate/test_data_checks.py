@@ -10,6 +10,7 @@ from recsys.core.manifest import CategoricalStatistics, Manifest, NumericStatist
 from recsys.core.schema import CategoricalFeature, IdEncoding, NumericFeature, Schema
 from recsys.evaluate import EvaluateConfig
 from recsys.evaluate.data_checks import DataChecks, FeatureCheck, check_data
+from recsys.metrics import MetricValue
 
 Frames = dict[str, pl.DataFrame]
 
@@ -29,6 +30,9 @@ def sound(num_rows: int, seed: int) -> pl.DataFrame:
             "tags": pl.Series(tags, dtype=pl.List(pl.Int64)),
         }
     )
+
+
+COLLIDING = {"item": MetricValue.of(0.25), "key": MetricValue.undefined("computed")}
 
 
 def check(frames: Frames, *, rows_at_once: int = 997, **options: object) -> DataChecks:
@@ -60,7 +64,7 @@ def check(frames: Frames, *, rows_at_once: int = 997, **options: object) -> Data
     def read(split: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         return frames[split].select(columns).iter_slices(rows_at_once)
 
-    return check_data(manifest, read, EvaluateConfig(**options))  # type: ignore[arg-type]
+    return check_data(manifest, read, EvaluateConfig(**options), colliding=COLLIDING)  # type: ignore[arg-type]
 
 
 def feature(checks: DataChecks, name: str) -> FeatureCheck:
@@ -80,6 +84,9 @@ def test_sound_data_has_no_findings(frames: Frames) -> None:
         assert 0.4 < each.auc.value_or(0) < 0.65, each.feature
         assert each.stability.index.value_or(1) < 6 * each.stability.by_chance.value_or(0), each.feature
     assert not feature(checks, "price").test_unseen.defined and not feature(checks, "key").test_unseen.defined
+    found = {name: feature(checks, name).colliding for name in ("price", "item", "key", "tags")}
+    nothing = MetricValue.undefined("no embedding is looked up")
+    assert found == {"price": nothing, "tags": nothing, **COLLIDING}
 
 
 @pytest.mark.parametrize("rows_at_once", [1500, 6000])

@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from recsys.evaluate.compare import methods_of, seed_error_of
+from recsys.evaluate.compare import methods_of
 from recsys.evaluate.compare_config import CompareConfig, Metric
+from recsys.evaluate.compare_errors import seed_error_of
 from recsys.evaluate.compared import Values
 from recsys.evaluate.paired import Part, row_errors
 from recsys.evaluate.student import critical, two_sided_p

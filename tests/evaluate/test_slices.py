@@ -10,15 +10,19 @@ import torch
 
 from recsys.core.errors import ConfigError
 from recsys.evaluate import EvaluateConfig
-from recsys.evaluate.slices import iterate_slices
+from recsys.evaluate.slices import check_sliceable, fit_slicing
 
 
 def sliced(values: pl.Series, **options: int) -> dict[str, list[int]]:
     """Name of each slice, in order, to its row positions; checked to hold every row exactly once."""
-    frame = values.rename("column").to_frame()
-    slices = {name: rows.tolist() for name, rows in iterate_slices(frame, "column", EvaluateConfig(**options))}  # type: ignore[arg-type]
+    values = values.rename("column")
+    check_sliceable(values.to_frame().schema, "column")
+    slicing = fit_slicing([values], EvaluateConfig(**options))  # type: ignore[arg-type]
+    slices: dict[str, list[int]] = {name: [] for name in slicing.names}
+    for row, code in enumerate(slicing.codes(values).tolist()):
+        slices[slicing.names[code]].append(row)
     assert sorted(row for rows in slices.values() for row in rows) == list(range(len(values)))
-    return slices
+    return {name: rows for name, rows in slices.items() if rows}
 
 
 def test_categories_by_frequency_then_other_then_missing() -> None:
@@ -77,6 +81,6 @@ def test_empty_and_all_missing_columns(dtype: pl.DataType) -> None:
 
 def test_unusable_columns_are_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"no column 'country'.*\['column'\]"):
-        list(iterate_slices(pl.DataFrame({"column": [1]}), "country", EvaluateConfig()))
+        check_sliceable(pl.Schema({"column": pl.Int64}), "country")
     with pytest.raises(ConfigError, match="'column' is List"):
         sliced(pl.Series([[1, 2], [3]]))

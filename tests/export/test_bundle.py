@@ -170,17 +170,20 @@ def test_a_bundle_of_another_schema_is_refused(bundle: Path) -> None:
 
 def test_the_fresh_process_speaks_when_scores_differ_or_files_are_broken(copied: Path) -> None:
     golden = torch.load(copied / GOLDEN_TENSORS_NAME, weights_only=True)
-    with pytest.raises(ParityError, match="scores differ by"):
-        check_in_fresh_process(copied / "model.pt", golden["features"], golden["logits"] + 1)
+    logits, probabilities = said = golden["logits"], golden["probabilities"]
+    for wrong in ((logits + 1, probabilities), (logits, probabilities + 0.01)):
+        with pytest.raises(ParityError, match="scores differ by"):
+            check_in_fresh_process(copied / "model.pt", golden["features"], wrong)
     (copied / "model.pt").write_bytes(b"no model")
     with pytest.raises(ParityError, match=r"(?s)could not reproduce.*Error"):
-        check_in_fresh_process(copied / "model.pt", golden["features"], golden["logits"])
+        check_in_fresh_process(copied / "model.pt", golden["features"], said)
 
 
 def test_the_fresh_process_finds_a_model_by_a_relative_path(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     golden = torch.load(copied / GOLDEN_TENSORS_NAME, weights_only=True)
     monkeypatch.chdir(copied.parent)
-    check_in_fresh_process(Path(copied.name) / "model.pt", golden["features"], golden["logits"])
+    said = golden["logits"], golden["probabilities"]
+    check_in_fresh_process(Path(copied.name) / "model.pt", golden["features"], said)
 
 
 def test_the_fresh_process_can_import_torch_but_not_this_package() -> None:

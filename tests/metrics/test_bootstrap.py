@@ -18,7 +18,6 @@ from recsys.metrics import (
     GroupWeight,
     MetricValue,
     ScoreCounts,
-    auc,
     average_precision_of,
     bootstrap,
     brier_score,
@@ -32,7 +31,6 @@ from recsys.metrics import (
     log_loss,
     normalized_entropy,
     relative_information_gain,
-    resampled_auc,
     resampled_average_precision,
     resampled_brier_score,
     resampled_calibration_error,
@@ -43,7 +41,6 @@ from recsys.metrics import (
     resampled_log_loss,
     resampled_normalized_entropy,
     resampled_relative_information_gain,
-    resampled_rows,
     resampled_sums,
 )
 
@@ -69,7 +66,6 @@ def by_sigmoid(function: Callable[..., object]) -> Callable[..., object]:
 
 
 METRICS: dict[str, tuple[Callable[..., object], Callable[..., object]]] = {
-    "auc": (resampled_auc, auc),
     "average_precision": (resampled_average_precision, average_precision),
     "kolmogorov_smirnov": (resampled_kolmogorov_smirnov, kolmogorov_smirnov),
     "gain": (partial(resampled_gain, share=0.3), gain),
@@ -163,7 +159,11 @@ def test_any_function_of_weighted_rows_can_be_resampled() -> None:
     clusters = Clusters.of(users)
     columns = torch.stack([weights * labels, weights], dim=1)
     by_sums = resampled_sums(clusters, columns, lambda sums: sums[:, 0] / sums[:, 1])
-    by_rows = resampled_rows(clusters, lambda mass: (mass * labels).sum(1) / mass.sum(1), weights)
+
+    def by_rows(counts: Tensor) -> Tensor:
+        mass = counts[:, clusters.index] * weights
+        return (mass * labels).sum(1) / mass.sum(1)
+
     got = cluster_bootstrap({"sums": by_sums, "rows": by_rows}, clusters, num_replicates=50, generator=seeded())
     assert got["sums"].standard_error.value == pytest.approx(got["rows"].standard_error.value, rel=1e-12)
 
@@ -171,7 +171,8 @@ def test_any_function_of_weighted_rows_can_be_resampled() -> None:
 def test_intervals_are_quantiles_of_the_replicates_and_their_reflection() -> None:
     rows = torch.randn(40, generator=seeded(3), dtype=torch.float64) + 0.3
     clusters = Clusters.of(torch.arange(40))
-    statistic = resampled_rows(clusters, lambda mass: (mass * rows).sum(1) / mass.sum(1))
+    columns = torch.stack([rows, torch.ones_like(rows)], dim=1)
+    statistic = resampled_sums(clusters, columns, lambda sums: sums[:, 0] / sums[:, 1])
     got = cluster_bootstrap({"mean": statistic}, clusters, num_replicates=2000, generator=seeded(), level=0.9)["mean"]
     generator = seeded()
     means = rows[torch.randint(40, (2000, 40), generator=generator)].mean(1).numpy()
@@ -191,14 +192,20 @@ def test_intervals_are_quantiles_of_the_replicates_and_their_reflection() -> Non
 def test_what_is_drawn_depends_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, logits, users, _ = drawn()
     clusters = Clusters.of(users)
-    both = {"auc": resampled_auc(clusters, labels, logits), "loss": resampled_log_loss(clusters, labels, logits)}
+    both = {
+        "precision": resampled_average_precision(clusters, labels, logits),
+        "loss": resampled_log_loss(clusters, labels, logits),
+    }
     got = cluster_bootstrap(both, clusters, num_replicates=37, generator=seeded())
     assert got == cluster_bootstrap(both, clusters, num_replicates=37, generator=seeded())
-    assert got["auc"] == cluster_bootstrap({"auc": both["auc"]}, clusters, num_replicates=37, generator=seeded())["auc"]
+    alone = cluster_bootstrap({"precision": both["precision"]}, clusters, num_replicates=37, generator=seeded())
+    assert got["precision"] == alone["precision"]
     assert got != cluster_bootstrap(both, clusters, num_replicates=37, generator=seeded(1))
     monkeypatch.setattr(bootstrap, "ELEMENTS_AT_ONCE", 1)
     one_by_one = cluster_bootstrap(both, clusters, num_replicates=37, generator=seeded())
-    assert one_by_one["auc"].standard_error.value == pytest.approx(got["auc"].standard_error.value, rel=1e-12)
+    assert one_by_one["precision"].standard_error.value == pytest.approx(
+        got["precision"].standard_error.value, rel=1e-12
+    )
 
 
 def test_every_replicate_draws_as_many_clusters_as_there_are() -> None:
@@ -231,14 +238,15 @@ def test_a_paired_difference_is_surer_than_two_intervals() -> None:
     labels, logits, users, _ = drawn(400)
     clusters = Clusters.of(users)
     noisy = logits + 0.1 * torch.randn(400, generator=seeded())
-    first, second = resampled_auc(clusters, labels, logits), resampled_auc(clusters, labels, noisy)
+    first, second = (resampled_average_precision(clusters, labels, scores) for scores in (logits, noisy))
     got = cluster_bootstrap(
         {"first": first, "second": second, "gap": difference(first, second), "none": difference(first, first)},
         clusters,
         num_replicates=300,
         generator=seeded(),
     )
-    assert got["gap"].estimate.value == auc(labels, noisy).value_or(0) - auc(labels, logits).value_or(0)
+    expected = value(average_precision(labels, noisy, None)) - value(average_precision(labels, logits, None))
+    assert got["gap"].estimate.value == pytest.approx(expected, rel=1e-12)
     assert got["gap"].standard_error.value_or(1) < 0.3 * got["first"].standard_error.value_or(0)
     assert (got["none"].p_value.value, got["none"].standard_error.value) == (1.0, 0.0)
 
@@ -256,8 +264,8 @@ def test_without_an_interval_there_is_a_reason(
     labels: list[int], logits: list[float], users: list[int], reason: str
 ) -> None:
     clusters = Clusters.of(torch.tensor(users, dtype=torch.int64))
-    statistic = resampled_auc(clusters, torch.tensor(labels), torch.tensor(logits))
-    got = cluster_bootstrap({"auc": statistic}, clusters, num_replicates=100, generator=seeded())["auc"]
+    statistic = resampled_average_precision(clusters, torch.tensor(labels), torch.tensor(logits))
+    got = cluster_bootstrap({"precision": statistic}, clusters, num_replicates=100, generator=seeded())["precision"]
     assert reason in got.percentile_low.undefined_reason and reason in got.p_value.undefined_reason
     assert got.estimate.defined == (len(set(labels)) == 2)
 
@@ -267,7 +275,7 @@ def test_unusable_input_is_refused_by_name() -> None:
     with pytest.raises(DataError, match="one integer per row"):
         Clusters.of(torch.tensor([0.5]))
     with pytest.raises(DataError, match=r"labels have shape \(3,\), clusters are of 2 rows"):
-        resampled_auc(clusters, torch.zeros(3), torch.zeros(3))
+        resampled_average_precision(clusters, torch.zeros(3), torch.zeros(3))
     with pytest.raises(DataError, match="NaN"):
         resampled_log_loss(clusters, torch.zeros(2), torch.tensor([0.0, math.nan]))
     with pytest.raises(ConfigError, match="share=0"):

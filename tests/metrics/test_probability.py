@@ -15,14 +15,20 @@ from torchmetrics.functional.classification import binary_calibration_error
 from recsys.core.errors import ConfigError, DataError
 from recsys.metrics import (
     MetricValue,
+    ReliabilityBin,
+    ScoreCounts,
     calibration_ratio,
     log_loss,
     normalized_entropy,
-    reliability_bins,
+    reliability_bins_of,
     wilson_interval,
 )
 
 Metric = Callable[[torch.Tensor, torch.Tensor], MetricValue]
+
+
+def reliability_bins(labels: torch.Tensor, probabilities: torch.Tensor, *, num_bins: int) -> list[ReliabilityBin]:
+    return reliability_bins_of(ScoreCounts.from_rows(labels, probabilities), num_bins=num_bins)
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 8.0])

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from torchmetrics.functional.classification import binary_auroc
 
 from recsys.core.errors import DataError
-from recsys.metrics import GroupedCounts, auc, auc_standard_error, gauc, roc_curve
+from recsys.metrics import GroupedCounts, ScoreCounts, auc, auc_standard_error, gauc, roc_curve_of
 
 
 def pairwise_auc(labels: list[int], scores: list[float]) -> float | None:
@@ -104,7 +104,7 @@ def test_auc_without_both_classes_is_undefined_with_the_reason(labels: list[int]
     scores = torch.arange(len(labels), dtype=torch.float32)
     assert auc(torch.tensor(labels), scores).undefined_reason == reason
     assert auc(torch.tensor(labels), scores).value is None
-    assert roc_curve(torch.tensor(labels), scores, num_points=9)[0].numel() == 0
+    assert roc_curve_of(ScoreCounts.from_rows(torch.tensor(labels), scores), num_points=9)[0].numel() == 0
 
 
 @pytest.mark.parametrize(
@@ -221,9 +221,10 @@ def test_roc_curve_encloses_the_auc_and_thins_to_the_asked_points() -> None:
     generator = torch.Generator().manual_seed(3)
     labels = torch.rand(5000, generator=generator) < 0.2
     scores = torch.randn(5000, generator=generator).mul(9).round() + labels * 5
-    false_rate, true_rate = roc_curve(labels, scores, num_points=10**6)
+    counts = ScoreCounts.from_rows(labels, scores)
+    false_rate, true_rate = roc_curve_of(counts, num_points=10**6)
     assert torch.trapezoid(true_rate, false_rate).item() == pytest.approx(auc(labels, scores).value, abs=1e-12)
-    thin_false, thin_true = roc_curve(labels, scores, num_points=10)
+    thin_false, thin_true = roc_curve_of(counts, num_points=10)
     assert thin_false.numel() == 10
     exact = set(zip(false_rate.tolist(), true_rate.tolist(), strict=True))
     assert set(zip(thin_false.tolist(), thin_true.tolist(), strict=True)) <= exact

@@ -8,7 +8,7 @@ from recsys.core.errors import ConfigError
 from recsys.core.specs import FeatureSpec, Pooling, Read
 from recsys.models.dare import DAREConfig
 from recsys.models.din import DINConfig
-from recsys.models.histories import History, locate_histories, split_columns
+from recsys.models.histories import History, locate_histories, split_columns, without_extras
 from tests.models.world import outputs_of
 
 HIST_ITEM = Read(name="hist_item", source="hist_item", pooling=Pooling.MEAN, max_length=9)
@@ -36,6 +36,33 @@ def test_the_target_is_found_where_the_history_owns_the_vocabulary() -> None:
         ("hist_item", Pooling.NONE, 9),
         ("last", Pooling.SUM, 1),
     ]
+
+
+def test_two_attributes_of_one_vocabulary_have_a_history_each() -> None:
+    first = Read(name="hist_first", source="hist_first", pooling=Pooling.MEAN, max_length=9)
+    also = (
+        Read(name="second", source="second", max_length=1),
+        first,
+        Read(name="hist_second", source="hist_second", pooling=Pooling.MEAN, max_length=9),
+        Read(name="third", source="third", max_length=1),
+    )
+    attributes = FeatureSpec(name="first", embedding_dim=1, num_embeddings=8, max_length=1, also=also)
+    (target,), _, _ = split_columns([attributes], time_gaps="", model="m")
+    names = [read.name for read in target.reads]
+    assert names == ["first", "hist_first", "second", "hist_second", "third"]
+    assert [read.pooling is Pooling.NONE for read in target.reads] == [False, True, False, True, False]
+    assert [read.name for read in without_extras(target).reads] == names[:4]
+    features = outputs_of(DAREConfig(embedding_dim=4, attention_dim=2, time_gaps="").features([attributes]))
+    found = locate_histories(features, time_gaps="", model="m")
+    assert [(history.name, history.target, history.width) for history in found] == [
+        ("hist_first__attention", 0, 2),
+        ("hist_second__attention", 2, 2),
+        ("hist_first__representation", 4, 4),
+        ("hist_second__representation", 8, 4),
+    ]
+    shorter = replace(attributes, also=(also[0], first, replace(also[2], max_length=5)))
+    with pytest.raises(ConfigError, match=r"max_length=5 of feature 'hist_second'"):
+        split_columns([shorter], time_gaps="", model="m")
 
 
 def test_places_among_what_a_head_reads() -> None:
@@ -70,7 +97,7 @@ def test_dare_embeds_targets_histories_and_gaps_twice() -> None:
         ([ITEM, replace(GAP, max_length=7)], r"max_length=7 of feature 'hist_gap'.*'hist_item', which keeps 9"),
         (
             [replace(ITEM, also=(HIST_ITEM, replace(HIST_ITEM, name="bought", source="bought"))), GAP],
-            r"\['hist_item', 'bought'\] share the vocabulary of 'item'",
+            r"\['hist_item', 'bought'\] share the vocabulary of \['item'\]",
         ),
     ],
 )

@@ -81,6 +81,10 @@ def test_a_second_call_changes_nothing_and_another_seed_is_another_result(runs: 
     assert contents(runs) == before
     with pytest.raises(StageError, match=r"holds another result \(compare.seed is 1 there, 2 here\)"):
         work(runs, *options("t/dcnv2_seed1", "t/lr_seed1", more=("compare.seed=2",)))
+    # What no result could have is told before what stands in the way of it.
+    for more, words in (("compare.slices=[hour]", "no column 'hour'"), ("compare.group_key=user", "no such column")):
+        with pytest.raises((ConfigError, DataError), match=words):
+            work(runs, *options("t/dcnv2_seed1", "t/lr_seed1", more=(more,)))
     assert contents(runs) == before
 
 

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from pipelines.evaluate import check_columns
-from recsys.core.errors import ConfigError
+from pipelines.predictions import split_files
+from recsys.core.errors import ConfigError, DataError
 from recsys.core.manifest import Manifest
-from recsys.data.loader import read_split
 from recsys.evaluate import EvaluateConfig, FittedCalibration
 from tests.pipelines.world import SMALL, do
 
@@ -34,13 +34,18 @@ def test_scores_of_many_files_are_one_file_in_row_order(runs: Path) -> None:
     data = data_of(runs)
     assert len(Manifest.read(data).splits["test"].files) > 2
     predictions = pl.read_parquet(runs / "small" / "evaluate" / "predictions.parquet")
-    rows = read_split(data, "test", ["__row__", "__label__", "C1", "bayes_probability"])
+    rows = pl.concat(split_files(data, "test", ["__row__", "__label__", "C1", "bayes_probability"]))
     assert predictions["__row__"].equals(rows["__row__"])
     assert predictions["label"].equals(rows["__label__"].alias("label"))
     assert predictions.columns[:5] == ["__row__", "label", "bayes_probability", "logit", "probability"]
     unseen = predictions["frequency of C1"].cast(pl.String).str.starts_with("unseen")
     assert unseen.equals((rows["C1"] == 0).alias("frequency of C1")) and unseen.any()
     assert not list((runs / "small" / "evaluate").glob("predictions.p*s"))
+
+
+def test_a_column_that_files_lack_is_refused(runs: Path) -> None:
+    with pytest.raises(DataError, match=r"part-00000.parquet: cannot read \['nothing'\]"):
+        next(split_files(data_of(runs), "test", ["nothing"]))
 
 
 def test_files_in_parts_score_as_one_file(runs: Path, tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ def test_attention_alone_may_be_compressed(runs: Path) -> None:
 
 
 def test_two_ranks_learn_what_one_does(runs: Path) -> None:
-    options = (*OPTIONS, "model=din", *WITHOUT_BATCH_MOMENTS, "train.run_on.sharding=row_wise")
+    regularized = "model.batch_regularizer=100"  # so that an id counted once on each rank would be seen
+    options = (*OPTIONS, "model=din", *WITHOUT_BATCH_MOMENTS, regularized, "train.run_on.sharding=row_wise")
     do("ingest", runs, *options)
     do("train", runs, *options, "name=one")
     result = call("train", runs, *options, "name=two", "train.run_on.num_processes=2")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from recsys.core.errors import StageError
-from tools.fuxictr_setup import PeerPlace
+from tools.fuxictr_setup import PeerPlace, PeerSettings
 from tools.reproduce import Runner, Task, tasks
-from tools.reproduce_models import FRAPPE, PeerSettings
+from tools.reproduce_models import FRAPPE
 from tools.reproduce_progress import RunsProgress
 from tools.reproduce_table import Side
 

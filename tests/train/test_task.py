@@ -23,7 +23,8 @@ def binary_cross_entropy(logit: float, target: float) -> float:
 
 def test_logits_alone_by_hand() -> None:
     # sigmoid(ln 3) = 3/4
-    loss = click_loss(torch.tensor([0.0, math.log(3)]), torch.tensor([1.0, 0.0]))
+    loss, reported = click_loss(torch.tensor([0.0, math.log(3)]), torch.tensor([1.0, 0.0]))
+    assert reported is loss
     assert loss.item() == pytest.approx(math.log(2) + math.log(4))
 
 
@@ -31,7 +32,8 @@ def test_streams_learn_the_logits_probability_by_hand() -> None:
     # The logits say 1/2. A stream that says 3/4 or 1/4 pays -(ln 3/4 + ln 1/4) / 2, one that says 1/2 pays ln 2.
     streams = [math.log(3), -math.log(3), 0.0]
     outputs = torch.tensor([[0.0, *streams]], requires_grad=True)
-    loss = click_loss(outputs, torch.tensor([1.0]))
+    loss, reported = click_loss(outputs, torch.tensor([1.0]))
+    assert reported.item() == pytest.approx(math.log(2)), "the log loss of the logits, without what streams pay"
     assert loss.item() == pytest.approx(math.log(2) - math.log(3 / 16) + math.log(2))
     loss.backward()
     assert outputs.grad is not None
@@ -45,17 +47,18 @@ def test_rows_and_streams_add_up() -> None:
     for (logit, *streams), label in zip(outputs, labels, strict=True):
         taught = 1 / (1 + math.exp(-logit))
         expected += binary_cross_entropy(logit, label) + sum(binary_cross_entropy(y, taught) for y in streams)
-    assert click_loss(torch.tensor(outputs), torch.tensor(labels)).item() == pytest.approx(expected, rel=1e-6)
+    assert click_loss(torch.tensor(outputs), torch.tensor(labels)).objective.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_column_without_streams_is_the_logits() -> None:
     logits, labels = torch.tensor([0.3, -2.0]), torch.tensor([1.0, 0.0])
-    assert click_loss(logits.unsqueeze(1), labels).item() == click_loss(logits, labels).item()
+    found, expected = click_loss(logits.unsqueeze(1), labels), click_loss(logits, labels)
+    assert found.objective.item() == found.reported.item() == expected.objective.item()
 
 
 @pytest.mark.parametrize("outputs", [torch.zeros(0), torch.zeros(0, 3)])
 def test_no_row_costs_nothing(outputs: Tensor) -> None:
-    assert click_loss(outputs, torch.zeros(0)).item() == 0.0
+    assert [part.item() for part in click_loss(outputs, torch.zeros(0))] == [0.0, 0.0]
 
 
 def two_columns() -> tuple[CtrModel, KeyedJaggedTensor]:
@@ -77,9 +80,10 @@ def test_the_task_teaches_the_streams_of_a_real_model() -> None:
     labels = torch.tensor([1.0, 0.0, 1.0])
     outputs = model(torch.zeros(3, 0), sparse)
     assert outputs.shape == (3, 3)
-    loss = ClickTask().loss_sum(model, Batch(torch.zeros(3, 0), sparse, labels))
-    torch.testing.assert_close(loss, click_loss(outputs, labels))
-    assert loss.item() > click_loss(outputs[:, 0], labels).item()
+    loss, reported = ClickTask().loss_sum(model, Batch(torch.zeros(3, 0), sparse, labels))
+    torch.testing.assert_close(loss, click_loss(outputs, labels).objective)
+    torch.testing.assert_close(reported, click_loss(outputs[:, 0], labels).objective)
+    assert loss.item() > reported.item()
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert model.eval()(torch.zeros(3, 0), sparse).shape == (3,)

@@ -1,0 +1,131 @@
+"""Training of a retrieval run: choose the epoch on validation, then, if asked for, train anew on all that is known."""
+
+import json
+import logging
+import resource
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from pipelines.config import Run
+from pipelines.model import CHECKPOINTS
+from pipelines.retrieval_model import (
+    KNOWN,
+    RECOMMENDER_NAME,
+    TRAIN,
+    build_nodes,
+    interactions_at,
+    plan_nodes,
+    retrieval_of,
+)
+from pipelines.tensorboard import TensorBoardCallback
+from recsys.core.manifest import Manifest
+from recsys.core.plan import TablePlan
+from recsys.data.interactions import relevant_pairs
+from recsys.embeddings.planned import write_plan
+from recsys.embeddings.survey import training_bytes
+from recsys.retrieval.encoder import FittedConfig
+from recsys.retrieval.ranking import Relevant
+from recsys.retrieval.recommender import save_recommender
+from recsys.retrieval.task import RetrievalTask, Validation, choose_validation
+from recsys.retrieval.triples import TripleSource
+from recsys.train.session import shard
+from recsys.train.tables import initialize_tables
+from recsys.train.trainer import Progress, Trainer
+
+logger = logging.getLogger(__name__)
+
+SELECTION = "selection"
+"""Folder of the checkpoints that choose the number of epochs, where the served model is then trained anew."""
+
+
+def train_retrieval(run: Run, folder: Path, device: torch.device) -> dict[str, float]:
+    """Train or fit into a stage's folder, on all ranks of the process group; return the metrics to keep."""
+    started = time.monotonic()
+    plan = plan_nodes(run, Manifest.read(run.stage("ingest")))
+    if plan is None:
+        return _fit(run, folder, device, started)
+    main = dist.get_rank() == 0
+    if main:
+        logger.info("embedding plan:\n%s", plan)
+        write_plan(folder, plan, run.values["embedding"])
+    config = retrieval_of(run)
+    graph = interactions_at(run, TRAIN, device)
+    users, items = relevant_pairs(run.stage("ingest"), "validation")
+    relevant = Relevant.of(users.to(device), items.to(device), graph)
+    validation = (
+        choose_validation(relevant, config.num_validation_users, run.config.seed) if len(relevant.keys) else None
+    )
+    chosen = _train(
+        run, plan, folder / (SELECTION if config.refit else CHECKPOINTS), validation, run.config.train.epochs
+    )
+    progress = chosen
+    if config.refit:
+        logger.info("training anew on all that is known, for %d epochs", chosen.best_epoch)
+        progress = _train(run, plan, folder / CHECKPOINTS, None, chosen.best_epoch)
+    if main:
+        (folder / "history.json").write_text(json.dumps(chosen.history, indent=1))
+    return _metrics(run, plan, chosen, progress)
+
+
+def _train(run: Run, plan: TablePlan, folder: Path, validation: Validation | None, epochs: int) -> Progress:
+    """Train one model from its initial weights; on train alone where something validates it."""
+    config, train = retrieval_of(run), run.config.train
+    device = torch.device(train.run_on.device)
+    graph = interactions_at(run, TRAIN if validation is not None else KNOWN, device)
+    built = build_nodes(run, plan, graph, device)
+    session = shard(built.model, train.optimizer, train.run_on, device)
+    initialize_tables(session.model.state_dict(), plan, seed=run.config.seed)
+    callbacks = [
+        TensorBoardCallback(folder.parent / "tensorboard" / folder.name),
+        *run.config.embedding.callbacks(plan),
+    ]
+    schedule = replace(train, epochs=epochs, plateau=train.plateau if validation is not None else None)
+    trainer = Trainer(session, plan, schedule, folder, callbacks)
+    trainer.task = RetrievalTask(config, graph, built.nodes, validation)
+    source = TripleSource(
+        graph,
+        config.sampler,
+        batch_size=train.batch_size,
+        num_negatives=config.sampler.num_negatives if config.loss.needs_negatives else 0,
+        seed=run.config.seed,
+    )
+    return trainer.run(source, source, seed=run.config.seed)  # the task has the pairs that validate
+
+
+def _fit(run: Run, folder: Path, device: torch.device, started: float) -> dict[str, float]:
+    model = retrieval_of(run).model
+    assert isinstance(model, FittedConfig)
+    recommender = model.fit(interactions_at(run, KNOWN, device))
+    tensors = [*recommender.buffers()]
+    if dist.get_rank() == 0:
+        save_recommender(recommender.cpu(), folder / RECOMMENDER_NAME)
+        (folder / "history.json").write_text("[]")
+    return {
+        "train.seconds": round(time.monotonic() - started, 3),
+        "train.peak_rss_mib": _peak_mib(),
+        "model.bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+    }
+
+
+def _metrics(run: Run, plan: TablePlan, chosen: Progress, progress: Progress) -> dict[str, float]:
+    best = next(record for record in chosen.history if record["epoch"] == chosen.best_epoch)
+    seconds = progress.total_seconds + (chosen.total_seconds if progress is not chosen else 0)
+    return {
+        **{key.replace("_", ".", 1): value for key, value in best.items() if key.startswith("validation_")},
+        "train.best_epoch": chosen.best_epoch,
+        "train.epochs": chosen.epoch,
+        "train.steps": progress.step,
+        "train.seconds": round(seconds, 3),
+        "train.rows_per_second": round(progress.rows / max(progress.seconds, 1e-9), 1),
+        "train.peak_rss_mib": _peak_mib(),
+        "plan.bytes": run.config.embedding.serving_plan(plan).num_bytes,
+        "plan.training_bytes": training_bytes(plan),
+    }
+
+
+def _peak_mib() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

@@ -1,0 +1,168 @@
+"""What a search trains: plans for a while, from scratch, and supernets once; scored on the rows held out."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from pipelines.config import Run
+from pipelines.model import build_planned
+from pipelines.search_data import Rungs
+from pipelines.train import loaders
+from recsys.core.callback import Callback
+from recsys.core.errors import DataError
+from recsys.core.manifest import Manifest
+from recsys.core.plan import TablePlan
+from recsys.metrics import auc
+from recsys.search.choice import Choice, Space
+from recsys.search.method import Found, SupernetSearch, Supervision, TrialSearch
+from recsys.search.plans import plan_of
+from recsys.train.config import TrainConfig
+from recsys.train.score import score
+from recsys.train.session import Session, shard
+from recsys.train.tables import initialize_tables
+from recsys.train.task import ClickTask
+from recsys.train.trainer import Trainer
+
+STORAGE = "storage"
+"""Begins the name of files of what was scored, which a search that was killed goes on with."""
+
+SUPERNET = "supernet"
+"""Folder of a supernet's checkpoints."""
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Where plans are trained: a run's model and options, on the rows that a search may see."""
+
+    run: Run
+    held: Path  # data set whose validation split is held out of the run's training rows
+    device: torch.device
+    folder: Path  # of checkpoints and storages
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the rows."""
+        return Manifest.read(self.held)
+
+    def session(self, plan: TablePlan) -> Session:
+        """The run's model over this plan, on its ranks, with initial weights."""
+        config = self.run.config
+        built = build_planned(config, plan, self.manifest, on_meta=True)
+        session = shard(built.model, config.train.optimizer, config.train.run_on, self.device)
+        initialize_tables(session.model.state_dict(), plan, seed=config.seed)
+        return session
+
+    def trainer(
+        self, session: Session, plan: TablePlan, options: TrainConfig, name: str, callbacks: list[Callback]
+    ) -> Trainer:
+        """What trains a session, in a folder of that name."""
+        return Trainer(session, plan, options, self.folder / name, callbacks)
+
+
+def search_by_trials(lab: Lab, search: TrialSearch, space: Space, budgets: list[int]) -> list[Found]:
+    """A choice within each budget; the first rank searches, the others train along."""
+    trials = Trials(lab, search, space)
+    seed = lab.run.config.seed
+    if dist.get_rank():
+        trials.follow()
+        return []
+    try:
+        storages = [lab.folder / f"{STORAGE}_{budget}.jsonl" for budget in budgets]
+        return [
+            search.find(space, trials.curve, budget, seed=seed, storage=storage)
+            for budget, storage in zip(budgets, storages, strict=True)
+        ]
+    finally:
+        trials.end()
+
+
+class Trials:
+    """Short trainings of plans, each on the same batches from the same seed."""
+
+    def __init__(self, lab: Lab, search: TrialSearch, space: Space) -> None:
+        self._lab, self._search, self._space = lab, search, space
+
+    def curve(self, choice: Choice) -> Iterator[float]:
+        """AUC on the held-out rows after each rung; on the first rank, which tells the others."""
+        _tell(choice)
+        for value in self._train(choice):
+            yield value
+            _tell("go on")
+
+    def follow(self) -> None:
+        """Train what the first rank trains, as far as it does, until it ends."""
+        curve: Iterator[float] | None = None
+        while (told := _tell(None)) != "end":
+            if isinstance(told, Choice):
+                curve = self._train(told)
+            if curve is not None:
+                next(curve, None)
+
+    def end(self) -> None:
+        """Let the others go."""
+        _tell("end")
+
+    def _train(self, choice: Choice) -> Iterator[float]:
+        lab, search = self._lab, self._search
+        plan, config = plan_of(self._space, choice), lab.run.config
+        if dist.get_rank() == 0:
+            shutil.rmtree(lab.folder / "trial", ignore_errors=True)
+        dist.barrier()
+        loader = loaders(lab.run, lab.held)
+        train, validation = Rungs(loader("train", True), search.steps_per_rung), loader("validation", False)
+        session = lab.session(plan)
+        for rung in range(1, search.rungs + 1):
+            options = replace(config.train, epochs=rung, plateau=None, checkpoint_every=0)
+            trainer = lab.trainer(session, plan, options, "trial", [])
+            yield trainer.run(train, validation, seed=config.seed).history[-1][trainer.task.monitor]
+
+
+def _tell(message: Choice | str | None) -> Choice | str | None:
+    """The first rank's message, on all ranks."""
+    if dist.get_world_size() == 1:
+        return message
+    box: list[Choice | str | None] = [message]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+class TrainedSupernet:
+    """A supernet with what scores it."""
+
+    def __init__(self, session: Session, lab: Lab) -> None:
+        self._session = session
+        self._source = loaders(lab.run, lab.held)("validation", False)
+
+    @property
+    def session(self) -> Session:
+        """Of this rank."""
+        return self._session
+
+    def score(self) -> float:
+        """AUC on the held-out rows, of the masks as they are."""
+        logits, labels = score(self._session, self._source, "choice")
+        area = auc(labels, logits).value
+        if area is None:
+            raise DataError("the rows held out for the search are all of one label. Raise search.holdout.")
+        return area
+
+
+def search_supernet(lab: Lab, search: SupernetSearch, space: Space, budgets: list[int]) -> list[Found]:
+    """Train one supernet, or go on with it, and search it for all budgets."""
+    plan, config = search.supernet(space), lab.run.config
+    session = lab.session(plan)
+    train, validation = (loaders(lab.run, lab.held)(*which) for which in (("train", True), ("validation", False)))
+    given = Supervision(
+        held=loaders(lab.run, lab.held)("validation", True),
+        num_steps=config.train.epochs * train.num_batches,
+        seed=config.seed,
+        loss_sum=lambda model, batch: ClickTask().loss_sum(model, batch).objective,
+    )
+    trainer = lab.trainer(session, plan, config.train, SUPERNET, search.callbacks(space, given))
+    trainer.run(train, validation, seed=config.seed)
+    storage = lab.folder / f"{STORAGE}.jsonl"
+    return search.find(space, TrainedSupernet(session, lab), budgets, seed=config.seed, storage=storage)

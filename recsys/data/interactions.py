@@ -1,0 +1,216 @@
+"""Implicit feedback: pairs of user and item, ranked against all items. Files in, ids by the common vocabularies out.
+
+* A pair that a file repeats is kept once, and the number is logged: an edge either is there or is not.
+* Ids are keys, so that gaps between them cost nothing: only what train holds gets an id, frequent ones first.
+* Validation is carved out of train, user by user. Each user and each item keeps at least one train pair, so that both
+  have an embedding. Test is never looked at.
+* A test pair that train holds already cannot be recommended, because what a user has met is filtered: it is left out.
+* Test pairs of an item that train never met stay: no model can find them, and recall says so. Users without train pairs
+  cannot be ranked for; evaluation counts them and leaves them out of its means.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.core.errors import ConfigError, DataError
+from recsys.core.interactions import Interactions
+from recsys.core.manifest import Manifest
+from recsys.core.schema import CategoricalFeature, KeyType, Schema
+from recsys.data.dataset import SPLIT_NAMES, RawFile, RawTable, SplitConfig, SplitMethod
+from recsys.data.events import LINE, EventLog, event_frames
+from recsys.data.readers import ParquetReader
+from recsys.ops.hashing import mix64, salt_for
+
+logger = logging.getLogger(__name__)
+
+LABEL_NAME = "label"
+CODES = ("__user_code__", "__item_code__")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InteractionDataset:
+    """A published split of implicit feedback: files of train pairs and files of test pairs."""
+
+    train: EventLog
+    test: EventLog
+    name: str = "interactions"
+    validation: float = 0.1  # share of each user's train pairs that chooses the epoch; 0: nothing is held out
+    seed: int = 2021  # of validation
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation < 1:
+            raise ConfigError(f"dataset.validation={self.validation}: must be a share of train in [0, 1).")
+        columns = [(log.user, log.item, log.key_type) for log in (self.train, self.test)]
+        if columns[0] != columns[1]:
+            raise ConfigError(
+                f"dataset.train has user, item, key_type = {columns[0]}, dataset.test {columns[1]}: a user or an item "
+                "needs one name and one type in both. Give both the same."
+            )
+
+    def inputs(self) -> tuple[Path, ...]:
+        """The files of both logs."""
+        return *self.train.paths, *self.test.paths
+
+    def schema(self) -> Schema:
+        """User and item, one id each a row."""
+        log = self.train
+        columns = (CategoricalFeature(name=name, key_type=log.key_type) for name in (log.user, log.item))
+        return Schema(label=LABEL_NAME, categorical=tuple(columns))
+
+    def open(self, folder: Path) -> RawTable:
+        """Write the pairs of each split to `folder/raw` and return them.
+
+        Raises:
+            DataError: a file cannot be used, or there is nothing to train on or to test.
+        """
+        pairs = [self.train.user, self.train.item]
+        train = _read(self.train, "train")
+        test = _read(self.test, "test")
+        unseen = test.join(train, on=pairs, how="anti", maintain_order="left")
+        if unseen.height < test.height:
+            logger.warning("left out %d test pairs that train holds too", test.height - unseen.height)
+        if not unseen.height:
+            raise DataError(
+                f"{', '.join(self.test.files)}: train holds every test pair. Give other files as dataset.test."
+            )
+        held_out = self._held_out(train)
+        parts = (train.filter(~held_out), train.filter(held_out), unseen)
+        (folder / "raw").mkdir(parents=True, exist_ok=True)
+        files = []
+        for name, part in zip(SPLIT_NAMES, parts, strict=True):
+            if part.height:
+                files.append(RawFile(path=folder / "raw" / f"{name}.parquet", split=name))
+                part.with_columns(pl.lit(1).alias(LABEL_NAME)).write_parquet(files[-1].path, statistics=False)
+        return RawTable(
+            name=self.name,
+            schema=self.schema(),
+            files=tuple(files),
+            reader=ParquetReader(),
+            split=SplitConfig(method=SplitMethod.GIVEN),
+            only_positives=True,
+        )
+
+    def _held_out(self, train: pl.DataFrame) -> pl.Series:
+        """Which train pairs are validation."""
+        names = (self.train.user, self.train.item)
+        codes = [train[name].rank("dense").cast(pl.Int64).to_torch() - 1 for name in names]
+        held_out = hold_out(*codes, share=self.validation, salt=salt_for("validation", 0, self.seed))
+        if self.validation and not bool(held_out.any()):
+            raise DataError(
+                f"dataset.validation={self.validation} of each user's train pairs holds out none of {train.height}: "
+                "users have too few. Give a larger share, or 0 to train on all."
+            )
+        return pl.Series(held_out.numpy())
+
+
+def _read(log: EventLog, split: str) -> pl.DataFrame:
+    """Distinct pairs of a log, in the order of its files."""
+    parts = []
+    for path in log.paths:
+        for frame in event_frames(log, path):
+            _refuse_negative(frame, log, path)
+            parts.append(frame.select(log.user, log.item))
+    if not sum(part.height for part in parts):
+        raise DataError(
+            f"{', '.join(log.files)}: no interactions, so the {split} split is empty. Correct dataset.{split}, or give "
+            "other files."
+        )
+    pairs = pl.concat(parts)
+    distinct = pairs.unique(maintain_order=True)
+    if distinct.height < pairs.height:
+        logger.warning("%s: merged %d repeated pairs of user and item", split, pairs.height - distinct.height)
+    return distinct
+
+
+def _refuse_negative(frame: pl.DataFrame, log: EventLog, path: Path) -> None:
+    if log.key_type is not KeyType.INTEGER:
+        return
+    for name in (log.user, log.item):
+        bad = (frame[name] < 0).arg_true()
+        if len(bad):
+            raise DataError(
+                f"{path}, line {frame[LINE][int(bad[0])]} (from 1, a header not counted), column {name!r}: "
+                f"{frame[name][int(bad[0])]} is negative, and ids are 0 or more. Correct the line, or set key_type: "
+                "string if signs belong to the ids."
+            )
+
+
+def hold_out(users: Tensor, items: Tensor, *, share: float, salt: int) -> Tensor:
+    """Choose a share of each user's pairs by a hash of the pair, but never the last pair of a user or an item.
+
+    Args:
+        users, items: int64 (E,), codes from 0; pairs distinct.
+        share: of each user's pairs, rounded to the nearest number.
+        salt: of the hash.
+
+    Returns:
+        bool (E,). Depends on the pairs, not on their order.
+    """
+    hashes = mix64(mix64(users + salt) + items)
+    kept = torch.zeros(users.numel(), dtype=torch.bool)
+    by_item = _grouped_order(items, hashes)
+    kept[by_item[torch.nn.functional.pad(items[by_item].diff() != 0, (1, 0), value=True)]] = True
+    counts = torch.bincount(users)
+    wanted = torch.minimum((counts * share + 0.5).long(), counts - 1).clamp(min=0)
+    free = (~kept).nonzero().squeeze(1)
+    order = free[_grouped_order(users[free], hashes[free])]
+    sizes = torch.bincount(users[free], minlength=counts.numel())
+    place = torch.arange(order.numel()) - torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
+    held = torch.zeros_like(kept)
+    held[order[place < wanted[users[order]]]] = True
+    return held
+
+
+def _grouped_order(groups: Tensor, values: Tensor) -> Tensor:
+    """Positions by group, then by value."""
+    by_value = torch.argsort(values, stable=True)
+    return by_value[torch.argsort(groups[by_value], stable=True)]
+
+
+def read_interactions(folder: Path, splits: Sequence[str]) -> Interactions:
+    """Pairs of some splits of an ingested `InteractionDataset`; ids that train lacks are left out.
+
+    Raises:
+        DataError: the data set is of another kind, or a file is missing.
+    """
+    manifest = Manifest.read(folder)
+    users, items = _ids(folder, manifest, splits)
+    num_users, num_items = sizes(manifest)
+    return Interactions.of(users, items, num_users=num_users, num_items=num_items)
+
+
+def relevant_pairs(folder: Path, split: str) -> tuple[Tensor, Tensor]:
+    """Users and items of a split as they are, int64 (E,) each; 0 is unknown to train."""
+    return _ids(folder, Manifest.read(folder), [split])
+
+
+def sizes(manifest: Manifest) -> tuple[int, int]:
+    """Numbers of users and items, each with the unknown id.
+
+    Raises:
+        DataError: the data set is no `InteractionDataset`.
+    """
+    columns = [column.name for column in manifest.schema.categorical]
+    found = [manifest.categorical[name].num_embeddings for name in columns]
+    if len(found) != 2 or None in found:
+        raise DataError(
+            f"data set {manifest.dataset!r} has the id columns {columns}: retrieval needs one of users and one of "
+            "items. Choose a data set of interactions, such as dataset=gowalla."
+        )
+    return found[0] or 0, found[1] or 0
+
+
+def _ids(folder: Path, manifest: Manifest, splits: Sequence[str]) -> tuple[Tensor, Tensor]:
+    names = [column.name for column in manifest.schema.categorical][:2]
+    files = [folder / file for split in splits if split in manifest.splits for file in manifest.splits[split].files]
+    if not files:
+        empty = torch.empty(0, dtype=torch.int64)
+        return empty, empty
+    frame = pl.read_parquet(files, columns=names)
+    return frame[names[0]].to_torch(), frame[names[1]].to_torch()

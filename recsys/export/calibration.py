@@ -1,0 +1,53 @@
+"""Calibrated probabilities in an exported model: what its second output is made of, in place of the sigmoid."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+class PlattProbabilities(nn.Module):
+    """sigmoid(slope * logit + intercept)."""
+
+    def __init__(self, *, slope: float, intercept: float) -> None:
+        super().__init__()
+        self.slope = slope
+        self.intercept = intercept
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Map logits (B,) to probabilities float32 (B,)."""
+        return torch.sigmoid(logits.double() * self.slope + self.intercept).float()
+
+
+class IsotonicProbabilities(nn.Module):
+    """Straight lines between knots, constant beyond the first and the last."""
+
+    knots: Tensor
+    rates: Tensor
+
+    def __init__(self, knots: Tensor, rates: Tensor) -> None:
+        """`knots` (K,): logits, ascending, distinct; `rates` (K,): their probabilities. K >= 1."""
+        super().__init__()
+        if knots.numel() == 1:  # a line needs two ends
+            knots, rates = torch.cat([knots, knots + 1]), rates.repeat(2)
+        self.register_buffer("knots", knots.double())
+        self.register_buffer("rates", rates.double())
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Map logits (B,) to probabilities float32 (B,)."""
+        x = logits.double().clamp(self.knots[0], self.knots[-1])
+        right = torch.searchsorted(self.knots, x).clamp(1, self.knots.numel() - 1)
+        low, high = self.knots[right - 1], self.knots[right]
+        return torch.lerp(self.rates[right - 1], self.rates[right], (x - low) / (high - low)).float()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ServedCalibration:
+    """How logits become probabilities where the model is served, and what that is checked against."""
+
+    module: nn.Module  # logits float32 (B,) -> probabilities float32 (B,); scripts with ATen operators only
+    reference: Callable[[Tensor], Tensor]  # the same in float64, by whoever fitted it
+
+
+UNCALIBRATED = ServedCalibration(module=nn.Sigmoid(), reference=lambda logits: torch.sigmoid(logits.double()))

@@ -1,0 +1,86 @@
+"""`ServingRecommender`: raw user keys or histories to raw item keys, with ATen operators only.
+
+Legend: B users of a request, H items of their given histories together, M items with the unknown one, K places.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from recsys.core.interactions import Interactions, csr_rows
+from recsys.core.schema import LENGTHS_SUFFIX
+from recsys.ops.top_k import hide, top_k
+
+
+class ServingRecommender(nn.Module):
+    """Vocabularies, what users had met, a recommender and the exact top-K, as one file."""
+
+    item_keys: Tensor
+    seen: Tensor
+    seen_offsets: Tensor
+
+    def __init__(
+        self,
+        recommender: nn.Module,
+        encoder: nn.Module,
+        *,
+        columns: tuple[str, str],
+        item_keys: Tensor,
+        met: Interactions,
+    ) -> None:
+        """Join the parts.
+
+        Args:
+            recommender: `(users, items, offsets) -> scores (B, M)`.
+            encoder: border tensors of `columns` to ids; the items' column is multi-valued.
+            columns: names of the inputs: user, item.
+            item_keys: int64 (M,), raw key of each id; that of id 0 stands for no item.
+            met: what each known user has met, which is his history and is never listed.
+        """
+        super().__init__()
+        self.recommender, self.encoder = recommender, encoder
+        self.user_name, self.item_name = columns
+        self.lengths_name = columns[1] + LENGTHS_SUFFIX
+        self.register_buffer("item_keys", item_keys)
+        self.register_buffer("seen", met.items)
+        self.register_buffer("seen_offsets", met.offsets)
+
+    def forward(self, features: dict[str, Tensor], k: int = 20, filter_seen: bool = True) -> tuple[Tensor, Tensor]:
+        """List the k best items of each user.
+
+        Args:
+            features: `<user>`, int64 (B,), raw keys; a key that training lacks is a new user. Optional: `<item>`, int64
+                (H,), raw keys of items that users met, one user after the other, and `<item>__lengths`, int64 (B,).
+                They are added to what training knows of the user; for a new user they are all there is.
+            k: places of a list.
+            filter_seen: list nothing that a user has met.
+
+        Returns:
+            (raw item keys, int64 (B, K); scores, float32 (B, K)), best first. Where there is nothing to list, the score
+            is -inf. Of a new user without a history all scores are equal: items by frequency.
+        """
+        users = features[self.user_name]
+        if self.item_name not in features:
+            features = {
+                self.user_name: users,
+                self.item_name: users[:0],
+                self.lengths_name: torch.zeros_like(users),
+            }
+        _, ids, offsets = self.encoder(features)
+        items, bounds = self._histories(ids[0], ids[1], offsets[1])
+        scores = self.recommender(ids[0], items, bounds)
+        hidden, ends = (items, bounds) if filter_seen else (items[:0], torch.zeros_like(bounds))
+        best, values = top_k(hide(scores, hidden, ends), k)
+        return self.item_keys[best], values
+
+    def _histories(self, users: Tensor, given: Tensor, given_offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """Each user's known and given items, distinct: (items, offsets)."""
+        known, known_offsets = csr_rows(self.seen, self.seen_offsets, users)
+        rows = torch.arange(users.size(0), device=users.device)
+        of_known = torch.repeat_interleave(rows, known_offsets[1:] - known_offsets[:-1])
+        of_given = torch.repeat_interleave(rows, given_offsets[1:] - given_offsets[:-1])
+        size = self.item_keys.size(0)
+        keys = torch.cat([of_known * size + known, of_given * size + given])
+        keys = torch.unique(keys[keys % size > 0])
+        counts = torch.bincount(torch.div(keys, size, rounding_mode="floor"), minlength=users.size(0))
+        bounds = torch.cumsum(counts, 0)
+        return keys % size, torch.cat([torch.zeros_like(bounds[:1]), bounds])

@@ -1,0 +1,47 @@
+"""Configuration of a retrieval run."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from recsys.core.errors import ConfigError
+from recsys.retrieval.bpr import BPRConfig
+from recsys.retrieval.encoder import RetrieverConfig
+from recsys.retrieval.lightgcn import LightGCNConfig
+from recsys.retrieval.loss import LossConfig
+from recsys.retrieval.sampler import SamplerConfig
+from recsys.retrieval.uniform import UniformConfig
+
+
+class Similarity(Enum):
+    """What a score is."""
+
+    DOT = "dot"
+    COSINE = "cosine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalConfig:
+    """Model, loss and sampler of users and items, and how they are ranked."""
+
+    model: RetrieverConfig = field(default_factory=LightGCNConfig)
+    loss: LossConfig = field(default_factory=BPRConfig)
+    sampler: SamplerConfig = field(default_factory=UniformConfig)
+    similarity: Similarity = Similarity.DOT
+    # Times half the squared norms of a batch's rows as looked up (layer 0), in the mean over rows. LightGCN's decay.
+    regularizer: float = 1e-4
+    refit: bool = False  # train anew on train and validation for as many epochs as validation chose
+    monitor_k: int = 20  # recall at so many places chooses the epoch
+    num_validation_users: int = 0  # drawn to choose the epoch; 0: all that have validation pairs
+    top_k: tuple[int, ...] = (10, 20, 50)  # places that the test is reported at
+    users_at_once: int = 512  # in evaluation: memory is 4 bytes a user and item
+
+    def __post_init__(self) -> None:
+        if not self.regularizer >= 0:
+            raise ConfigError(f"retrieval.regularizer={self.regularizer}: must be 0 or more.")
+        for name, least in (("monitor_k", 1), ("num_validation_users", 0), ("users_at_once", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"retrieval.{name}={getattr(self, name)}: must be {least} or more.")
+        if not self.top_k or min(self.top_k) < 1:
+            raise ConfigError(
+                f"retrieval.top_k={list(self.top_k)}: name at least one number of places, each 1 or more."
+            )

@@ -1,0 +1,92 @@
+"""What a retrieval model is: an `Encoder` of planned node embeddings, trained, or a fit of the interactions alone.
+
+Legend: N nodes, users first (ids 0 to U - 1), then items (U + id); d width, or this rank's columns of it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from recsys.core.errors import ConfigError
+from recsys.core.interactions import Interactions
+from recsys.core.specs import FeatureSpec
+from recsys.retrieval.recommender import Recommender
+
+Gather = Callable[[Tensor], Tensor]
+"""This rank's columns (n, d) of some vectors to all columns, differentiable."""
+
+
+class Encoded(NamedTuple):
+    """Nodes of one step: `initial` (N, d) as looked up, `final` (N, d) as scored.
+
+    A tuple, because DistributedDataParallel finds tensors in tuples, not in dataclasses, and with a static graph
+    (TorchRec's way) it adds up the ranks' gradients of dense weights only if it has found some.
+    """
+
+    initial: Tensor
+    final: Tensor
+
+
+class Encoder(nn.Module):
+    """Node embeddings in, node embeddings out; columns must not mix, because ranks hold different ones."""
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        """Return what is scored, float32 (N, d), of looked-up embeddings, float32 (N, d)."""
+        raise NotImplementedError
+
+    def fold_in(self, nodes: Tensor) -> Tensor:
+        """What each node adds to the vector of a new neighbour that it alone describes, float32 (N, d).
+
+        The vector is the sum over neighbours by the root of their number (`DotRecommender.of_history`).
+        """
+        raise NotImplementedError
+
+    def auxiliary(self, encoded: Encoded, users: Tensor, items: Tensor, gather: Gather) -> Tensor | None:
+        """A loss of the model's own beside that of scores, as contrastive models have one; None without.
+
+        Args:
+            encoded: of this step.
+            users, items: int64 (B,), node numbers of the batch's users and positive items.
+            gather: this rank's columns of vectors to all columns.
+
+        Returns:
+            A sum over the batch's rows, a scalar with gradient, equal on all ranks.
+        """
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrieverConfig:
+    """Base of the configurations of retrieval models: `EncoderConfig` or `FittedConfig`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig(RetrieverConfig, ABC):
+    """A model that trains planned embeddings of users and items."""
+
+    embedding_dim: int = 64
+
+    def __post_init__(self) -> None:
+        if self.embedding_dim < 1:
+            raise ConfigError(f"retrieval.model.embedding_dim={self.embedding_dim}: must be 1 or more.")
+
+    def features(self, categorical: Sequence[FeatureSpec]) -> list[FeatureSpec]:
+        """The two features to plan, users first."""
+        return [replace(feature, embedding_dim=self.embedding_dim) for feature in categorical]
+
+    @abstractmethod
+    def build(self, interactions: Interactions, device: torch.device) -> Encoder:
+        """The encoder of these interactions; parameters from torch's global generator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedConfig(RetrieverConfig, ABC):
+    """A model without training: a closed form or counts of the interactions."""
+
+    @abstractmethod
+    def fit(self, interactions: Interactions) -> Recommender:
+        """The recommender of these interactions."""

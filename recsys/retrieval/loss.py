@@ -1,0 +1,43 @@
+"""What a retrieval loss is. Adding one: one file with a `LossConfig`, one yaml in conf/retrieval/loss, one test."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Triples:
+    """B rows of a batch with n negatives each, all columns on every rank.
+
+    Vectors are those that scores are dot products of: of length 1 where the similarity is the cosine.
+    """
+
+    users: Tensor  # float32 (B, d)
+    positives: Tensor  # float32 (B, d)
+    negatives: Tensor  # float32 (B, n, d)
+    user_ids: Tensor  # int64 (B,)
+    positive_ids: Tensor  # int64 (B,)
+    negative_ids: Tensor  # int64 (B, n)
+    log_positive: Tensor  # float32 (M,): log probability that an item is a row's positive
+    log_negative: Tensor  # float32 (M,): log probability that an item is drawn as a negative
+
+    def positive_scores(self) -> Tensor:
+        """(B,)."""
+        return (self.users * self.positives).sum(1)
+
+    def negative_scores(self) -> Tensor:
+        """(B, n)."""
+        return (self.negatives @ self.users.unsqueeze(2)).squeeze(2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig(ABC):
+    """Base of losses: a configuration that is called."""
+
+    needs_negatives: ClassVar[bool] = True  # False: the batch's other positives are the negatives, none are drawn
+
+    @abstractmethod
+    def __call__(self, triples: Triples) -> Tensor:
+        """Sum over the batch's rows, float32, a scalar with gradient."""

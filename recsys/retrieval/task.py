@@ -1,0 +1,149 @@
+"""Learning to rank items: loss of a batch of triples over propagated nodes, and recall on held-out pairs."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from recsys.core.batch import Batch, BatchSource
+from recsys.core.callback import TrainingSession
+from recsys.core.errors import ConfigError
+from recsys.core.interactions import Interactions
+from recsys.core.loss import Loss
+from recsys.retrieval.config import RetrievalConfig, Similarity
+from recsys.retrieval.dimension_shards import all_columns, num_ranks
+from recsys.retrieval.encoder import Encoded, Encoder
+from recsys.retrieval.loss import Triples
+from recsys.retrieval.node_model import NodeIds
+from recsys.retrieval.ranking import Ranking, Relevant, judge, rank
+from recsys.retrieval.recommender import DotRecommender
+from recsys.retrieval.sampler import positive_log_probability
+from recsys.retrieval.triples import NEGATIVE, POSITIVE, USER
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out pairs that choose the epoch."""
+
+    relevant: Relevant
+    users: Tensor  # int64, those that are ranked for
+
+
+class RetrievalTask:
+    """A `Task` of `recsys.train`: its batches are triples, its model a `NodeModel`."""
+
+    def __init__(
+        self, config: RetrievalConfig, interactions: Interactions, nodes: NodeIds, validation: Validation | None
+    ) -> None:
+        """Learn from `interactions`; without validation every epoch counts as better than the one before."""
+        self._config, self._interactions, self._nodes, self._validation = config, interactions, nodes, validation
+        self._log_positive = positive_log_probability(interactions, config.sampler.positives)
+        drawn = config.sampler.negatives(interactions) if config.loss.needs_negatives else None
+        self._log_negative = self._log_positive if drawn is None else drawn.log_probability
+        self._epochs = 0
+        self.monitor = f"validation_recall_at_{config.monitor_k}" if validation is not None else "epoch"
+
+    def loss_sum(self, model: nn.Module, batch: Batch) -> Loss:
+        """This rank's part of the batch's loss: the parts of all ranks add up to the sum over rows."""
+        ids = batch.sparse.to_dict()
+        users, positives = ids[USER].values(), ids[POSITIVE].values()
+        negatives = ids[NEGATIVE].values()
+        encoded: Encoded = model(self._nodes)
+        first_item = self._nodes.num_users
+        places = torch.cat([users, positives + first_item, negatives + first_item])
+        triples = self._triples(all_columns(encoded.final.index_select(0, places)), users, positives, negatives)
+        loss = self._config.loss(triples)
+        # The module that sharding wraps is not reachable by one name; the encoder is where it was built.
+        own = _encoder_of(model).auxiliary(encoded, users, positives + first_item, all_columns)
+        loss = (loss if own is None else loss + own) / num_ranks()
+        if self._config.regularizer:
+            # Columns are this rank's alone, so their squares are its part already.
+            squares = encoded.initial.index_select(0, places).square().sum()
+            loss = loss + 0.5 * self._config.regularizer * squares
+        return Loss(loss, loss)
+
+    def _triples(self, vectors: Tensor, users: Tensor, positives: Tensor, negatives: Tensor) -> Triples:
+        if self._config.similarity is Similarity.COSINE:
+            vectors = normalize(vectors, dim=1)
+        count = users.numel()
+        per_row = negatives.numel() // max(count, 1)
+        user, positive, negative = vectors.split([count, count, negatives.numel()])
+        return Triples(
+            users=user,
+            positives=positive,
+            negatives=negative.view(count, per_row, vectors.shape[1]),
+            user_ids=users,
+            positive_ids=positives,
+            negative_ids=negatives.view(count, per_row),
+            log_positive=self._log_positive,
+            log_negative=self._log_negative,
+        )
+
+    def evaluate(self, session: TrainingSession, source: BatchSource) -> dict[str, float]:
+        """Recall and NDCG on the validation pairs that this task was given; `source` is not read.
+
+        Raises:
+            ConfigError: no user has any.
+        """
+        if self._validation is None:
+            return {}
+        k, users = self._config.monitor_k, self._validation.users
+        recommender = recommender_of(session.model, self._nodes, self._config)
+        own = users.tensor_split(session.world_size)[session.rank]
+        lists = rank(recommender, own, self._interactions, k=k, users_at_once=self._config.users_at_once)
+        found = judge(
+            Ranking(users, _of_all_ranks(lists.items, users.numel(), session)),
+            self._validation.relevant,
+            ks=[k],
+            num_shown=self._nodes.num_items - 1,
+        ).means()
+        recall, ndcg = found[f"recall_at_{k}"], found[f"ndcg_at_{k}"]
+        if recall.value is None or ndcg.value is None:
+            raise ConfigError(f"validation has no recall, because {recall.undefined_reason}. Raise dataset.validation.")
+        return {f"validation_recall_at_{k}": recall.value, f"validation_ndcg_at_{k}": ndcg.value}
+
+
+def choose_validation(relevant: Relevant, num_users: int, seed: int) -> Validation:
+    """Validation over all users that have pairs, or over `num_users` of them (0: all), drawn by the seed."""
+    users = relevant.users
+    if 0 < num_users < users.numel():
+        drawn = torch.randperm(users.numel(), generator=torch.Generator().manual_seed(seed))[:num_users]
+        users = users[drawn.sort().values.to(users.device)]
+    return Validation(relevant, users)
+
+
+@torch.no_grad()
+def recommender_of(model: nn.Module, nodes: NodeIds, config: RetrievalConfig) -> DotRecommender:
+    """The recommender that a model is now, whole on every rank.
+
+    Args:
+        model: a `NodeModel`, sharded or not.
+        nodes: of its features.
+        config: of the run: how scores are made of vectors.
+    """
+    model.eval()
+    encoded: Encoded = model(nodes)
+    final, fold_in = all_columns(encoded.final), all_columns(_encoder_of(model).fold_in(encoded.initial))
+    model.train()
+    users, items = final.split([nodes.num_users, nodes.num_items])
+    if config.similarity is Similarity.COSINE:
+        items = normalize(items, dim=1)  # a user's length does not change the order of his items
+    return DotRecommender(users=users.clone(), items=items.clone(), fold_in=fold_in[nodes.num_users :].clone())
+
+
+def _encoder_of(model: nn.Module) -> Encoder:
+    return next(part for part in model.modules() if isinstance(part, Encoder))
+
+
+def _of_all_ranks(items: Tensor, num_users: int, session: TrainingSession) -> Tensor:
+    """Lists of all users, whose shares the ranks ranked in order."""
+    if session.world_size == 1:
+        return items
+    sizes = [part.numel() for part in torch.empty(num_users).tensor_split(session.world_size)]
+    first = sum(sizes[: session.rank])
+    every = items.new_zeros(num_users, items.shape[1])
+    every[first : first + len(items)] = items
+    dist.all_reduce(every)
+    return every

@@ -1,0 +1,123 @@
+"""A retrieval run from files to lists: every stage, any embedding method, any loss, resumption, the exported file."""
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from recsys.core.errors import DataError
+from recsys.export.script import load_scripted
+from tests.pipelines.world import STAGES, do
+from tests.retrieval.world import write_files
+
+SMALL = (
+    "experiment=graph/gowalla",
+    "name=small",
+    "retrieval.top_k=[5,10]",
+    "retrieval.monitor_k=5",
+    "train.epochs=3",
+    "train.batch_size=64",
+    "train.optimizer.table_learning_rate=0.05",
+    "train.run_on.num_threads=1",
+    "export.num_golden_rows=20",
+)
+
+ENCODER = ("retrieval.model.embedding_dim=8", "retrieval.model.num_layers=2")
+"""Options of models that are trained; the others have none of them."""
+
+
+def files(folder: Path) -> tuple[str, ...]:
+    train, test = write_files(folder)
+    return (f"dataset.train.files=[{train}]", f"dataset.test.files=[{test}]")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...]]:
+    """A folder of results with all stages done, and the overrides. Do not write into it."""
+    folder = tmp_path_factory.mktemp("retrieval")
+    given = (*SMALL, *ENCODER, *files(folder))
+    for stage in STAGES:
+        do(stage, folder / "runs", *given)
+    return folder / "runs", given
+
+
+def test_a_run_learns_what_is_planted(done: tuple[Path, tuple[str, ...]]) -> None:
+    metrics = json.loads((done[0] / "small/evaluate/metrics.json").read_text())
+    assert metrics["num_users"] > 50
+    assert metrics["recall_at_10"] > 0.45  # chance has some 10 of 31 items
+    assert metrics["recall_at_10.low"] < metrics["recall_at_10"] < metrics["recall_at_10.high"]
+    assert metrics["ndcg_at_5"] < metrics["hit_at_5"] and 0 < metrics["coverage_at_10"] <= 1
+    page = (done[0] / "small/evaluate/report.html").read_text()
+    assert "Recall@10" in page and "http:" not in page and "https:" not in page
+    assert "| Recall@10 |" in (done[0] / "small/evaluate/report.md").read_text()
+    history = json.loads((done[0] / "small/train/history.json").read_text())
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_the_exported_file_lists_raw_keys_that_users_have_not_met(done: tuple[Path, tuple[str, ...]]) -> None:
+    folder = done[0] / "small/export"
+    model = load_scripted(folder / "model.pt")
+    lists = pl.read_parquet(done[0] / "small/evaluate/lists.parquet").sort("user")
+    keys = pl.read_parquet(folder / "items.parquet")
+    users = pl.read_parquet(next((done[0] / "data").iterdir()) / "vocabulary/user.parquet")["key"].to_torch()
+    asked = users[torch.from_numpy(lists["user"].to_numpy().copy()) - 1]
+    items, scores = model({"user": asked}, 10)
+    by_id = torch.cat([torch.zeros(1, dtype=torch.int64), keys["key"].to_torch()])
+    assert torch.equal(items, by_id[torch.tensor(lists["items"].to_list())])
+    assert (scores.diff(dim=1) <= 0).all()
+    some = {"user": asked[:1], "item": items[0, :3], "item__lengths": torch.tensor([3])}
+    assert not set(model(some, 10)[0][0].tolist()) & set(items[0, :3].tolist()), "what is given counts as met"
+    assert set(model(some, 40, False)[0][0].tolist()) >= set(items[0, :3].tolist())
+
+
+def test_a_new_user_is_ranked_for_by_his_history(done: tuple[Path, tuple[str, ...]]) -> None:
+    model = load_scripted(done[0] / "small/export/model.pt")
+    request = {
+        "user": torch.tensor([-5, -5]),
+        "item": torch.tensor([0, 12, 24, 6, 3, 15, 27, 9]),  # even items, odd items, times 3
+        "item__lengths": torch.tensor([4, 4]),
+    }
+    items, _ = model(request, 5)
+    even, odd = ((items // 3) % 2 == 0).sum(1).tolist()
+    assert even >= 4 and odd <= 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ("retrieval/model=mf",),
+        ("retrieval/loss=in_batch_softmax", "retrieval.similarity=cosine", "retrieval/sampler=popularity"),
+        ("retrieval/loss=sampled_softmax", "retrieval.sampler.num_negatives=4", "retrieval/sampler=popularity"),
+        ("retrieval.model.layer_weights=learned", "retrieval.model.storage=bfloat16", "retrieval.refit=true"),
+        ("embedding=unified", "embedding.compression_ratio=2"),
+        ("embedding=quotient_remainder", "embedding.compression_ratio=2", "train.optimizer.table=rowwise_adagrad"),
+        ("embedding=int8",),
+        ("retrieval/model=item_cf", "retrieval.model.num_neighbors=10"),
+        ("retrieval/model=ease", "retrieval.model.regularizer=5"),
+        ("retrieval/model=gf_cf", "retrieval.model.num_vectors=4"),
+    ],
+    ids=lambda changed: "+".join(text.rpartition("=")[2] for text in changed),
+)
+def test_every_choice_goes_from_files_to_lists(
+    changed: tuple[str, ...], done: tuple[Path, tuple[str, ...]], tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(done[0] / "data", runs / "data")
+    trained = not changed[0].startswith(("retrieval/model=item_cf", "retrieval/model=ease", "retrieval/model=gf_cf"))
+    given = [option for option in done[1] if trained or option not in ENCODER]
+    for stage in STAGES:
+        do(stage, runs, *given, *changed, "name=changed")
+    metrics = json.loads((runs / "changed/evaluate/metrics.json").read_text())
+    assert metrics["recall_at_10"] > 0.36
+    assert (runs / "changed/export/manifest.json").is_file()
+
+
+def test_an_empty_test_is_refused(tmp_path: Path) -> None:
+    given = files(tmp_path)
+    (tmp_path / "test.txt").write_text("")
+    with pytest.raises(DataError, match="test split is empty"):
+        do("ingest", tmp_path / "runs", *SMALL, *given)

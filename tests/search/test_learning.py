@@ -1,0 +1,86 @@
+"""Estimators and updates of supernets against derivations of their own."""
+
+import math
+
+import pytest
+import torch
+
+from recsys.search.dnis import SoftSelection, stepped
+from recsys.search.matryoshka import Prefix
+from recsys.search.optembed import RowsAndPrefixes
+from recsys.search.thresholds import step_function
+
+
+def slope_by_hand(x: float) -> float:
+    """Of the long-tailed estimator: a triangle of height 2 that ends on a shelf of 0.4 up to 1."""
+    if abs(x) > 1:
+        return 0.0
+    return max(2 - 4 * abs(x), 0.4)
+
+
+def test_the_step_and_its_slope() -> None:
+    x = torch.linspace(-1.5, 1.5, 61, requires_grad=True)
+    stepped_x = step_function(x)
+    assert stepped_x.tolist() == [float(value > 0) for value in x.tolist()]
+    (gradient,) = torch.autograd.grad((stepped_x * 3).sum(), x)
+    assert gradient.tolist() == pytest.approx([3 * slope_by_hand(value) for value in x.tolist()], abs=1e-5)
+
+
+def test_thresholds_and_rows_get_the_gradient_of_the_gate() -> None:
+    torch.manual_seed(0)
+    mask = RowsAndPrefixes(sizes=[4], embedding_dim=2).eval()
+    row = torch.tensor([[0.2, -0.1], [0.05, 0.02], [0.3, 0.4]], requires_grad=True)
+    mask.threshold.fill_(0.15).requires_grad_()
+    weights = torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.5, 0.25]])
+    (mask(torch.arange(3), [row]) * weights).sum().backward()
+    margins = [0.15, -0.08, 0.55]  # L1 norm less threshold
+    dots = [0.2 - 0.2, 0.15 - 0.02, 0.15 + 0.1]
+    expected = [dot * slope_by_hand(margin) for dot, margin in zip(dots, margins, strict=True)]
+    assert mask.threshold.grad is not None and row.grad is not None
+    assert float(mask.threshold.grad) == pytest.approx(-sum(expected), rel=1e-5)
+    # d/de of gate(|e|_1 - t) (w . e): the gate times w, and the gate's slope times sign(e) times (w . e).
+    first = [1.0 + expected[0] * 1, 2.0 + expected[0] * -1]
+    assert row.grad[0].tolist() == pytest.approx(first, rel=1e-5)
+    assert row.grad[1].tolist() == pytest.approx([expected[1], expected[1]], rel=1e-5)
+
+
+def test_while_training_all_prefixes_are_shown_equally_often() -> None:
+    torch.manual_seed(0)
+    mask = RowsAndPrefixes(sizes=[1], embedding_dim=4).train()
+    shown = mask(torch.zeros(8000, dtype=torch.int64), [torch.ones(8000, 4)])
+    widths = shown.sum(1)
+    assert (shown.diff(dim=1) <= 0).all()
+    assert [float((widths == k).float().mean()) for k in range(1, 5)] == pytest.approx([0.25] * 4, abs=0.03)
+    mask.eval()
+    assert bool((mask(torch.zeros(3, dtype=torch.int64), [torch.ones(3, 4)]) == 1).all())
+
+
+def test_a_selection_steps_by_its_gradient_over_the_mean_size_of_its_block() -> None:
+    alpha = torch.tensor([[0.5, 0.5], [0.99, 0.002], [0.3, 0.3]])
+    gradient = torch.tensor([[3.0, -1.0], [-2e-6, 6e-6], [0.0, 0.0]])
+    found = stepped(alpha, gradient, 0.01, 0.1)
+    first = [0.5 - 0.01 * (1.5 + 0.1), 0.5 - 0.01 * (-0.5 + 0.1)]
+    assert found[0].tolist() == pytest.approx(first, rel=1e-5)
+    small = 1e-8 / 4e-6  # what is added to the mean size, seen beside a mean of 4e-6
+    assert found[1].tolist() == pytest.approx([min(1.0, 0.99 - 0.01 * (-0.5 / (1 + small) + 0.1)), 0.0], rel=1e-5)
+    assert found[2].tolist() == alpha[2].tolist()
+
+
+def test_a_selection_that_learns_gives_rows_no_gradient() -> None:
+    mask = SoftSelection(sizes=[2, 2], embedding_dim=2)
+    row = torch.randn(3, 2, requires_grad=True)
+    mask.alpha.requires_grad_()
+    mask.learns = True
+    (gradient,) = torch.autograd.grad(mask(torch.tensor([0, 1, 3]), [row]).sum(), [mask.alpha])
+    torch.testing.assert_close(gradient, torch.stack([row[:2].sum(0), row[2]]).detach())
+    mask.learns = False
+    mask(torch.tensor([0, 1, 3]), [row]).sum().backward()
+    assert row.grad is not None
+
+
+def test_prefixes_are_shared_and_whole_when_not_training() -> None:
+    mask = Prefix(sizes=[4], embedding_dim=6).train()
+    mask.share = 0.25
+    ones = torch.ones(2, 6)
+    assert mask(torch.arange(2), [ones]).sum().item() == 2 * math.floor(0.25 * 6 + 0.5)
+    assert mask.eval()(torch.arange(2), [ones]).sum().item() == 12
