@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from recsys.evaluate.metric_tables import table
 from recsys.evaluate.quality import FeatureQuality, Quality
-from recsys.evaluate.report import POLICY
 from recsys.evaluate.sections import facts, text
-from recsys.evaluate.theme import CSS, SCRIPT
+from recsys.evaluate.theme import page
 
 WIDTH, HEIGHT = 160, 28  # of a small histogram, in pixels
 LARGE_DRIFT = 0.25
@@ -29,13 +28,7 @@ def render_quality(quality: Quality) -> str:
         "<h2>Bytes of embedding tables</h2>",
         table(("method", "bytes as served"), [_bytes(*each) for each in quality.method_bytes.items()]),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(title)}</title><style>{CSS}</style></head>\n"
-        f"<body><main>{''.join(parts)}</main><script>{SCRIPT}</script></body></html>\n"
-    )
+    return page(text(title), "quality", "".join(parts))
 
 
 NAMES = (
