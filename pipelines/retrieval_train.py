@@ -73,6 +73,14 @@ def train_retrieval(run: Run, folder: Path, device: torch.device) -> dict[str, f
 
 def _train(run: Run, plan: TablePlan, folder: Path, validation: Validation | None, epochs: int) -> Progress:
     """Train one model from its initial weights; on train alone where something validates it."""
+    trainer, source = prepared(run, plan, folder, validation, epochs)
+    return trainer.run(source, source, seed=run.config.seed)  # the task has the pairs that validate
+
+
+def prepared(
+    run: Run, plan: TablePlan, folder: Path, validation: Validation | None, epochs: int
+) -> tuple[Trainer, TripleSource]:
+    """A trainer at its initial weights and the batches for it; needs a process group."""
     config, train = retrieval_of(run), run.config.train
     device = torch.device(train.run_on.device)
     graph = interactions_at(run, TRAIN if validation is not None else KNOWN, device)
@@ -93,7 +101,7 @@ def _train(run: Run, plan: TablePlan, folder: Path, validation: Validation | Non
         num_negatives=config.sampler.num_negatives if config.loss.needs_negatives else 0,
         seed=run.config.seed,
     )
-    return trainer.run(source, source, seed=run.config.seed)  # the task has the pairs that validate
+    return trainer, source
 
 
 def _fit(run: Run, folder: Path, device: torch.device, started: float) -> dict[str, float]:

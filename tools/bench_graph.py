@@ -1,0 +1,258 @@
+"""LightGCN beside its published algorithm, its share of the memory's bandwidth, and its cost as graphs grow.
+
+    python -m tools.bench_graph [training evaluation growth] [--rounds 5] [--threads 2] [--edges 1000000 10000000] [KEY=VALUE …]
+
+Everything of a part takes turns within every round; figures are medians over rounds, with the smallest in brackets.
+
+* training: steps of `experiment=graph/gowalla_bpr` (KEY=VALUE overrides it), whole: sampling, propagation, loss,
+  gradients, Adam, as the trainer makes them; with float32 and bfloat16 layers, and with the options of
+  `experiment=graph/gowalla`, beside the published algorithm (`tools/published_lightgcn.py`, whose sampler is free here).
+  Epochs are steps times the steps of an epoch. Beside them one product of the adjacency and reading memory once: the
+  bytes a product must move (a row of its input and 8 bytes an edge, its output once) per second, as a share of it.
+* evaluation: lists of all users at 20 places, ours and the published way, extrapolated from some chunks.
+* growth: graphs whose items' popularity follows a power law; one process a size, its largest resident memory.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from pipelines import ingest
+from pipelines.config import Run
+from pipelines.entry import set_up_logging
+from pipelines.pareto_cells import compose_run
+from pipelines.retrieval_model import TRAIN, interactions_at, plan_nodes
+from pipelines.retrieval_train import prepared
+from recsys.core.batch import Batch
+from recsys.core.interactions import Interactions
+from recsys.core.manifest import Manifest
+from recsys.ops.propagation import SparseRows, bipartite_adjacency, propagate_rows
+from recsys.retrieval.ranking import rank
+from recsys.retrieval.recommender import DotRecommender
+from recsys.retrieval.triples import NEGATIVE, POSITIVE, USER
+from recsys.train.session import process_group
+from tools.published_lightgcn import USERS_AT_ONCE, PublishedLightGCN
+from tools.stepping import take_turns
+
+CPU = torch.device("cpu")
+WIDTH, NUM_LAYERS, K = 64, 3, 20
+READ_BYTES = 2**28
+VARIANTS = {
+    "ours, float32": ("graph/gowalla_bpr", "retrieval.model.storage=float32"),
+    "ours, bfloat16": ("graph/gowalla_bpr", "retrieval.model.storage=bfloat16"),
+    "ours, graph/gowalla": ("graph/gowalla", "retrieval.model.storage=bfloat16"),
+}
+PUBLISHED = "published"
+
+
+def step_of(run: Run) -> tuple[Callable[[], None], int]:
+    """A training step on the next batch, its sampling included; and the steps of an epoch."""
+    plan = plan_nodes(run, Manifest.read(run.stage("ingest")))
+    assert plan is not None
+    trainer, source = prepared(run, plan, Path(tempfile.mkdtemp()) / "run", None, 1)
+    batches = _endless(source.epoch)
+    trainer.session.model.train()
+    return lambda: trainer._step(next(batches), run.config.train.batch_size), source.num_batches
+
+
+def _endless(epoch: Callable[[int], Iterator[Batch]]) -> Iterator[Batch]:
+    number = 0
+    while True:
+        yield from epoch(number)
+        number += 1
+
+
+def published_step(interactions: Interactions, batch: Batch) -> Callable[[], None]:
+    """A step of the published algorithm on the same rows each time."""
+    model = PublishedLightGCN(interactions, width=WIDTH, num_layers=NUM_LAYERS)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    ids = [batch.sparse[key].values() for key in (USER, POSITIVE, NEGATIVE)]
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model.loss(*ids).backward()
+        optimizer.step()
+
+    return step
+
+
+def product_bytes(adjacency: SparseRows, width: int, element_size: int) -> int:
+    """What one product cannot help moving: a row of the input, an index and a value an edge, its output once."""
+    edges = adjacency.columns.numel()
+    return edges * (width * element_size + 4 + adjacency.values.element_size()) + (
+        adjacency.num_rows * width * element_size
+    )
+
+
+def training(rounds: int, overrides: Sequence[str], console: Console) -> None:
+    """Print the table of steps and epochs."""
+    runs = {label: compose_run([f"experiment={name}", option, *overrides]) for label, (name, option) in VARIANTS.items()}
+    first = next(iter(runs.values()))
+    ingest.work(first)
+    interactions = interactions_at(first, TRAIN, CPU)
+    adjacency = bipartite_adjacency(
+        interactions.users, interactions.items, num_users=interactions.num_users, num_items=interactions.num_items
+    )
+    x, memory = torch.randn(adjacency.num_rows, WIDTH), torch.ones(READ_BYTES // 4)
+    low = adjacency.to(CPU, torch.bfloat16)
+    low_x = x.bfloat16()
+    with process_group(first.config.train.run_on):
+        steps = {label: step_of(run) for label, run in runs.items()}
+        _, source = prepared(first, _plan(first), Path(tempfile.mkdtemp()) / "run", None, 1)
+        contestants: dict[str, Callable[[], object]] = {label: step for label, (step, _) in steps.items()}
+        contestants[PUBLISHED] = published_step(interactions, next(source.epoch(0)))
+        contestants["product, float32"] = lambda: adjacency.product(x)
+        contestants["product, bfloat16"] = lambda: low.product(low_x)
+        contestants["read 256 MiB"] = lambda: memory.sum()
+        seconds = take_turns(contestants, rounds)
+    counts = {label: count for label, (_, count) in steps.items()} | {PUBLISHED: source.num_batches}
+    table = Table("", "ms", "an epoch's steps", "an epoch, s", f"{PUBLISHED} / this")
+    for label, count in counts.items():
+        epoch = statistics.median(seconds[label]) * count
+        ratio = statistics.median(seconds[PUBLISHED]) * counts[PUBLISHED] / epoch
+        table.add_row(label, _ms(seconds[label]), f"{count:,}", f"{epoch:.1f}", f"{ratio:.1f}")
+    console.print(table)
+    rate = READ_BYTES / statistics.median(seconds["read 256 MiB"])
+    for label, matrix, size in (("float32", adjacency, 4), ("bfloat16", low, 2)):
+        taken = seconds[f"product, {label}"]
+        reached = product_bytes(matrix, WIDTH, size) / statistics.median(taken)
+        console.print(
+            f"product, {label}: {_ms(taken)} ms, {reached / 1e9:.1f} GB/s, {reached / rate:.0%} of reading memory "
+            f"({rate / 1e9:.1f} GB/s)"
+        )
+
+
+def _plan(run: Run):  # noqa: ANN202
+    plan = plan_nodes(run, Manifest.read(run.stage("ingest")))
+    assert plan is not None
+    return plan
+
+
+def evaluation(rounds: int, overrides: Sequence[str], console: Console) -> None:
+    """Print how long lists of all users take."""
+    run = compose_run(["experiment=graph/gowalla", *overrides])
+    ingest.work(run)
+    interactions = interactions_at(run, TRAIN, CPU)
+    published = PublishedLightGCN(interactions, width=WIDTH, num_layers=NUM_LAYERS)
+    users, items = (part.detach().clone() for part in published.propagated())
+    ours = DotRecommender(users=users, items=items, fold_in=items)
+    assert run.config.retrieval is not None
+    at_once = run.config.retrieval.users_at_once
+    some, few = torch.arange(1, 8 * at_once + 1), torch.arange(1, USERS_AT_ONCE + 1)
+    seconds = take_turns(
+        {
+            "ours": lambda: rank(ours, some, interactions, k=K, users_at_once=at_once),
+            PUBLISHED: lambda: published.lists(few, K),
+            "published, propagated once": lambda: published.lists(few, K, propagate=False),
+        },
+        rounds,
+    )
+    measured = {"ours": len(some), PUBLISHED: len(few), "published, propagated once": len(few)}
+    all_users = interactions.num_users - 1
+    table = Table("", "us a user", f"{all_users:,} users, s")
+    for label, number in measured.items():
+        each = statistics.median(seconds[label]) / number
+        table.add_row(label, f"{each * 1e6:,.0f}", f"{each * all_users:.1f}")
+    console.print(table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grown:
+    """One graph's figures."""
+
+    edges: int
+    nodes: int
+    build_seconds: float
+    seconds: float  # of propagation, forward and backward
+    peak_mib: float
+
+
+def power_law(num_edges: int, generator: torch.Generator) -> Interactions:
+    """Some 20 pairs a user; an item's rank is drawn as `u ** 3`, so that a tenth of them has half of the pairs."""
+    num_users, num_items = num_edges // 20, num_edges // 40
+    users = torch.randint(num_users, (num_edges,), generator=generator) + 1
+    items = (torch.rand(num_edges, generator=generator, dtype=torch.float64) ** 3 * num_items).long() + 1
+    return Interactions.of(users, items, num_users=num_users + 1, num_items=num_items + 1)
+
+
+def grown(num_edges: int, rounds: int, threads: int) -> Grown:
+    """Measure one size, in a process that has done nothing else."""
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(0)
+    graph = power_law(num_edges, generator)
+    started = time.perf_counter()
+    adjacency = bipartite_adjacency(graph.users, graph.items, num_users=graph.num_users, num_items=graph.num_items)
+    build = time.perf_counter() - started
+    adjacency = adjacency.to(CPU, torch.bfloat16)
+    x = torch.randn(adjacency.num_rows, WIDTH, generator=generator).requires_grad_()
+    weights = torch.full((NUM_LAYERS + 1,), 1 / (NUM_LAYERS + 1))
+    places = torch.randint(adjacency.num_rows, (6144,), generator=generator)
+
+    def both_ways() -> Tensor:
+        x.grad = None
+        _, final = propagate_rows(x, weights, adjacency, places, torch.bfloat16)
+        final.square().sum().backward()
+        return final
+
+    seconds = take_turns({"": both_ways}, rounds)[""]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Grown(
+        edges=graph.num_pairs,
+        nodes=adjacency.num_rows,
+        build_seconds=build,
+        seconds=statistics.median(seconds),
+        peak_mib=peak,
+    )
+
+
+def growth(edges: Sequence[int], rounds: int, threads: int, console: Console) -> None:
+    """Print a row a size."""
+    table = Table("pairs", "nodes", "building, s", "forward and backward, s", "ns a pair", "peak MiB")
+    for size in edges:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            found = pool.submit(grown, size, rounds, threads).result()
+        each = found.seconds / found.edges * 1e9
+        row = (f"{found.build_seconds:.1f}", f"{found.seconds:.2f}", f"{each:.0f}", f"{found.peak_mib:,.0f}")
+        table.add_row(f"{found.edges:,}", f"{found.nodes:,}", *row)
+    console.print(table)
+
+
+def _ms(seconds: Sequence[float]) -> str:
+    return f"{statistics.median(seconds) * 1e3:.1f} [{min(seconds) * 1e3:.1f}]"
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="PART or KEY=VALUE")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--edges", type=int, nargs="+", default=[10**6, 10**7])
+    options = parser.parse_intermixed_args()
+    set_up_logging()
+    torch.set_num_threads(options.threads)
+    overrides = [word for word in options.words if "=" in word]
+    parts = [word for word in options.words if "=" not in word] or ["training", "evaluation", "growth"]
+    console = Console()
+    if "training" in parts:
+        training(options.rounds, overrides, console)
+    if "evaluation" in parts:
+        evaluation(options.rounds, overrides, console)
+    if "growth" in parts:
+        growth(options.edges, options.rounds, options.threads, console)
+
+
+if __name__ == "__main__":
+    main()
