@@ -1,8 +1,8 @@
 """LightGCN beside its published algorithm, its share of the memory's bandwidth, and its cost as graphs grow.
 
-    python -m tools.bench_graph [training evaluation growth] [--rounds 5] [--threads 2] [--edges 1000000 10000000] [KEY=VALUE …]
+    python -m tools.bench_graph [training evaluation growth] [KEY=VALUE …] [--rounds 5] [--threads 2] [--edges N …]
 
-Everything of a part takes turns within every round; figures are medians over rounds, with the smallest in brackets.
+All that a part compares takes turns within every round; figures are medians over rounds, the smallest in brackets.
 
 * training: steps of `experiment=graph/gowalla_bpr` (KEY=VALUE overrides it), whole: sampling, propagation, loss,
   gradients, Adam, as the trainer makes them; with float32 and bfloat16 layers, and with the options of
@@ -98,7 +98,9 @@ def product_bytes(adjacency: SparseRows, width: int, element_size: int) -> int:
 
 def training(rounds: int, overrides: Sequence[str], console: Console) -> None:
     """Print the table of steps and epochs."""
-    runs = {label: compose_run([f"experiment={name}", option, *overrides]) for label, (name, option) in VARIANTS.items()}
+    runs = {
+        label: compose_run([f"experiment={name}", option, *overrides]) for label, (name, option) in VARIANTS.items()
+    }
     first = next(iter(runs.values()))
     ingest.work(first)
     interactions = interactions_at(first, TRAIN, CPU)
@@ -115,7 +117,7 @@ def training(rounds: int, overrides: Sequence[str], console: Console) -> None:
         contestants[PUBLISHED] = published_step(interactions, next(source.epoch(0)))
         contestants["product, float32"] = lambda: adjacency.product(x)
         contestants["product, bfloat16"] = lambda: low.product(low_x)
-        contestants["read 256 MiB"] = lambda: memory.sum()
+        contestants["read 256 MiB"] = memory.sum
         seconds = take_turns(contestants, rounds)
     counts = {label: count for label, (_, count) in steps.items()} | {PUBLISHED: source.num_batches}
     table = Table("", "ms", "an epoch's steps", "an epoch, s", f"{PUBLISHED} / this")

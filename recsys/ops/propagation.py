@@ -137,7 +137,7 @@ def propagate(x: Tensor, weights: Tensor, adjacency: SparseRows) -> Tensor:
 
 class _PolynomialRows(torch.autograd.Function):
     @staticmethod
-    def forward(  # noqa: PLR0913 - torch's own
+    def forward(
         ctx: Any,  # noqa: ANN401 - torch's own
         x: Tensor,
         weights: Tensor,

@@ -39,7 +39,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def at(self, nodes: Tensor, places: Tensor) -> Encoded:
-        """Both of some nodes, float32 (P, d): int64 places (P,), which may repeat. An encoder may know a shorter way."""
+        """Both of some nodes, (P, d): int64 places (P,), which may repeat. An encoder may know a shorter way."""
         return Encoded(initial=nodes.index_select(0, places), final=self(nodes).index_select(0, places))
 
     def fold_in(self, nodes: Tensor) -> Tensor:

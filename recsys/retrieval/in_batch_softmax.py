@@ -52,7 +52,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
     """Cross entropy and its gradients in one go over chunks of rows: no (B, V) matrix, forward or backward."""
 
     @staticmethod
-    def forward(  # noqa: PLR0913 - torch's own
+    def forward(
         ctx: Any,  # noqa: ANN401 - torch's own
         users: Tensor,
         items: Tensor,

@@ -187,7 +187,9 @@ def _with_optimizers(
     optimizers: list[KeyedOptimizer | tuple[str, KeyedOptimizer]] = []
     if tables:
         learning_rate = config.table_learning_rate
-        optimizers.append(("tables", KeyedOptimizerWrapper(tables, lambda ps: torch.optim.Adam(ps, lr=learning_rate, fused=True))))
+        optimizers.append(
+            ("tables", KeyedOptimizerWrapper(tables, lambda ps: torch.optim.Adam(ps, lr=learning_rate, fused=True)))
+        )
     else:
         optimizers.append(("tables", model.fused_optimizer))
     if rest:
