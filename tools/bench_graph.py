@@ -6,7 +6,7 @@ All that a part compares takes turns within every round; figures are medians ove
 
 * training: steps of `experiment=graph/gowalla_bpr` (KEY=VALUE overrides it), whole: sampling, propagation, loss,
   gradients, Adam, as the trainer makes them; with float32 and bfloat16 layers, and with the options of
-  `experiment=graph/gowalla`, beside the published algorithm (`tools/published_lightgcn.py`, whose sampler is free here).
+  `experiment=graph/gowalla`, beside the published algorithm (`tools/published_lightgcn.py`, its sampler free here).
   Epochs are steps times the steps of an epoch. Beside them one product of the adjacency and reading memory once: the
   bytes a product must move (a row of its input and 8 bytes an edge, its output once) per second, as a share of it.
 * evaluation: lists of all users at 20 places, ours and the published way, extrapolated from some chunks.

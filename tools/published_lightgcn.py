@@ -1,8 +1,8 @@
 """LightGCN as it was published and is mostly run: what `tools.bench_graph` measures beside.
 
-Written from the formulas: a COO adjacency, one `torch.sparse.mm` a layer, gradients by autograd through every layer, the
-mean of stacked layers, BPR with squared norms of layer 0, Adam over whole tables; lists of a hundred users at a time
-from a dense row of sigmoids, with the propagation done again for each hundred, as its evaluation does.
+Written from the formulas: a COO adjacency, one `torch.sparse.mm` a layer, gradients by autograd through every layer,
+the mean of stacked layers, BPR with squared norms of layer 0, Adam over whole tables; lists of a hundred users at a
+time from a dense row of sigmoids, with the propagation done again for each hundred, as its evaluation does.
 """
 
 import torch
