@@ -75,6 +75,11 @@ def _facts(run: Run, plan: TablePlan | None, seconds: float) -> dict[str, str | 
     if plan is not None:
         method = run.values["embedding"]["_target_"].rpartition(".")[2].removesuffix("Config")
         trained |= {"loss": kind["loss"], "embedding": method, "embedding_bytes": plan.num_bytes}
+    metrics = json.loads((run.stage("train") / "metrics.json").read_text())
+    on_test = {key.partition(".")[2]: value for key, value in metrics.items() if key.startswith("selected_on_test.")}
+    if on_test:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in on_test.items())
+        trained["best epoch by test, as most publications select; not this model"] = figures
     return trained | {
         "learned from": " and ".join(trained_splits(run)),
         "selected on": "validation" if manifest.splits["validation"].num_rows else "nothing (no validation split)",

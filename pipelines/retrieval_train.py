@@ -22,6 +22,7 @@ from pipelines.retrieval_model import (
     retrieval_of,
 )
 from pipelines.tensorboard import TensorBoardCallback
+from recsys.core.interactions import Interactions
 from recsys.core.manifest import Manifest
 from recsys.core.plan import TablePlan
 from recsys.data.interactions import relevant_pairs
@@ -54,8 +55,7 @@ def train_retrieval(run: Run, folder: Path, device: torch.device) -> dict[str, f
         write_plan(folder, plan, run.values["embedding"])
     config = retrieval_of(run)
     graph = interactions_at(run, TRAIN, device)
-    users, items = relevant_pairs(run.stage("ingest"), "validation")
-    relevant = Relevant.of(users.to(device), items.to(device), graph)
+    relevant = _relevant(run, "validation", graph)
     validation = (
         choose_validation(relevant, config.num_validation_users, run.config.seed) if len(relevant.keys) else None
     )
@@ -69,6 +69,12 @@ def train_retrieval(run: Run, folder: Path, device: torch.device) -> dict[str, f
     if main:
         (folder / "history.json").write_text(json.dumps(chosen.history, indent=1))
     return _metrics(run, plan, chosen, progress)
+
+
+def _relevant(run: Run, split: str, history: Interactions) -> Relevant:
+    device = history.users.device
+    users, items = (part.to(device) for part in relevant_pairs(run.stage("ingest"), split))
+    return Relevant.of(users, items, history)
 
 
 def _train(run: Run, plan: TablePlan, folder: Path, validation: Validation | None, epochs: int) -> Progress:
@@ -93,7 +99,10 @@ def prepared(
     ]
     schedule = replace(train, epochs=epochs, plateau=train.plateau if validation is not None else None)
     trainer = Trainer(session, plan, schedule, folder, callbacks)
-    trainer.task = RetrievalTask(config, graph, built.nodes, validation)
+    watched = None
+    if validation is None and config.watch_test:
+        watched = choose_validation(_relevant(run, "test", graph), 0, run.config.seed)
+    trainer.task = RetrievalTask(config, graph, built.nodes, validation, watched)
     source = TripleSource(
         graph,
         config.sampler,
@@ -124,6 +133,7 @@ def _metrics(run: Run, plan: TablePlan, chosen: Progress, progress: Progress) ->
     seconds = progress.total_seconds + (chosen.total_seconds if progress is not chosen else 0)
     return {
         **{key.replace("_", ".", 1): value for key, value in best.items() if key.startswith("validation_")},
+        **_selected_on_test(progress),
         "train.best_epoch": chosen.best_epoch,
         "train.epochs": chosen.epoch,
         "train.steps": progress.step,
@@ -132,6 +142,17 @@ def _metrics(run: Run, plan: TablePlan, chosen: Progress, progress: Progress) ->
         "train.peak_rss_mib": _peak_mib(),
         "plan.bytes": run.config.embedding.serving_plan(plan).num_bytes,
         "plan.training_bytes": training_bytes(plan),
+    }
+
+
+def _selected_on_test(progress: Progress) -> dict[str, float]:
+    """Figures of the epoch that is best on test, if it was watched."""
+    names = [key for key in progress.history[0] if key.startswith("test_")]
+    if not names:
+        return {}
+    best = max(progress.history, key=lambda record: record[names[0]])
+    return {f"selected_on_test.{name.removeprefix('test_')}": best[name] for name in names} | {
+        "selected_on_test.epoch": best["epoch"]
     }
 
 

@@ -29,6 +29,9 @@ class RetrievalConfig:
     similarity: Similarity = Similarity.DOT
     # Times half the squared norms of a batch's rows as looked up (layer 0), in the mean over rows. LightGCN's decay.
     regularizer: float = 1e-4
+    # While the model learns from all that is known (refit, or no validation): rank for test after every epoch too and
+    # tell the best figure, labelled, as most publications select theirs. It chooses nothing.
+    watch_test: bool = False
     refit: bool = False  # train anew on train and validation for as many epochs as validation chose
     monitor_k: int = 20  # recall at so many places chooses the epoch
     num_validation_users: int = 0  # drawn to choose the epoch; 0: all that have validation pairs

@@ -25,7 +25,7 @@ from recsys.retrieval.triples import NEGATIVE, POSITIVE, USER
 
 @dataclass(frozen=True)
 class Validation:
-    """Held-out pairs that choose the epoch."""
+    """Held-out pairs that are ranked for after every epoch: those that choose the epoch, or others to watch."""
 
     relevant: Relevant
     users: Tensor  # int64, those that are ranked for
@@ -35,10 +35,19 @@ class RetrievalTask:
     """A `Task` of `recsys.train`: its batches are triples, its model a `NodeModel`."""
 
     def __init__(
-        self, config: RetrievalConfig, interactions: Interactions, nodes: NodeIds, validation: Validation | None
+        self,
+        config: RetrievalConfig,
+        interactions: Interactions,
+        nodes: NodeIds,
+        validation: Validation | None,
+        watched: Validation | None = None,
     ) -> None:
-        """Learn from `interactions`; without validation every epoch counts as better than the one before."""
-        self._config, self._interactions, self._nodes, self._validation = config, interactions, nodes, validation
+        """Learn from `interactions`; without validation every epoch counts as better than the one before.
+
+        Figures of `watched` are told as `test_…`, and nothing looks at them.
+        """
+        self._config, self._interactions, self._nodes = config, interactions, nodes
+        self._held_out = {"validation": validation, "test": watched}
         self._log_positive = positive_log_probability(interactions, config.sampler.positives)
         drawn = config.sampler.negatives(interactions) if config.loss.needs_negatives else None
         self._log_negative = self._log_positive if drawn is None else drawn.log_probability
@@ -86,27 +95,34 @@ class RetrievalTask:
         )
 
     def evaluate(self, session: TrainingSession, source: BatchSource) -> dict[str, float]:
-        """Recall and NDCG on the validation pairs that this task was given; `source` is not read.
+        """Recall and NDCG on the pairs that this task was given; `source` is not read.
 
         Raises:
             ConfigError: no user has any.
         """
-        if self._validation is None:
+        asked = {split: held_out for split, held_out in self._held_out.items() if held_out is not None}
+        if not asked:
             return {}
-        k, users = self._config.monitor_k, self._validation.users
         recommender = recommender_of(session.model, self._nodes, self._config)
+        figures = [self._figures(split, held_out, recommender, session) for split, held_out in asked.items()]
+        return {name: value for part in figures for name, value in part.items()}
+
+    def _figures(
+        self, split: str, held_out: Validation, recommender: DotRecommender, session: TrainingSession
+    ) -> dict[str, float]:
+        k, users = self._config.monitor_k, held_out.users
         own = users.tensor_split(session.world_size)[session.rank]
         lists = rank(recommender, own, self._interactions, k=k, users_at_once=self._config.users_at_once)
         found = judge(
             Ranking(users, _of_all_ranks(lists.items, users.numel(), session)),
-            self._validation.relevant,
+            held_out.relevant,
             ks=[k],
             num_shown=self._nodes.num_items - 1,
         ).means()
         recall, ndcg = found[f"recall_at_{k}"], found[f"ndcg_at_{k}"]
         if recall.value is None or ndcg.value is None:
-            raise ConfigError(f"validation has no recall, because {recall.undefined_reason}. Raise dataset.validation.")
-        return {f"validation_recall_at_{k}": recall.value, f"validation_ndcg_at_{k}": ndcg.value}
+            raise ConfigError(f"{split} has no recall, because {recall.undefined_reason}. Raise dataset.validation.")
+        return {f"{split}_recall_at_{k}": recall.value, f"{split}_ndcg_at_{k}": ndcg.value}
 
 
 def choose_validation(relevant: Relevant, num_users: int, seed: int) -> Validation:

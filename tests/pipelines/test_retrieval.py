@@ -14,7 +14,7 @@ from tests.pipelines.world import STAGES, do
 from tests.retrieval.world import write_files
 
 SMALL = (
-    "experiment=graph/gowalla",
+    "experiment=graph/gowalla_bpr",
     "name=small",
     "retrieval.top_k=[5,10]",
     "retrieval.monitor_k=5",
@@ -114,6 +114,20 @@ def test_every_choice_goes_from_files_to_lists(
     metrics = json.loads((runs / "changed/evaluate/metrics.json").read_text())
     assert metrics["recall_at_10"] > 0.36
     assert (runs / "changed/export/manifest.json").is_file()
+
+
+def test_the_options_of_few_epochs_learn_and_tell_apart_what_was_selected_on_test(tmp_path: Path) -> None:
+    given = ("experiment=graph/gowalla", *SMALL[1:], *ENCODER, *files(tmp_path), "retrieval.watch_test=true")
+    for stage in ("ingest", "train", "evaluate"):
+        do(stage, tmp_path / "runs", *given)
+    trained, tested = (
+        json.loads((tmp_path / f"runs/small/{stage}/metrics.json").read_text()) for stage in ("train", "evaluate")
+    )
+    assert tested["recall_at_10"] > 0.45
+    # The served model is that of the last epoch, which cannot be better than the best one.
+    assert 1 <= trained["selected_on_test.epoch"] <= trained["train.best_epoch"]
+    assert trained["selected_on_test.recall_at_5"] >= tested["recall_at_5"] - 1e-6
+    assert "best epoch by test" in (tmp_path / "runs/small/evaluate/report.md").read_text()
 
 
 def test_an_empty_test_is_refused(tmp_path: Path) -> None:
