@@ -38,6 +38,7 @@ from pipelines.retrieval_train import prepared
 from recsys.core.batch import Batch
 from recsys.core.interactions import Interactions
 from recsys.core.manifest import Manifest
+from recsys.core.plan import TablePlan
 from recsys.ops.propagation import SparseRows, bipartite_adjacency, propagate_rows
 from recsys.retrieval.ranking import rank
 from recsys.retrieval.recommender import DotRecommender
@@ -59,9 +60,7 @@ PUBLISHED = "published"
 
 def step_of(run: Run) -> tuple[Callable[[], None], int]:
     """A training step on the next batch, its sampling included; and the steps of an epoch."""
-    plan = plan_nodes(run, Manifest.read(run.stage("ingest")))
-    assert plan is not None
-    trainer, source = prepared(run, plan, Path(tempfile.mkdtemp()) / "run", None, 1)
+    trainer, source = prepared(run, _plan(run), Path(tempfile.mkdtemp()) / "run", None, 1)
     batches = _endless(source.epoch)
     trainer.session.model.train()
     return lambda: trainer._step(next(batches), run.config.train.batch_size), source.num_batches
@@ -136,7 +135,7 @@ def training(rounds: int, overrides: Sequence[str], console: Console) -> None:
         )
 
 
-def _plan(run: Run):  # noqa: ANN202
+def _plan(run: Run) -> TablePlan:
     plan = plan_nodes(run, Manifest.read(run.stage("ingest")))
     assert plan is not None
     return plan
