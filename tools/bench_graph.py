@@ -19,9 +19,10 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -96,28 +97,20 @@ def product_bytes(adjacency: SparseRows, width: int, element_size: int) -> int:
 
 
 def training(rounds: int, overrides: Sequence[str], console: Console) -> None:
-    """Print the table of steps and epochs."""
+    """Print the table of steps and epochs, then what products reach."""
     runs = {
         label: compose_run([f"experiment={name}", option, *overrides]) for label, (name, option) in VARIANTS.items()
     }
     first = next(iter(runs.values()))
     ingest.work(first)
     interactions = interactions_at(first, TRAIN, CPU)
-    adjacency = bipartite_adjacency(
-        interactions.users, interactions.items, num_users=interactions.num_users, num_items=interactions.num_items
-    )
-    x, memory = torch.randn(adjacency.num_rows, WIDTH), torch.ones(READ_BYTES // 4)
-    low = adjacency.to(CPU, torch.bfloat16)
-    low_x = x.bfloat16()
     with process_group(first.config.train.run_on):
         steps = {label: step_of(run) for label, run in runs.items()}
         _, source = prepared(first, _plan(first), Path(tempfile.mkdtemp()) / "run", None, 1)
         contestants: dict[str, Callable[[], object]] = {label: step for label, (step, _) in steps.items()}
         contestants[PUBLISHED] = published_step(interactions, next(source.epoch(0)))
-        contestants["product, float32"] = lambda: adjacency.product(x)
-        contestants["product, bfloat16"] = lambda: low.product(low_x)
-        contestants["read 256 MiB"] = memory.sum
-        seconds = take_turns(contestants, rounds)
+        reading = Reading.of(interactions)
+        seconds = take_turns(contestants | reading.contestants(), rounds)
     counts = {label: count for label, (_, count) in steps.items()} | {PUBLISHED: source.num_batches}
     table = Table("", "ms", "an epoch's steps", "an epoch, s", f"{PUBLISHED} / this")
     for label, count in counts.items():
@@ -125,14 +118,41 @@ def training(rounds: int, overrides: Sequence[str], console: Console) -> None:
         ratio = statistics.median(seconds[PUBLISHED]) * counts[PUBLISHED] / epoch
         table.add_row(label, _ms(seconds[label]), f"{count:,}", f"{epoch:.1f}", f"{ratio:.1f}")
     console.print(table)
-    rate = READ_BYTES / statistics.median(seconds["read 256 MiB"])
-    for label, matrix, size in (("float32", adjacency, 4), ("bfloat16", low, 2)):
-        taken = seconds[f"product, {label}"]
-        reached = product_bytes(matrix, WIDTH, size) / statistics.median(taken)
-        console.print(
-            f"product, {label}: {_ms(taken)} ms, {reached / 1e9:.1f} GB/s, {reached / rate:.0%} of reading memory "
-            f"({rate / 1e9:.1f} GB/s)"
-        )
+    reading.tell(seconds, console)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Products of an adjacency by the type of their values, beside reading memory once."""
+
+    matrices: dict[torch.dtype, SparseRows]
+    memory: Tensor
+
+    @classmethod
+    def of(cls, graph: Interactions) -> "Reading":
+        """Of a graph's adjacency."""
+        matrix = bipartite_adjacency(graph.users, graph.items, num_users=graph.num_users, num_items=graph.num_items)
+        kinds = (torch.float32, torch.bfloat16)
+        return cls({kind: matrix.to(CPU, kind) for kind in kinds}, torch.ones(READ_BYTES // 4))
+
+    def contestants(self) -> dict[str, Callable[[], object]]:
+        """What takes turns."""
+        found: dict[str, Callable[[], object]] = {"read": self.memory.sum}
+        for kind, matrix in self.matrices.items():
+            x = torch.randn(matrix.num_rows, WIDTH).to(kind)
+            found[f"product, {kind}"] = partial(matrix.product, x)
+        return found
+
+    def tell(self, seconds: Mapping[str, Sequence[float]], console: Console) -> None:
+        """Print bytes a second."""
+        rate = READ_BYTES / statistics.median(seconds["read"])
+        for kind, matrix in self.matrices.items():
+            taken = seconds[f"product, {kind}"]
+            reached = product_bytes(matrix, WIDTH, kind.itemsize) / statistics.median(taken)
+            console.print(
+                f"product, {kind}: {_ms(taken)} ms, {reached / 1e9:.1f} GB/s, {reached / rate:.0%} of reading memory "
+                f"({rate / 1e9:.1f} GB/s)"
+            )
 
 
 def _plan(run: Run) -> TablePlan:
