@@ -65,6 +65,8 @@ class LightGCN(Encoder):
         super().__init__()
         self.adjacency = adjacency
         self._dtype = torch.bfloat16 if config.storage is Storage.BFLOAT16 else torch.float32
+        # Converted once, not at every product; what folds in stays float32.
+        self._stored = adjacency.to(adjacency.values.device, self._dtype)
         weights = torch.ones(config.num_layers + 1)
         if config.layer_weights is LayerWeights.WITHOUT_INPUT:
             weights[0] = 0
@@ -78,11 +80,11 @@ class LightGCN(Encoder):
         """Return the weighted sum of layers, float32 (N, d)."""
         if self.weights.numel() == 1:
             return nodes * self.weights
-        return propagate(nodes.to(self._dtype), self.weights, self.adjacency).float()
+        return propagate(nodes.to(self._dtype), self.weights, self._stored).float()
 
     def at(self, nodes: Tensor, places: Tensor) -> Encoded:
         """Without sums over nodes that the batch lacks."""
-        return Encoded(*propagate_rows(nodes, self.weights, self.adjacency, places, self._dtype))
+        return Encoded(*propagate_rows(nodes, self.weights, self._stored, places, self._dtype))
 
     def fold_in(self, nodes: Tensor) -> Tensor:
         """Layer k + 1 of a new node is made of layer k of its neighbours; it has no layer 0 of its own.
