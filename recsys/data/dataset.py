@@ -171,8 +171,11 @@ class RawTable:
         time = self.split.column
         typed = typed_columns(frame, self.schema, faults, other=[time] if time else [])
         if time:
+            column, bad = frame[time], frame[time].is_null()
+            if column.dtype.is_nested() or column.dtype == pl.Binary:
+                faults.refuse(column, ~bad, f"is {column.dtype}, no time to split by. Name another column.")
             problem = "is no time to split by. Fill or remove such rows, or choose another split method."
-            faults.note(frame[time], frame[time].is_null(), problem)
+            faults.note(column, bad | column.is_nan() if column.dtype.is_float() else bad, problem)
         return typed
 
 
