@@ -108,6 +108,24 @@ class RawTable:
                     "Correct the path of the dataset config, or set RECSYS_DATA to the folder of the data sets."
                 )
 
+    def check_kept(self) -> None:
+        """Refuse columns that are kept as they are if their type differs between files: it is one column of the result.
+
+        Raises:
+            DataError: one does, or a file is unreadable.
+        """
+        known: dict[str, tuple[pl.DataType, Path]] = {}
+        kept = {*self.schema.passthrough, self.split.column} - {""}
+        for file in self.files if kept and len(self.files) > 1 else ():
+            first = next(self.reader.frames(file.path, 1, keep_damaged=True), pl.DataFrame())
+            for name in kept & set(first.columns):
+                dtype, path = known.setdefault(name, (first[name].dtype, file.path))
+                if dtype != first[name].dtype:
+                    raise DataError(
+                        f"column {name!r} is {dtype} in {path} and {first[name].dtype} in {file.path}: it is kept as "
+                        "it is, so it must have one type. Write it in one type in all files."
+                    )
+
     def count_rows(self) -> list[int]:
         """Rows of each file.
 

@@ -129,11 +129,12 @@ class Rejected:
         if rows.is_empty():
             return
         self._parts[shard] = pl.concat([*([self._parts[shard]] if shard in self._parts else []), rows])
-        if self.count > self._limit * self._num_rows:
+        # Tolerance: 0.29 * 100 is 28.999999999999996.
+        if self.count > self._limit * self._num_rows + 1e-6:
             self.write(shard)
             raise DataError(
                 f"{self.count:,} of {self._num_rows:,} rows have faults so far, more than ingest.max_rejected="
-                f"{self._limit:g} allows: {self._told()}. {self._folder} lists them. Correct the rows or the schema, "
+                f"{self._limit:g} allows: {self._told()} {self._folder} lists them. Correct the rows or the schema, "
                 "or allow more."
             )
 

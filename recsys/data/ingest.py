@@ -61,6 +61,7 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
     """
     folder.mkdir(parents=True, exist_ok=True)
     table = dataset.open(folder)
+    before = _versions(table)
     fingerprint = input_fingerprint(table, seed=options.seed)
     state = State(folder, fingerprint_of([fingerprint, options.rows_per_file, options.max_rejected]))
     run = _Run(table, folder, options, state)
@@ -68,6 +69,9 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
     bounds = {name: torch.tensor(found, dtype=torch.float32) for name, found in fit.bounds.items()}
     keys = {name: vocabulary["key"].to_torch() for name, vocabulary in fit.vocabularies.items()}
     splits = run.encode(FeatureEncoder(table.schema, fit.numeric, keys, bounds))
+    if _versions(table) != before:
+        state.drop()
+        raise _changed(table)
     manifest = Manifest(
         dataset=table.name,
         schema=table.schema,
@@ -90,12 +94,23 @@ def input_fingerprint(table: RawTable, *, seed: int) -> str:
     return fingerprint_of([files, table.schema, table.split, seed])
 
 
+def _versions(table: RawTable) -> list[tuple[int, int, int]]:
+    """What changes with the bytes of an input: they are not read a third time."""
+    found = [file.path.stat() for file in table.files]
+    return [(each.st_ino, each.st_size, each.st_mtime_ns) for each in found]
+
+
+def _changed(table: RawTable) -> DataError:
+    return DataError(f"an input of data set {table.name!r} changed while it was read. Run ingest again.")
+
+
 class _Run:
     """The two passes over one table, shard by shard."""
 
     def __init__(self, table: RawTable, folder: Path, options: IngestOptions, state: State) -> None:
         self._table, self._folder, self._options, self._state = table, folder, options, state
         self._strict = options.max_rejected == 0
+        table.check_kept()
         self._shards = table.shards(options.rows_per_file)
         self._num_rows = sum(shard.num_rows for shard in self._shards)
         self._assign: Assign = split_assigner(
@@ -117,7 +132,7 @@ class _Run:
                 yield number, chunks
                 progress.advance(self._shards[number].num_rows)
         if self._state.num_done(work) < len(self._shards):
-            raise DataError(f"an input of data set {self._table.name!r} changed while it was read. Run ingest again.")
+            raise _changed(self._table)
 
     def fit(self) -> Fit:
         """Statistics and vocabularies of the training rows; writes the vocabularies."""

@@ -223,3 +223,12 @@ def test_a_proposal_for_quotes_that_mean_nothing(tmp_path: Path) -> None:
     (tmp_path / "raw.jsonl").write_text('[["y", 1]]\n')
     with pytest.raises(DataError, match="a line is no JSON object"):
         look(tmp_path / "raw.jsonl", 5)
+
+
+def test_a_kept_column_of_two_types(tmp_path: Path) -> None:
+    frame = pl.read_csv((HEADER + "".join(ROWS)).encode())
+    for i, dtype in enumerate((pl.Int64, pl.String)):
+        frame.cast({"at": dtype}).write_parquet(tmp_path / f"{i}.parquet")
+    source = table(tmp_path / "*.parquet", kind=FileKind.PARQUET, passthrough=("at",))
+    with pytest.raises(DataError, match=r"column 'at' is Int64 in .*0.parquet and String in .*1.parquet"):
+        ingest(source, tmp_path / "out", options=OPTIONS)

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from recsys.core.errors import DataError
 from recsys.data import fitting
 from recsys.data import ingest as module
 from recsys.data.ingest import IngestOptions, ingest
@@ -76,6 +77,25 @@ def test_a_changed_input_begins_anew(tmp_path: Path, dataset: Build, monkeypatch
     assert len(again) == 2 * SHARDS
     ingest(source, tmp_path / "whole", options=OPTIONS)
     assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
+
+
+def test_an_input_that_changes_between_the_passes(
+    tmp_path: Path, dataset: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = dataset(with_faults())
+
+    def put(path: Path, value: object) -> None:
+        if path.stem == f"fit-{SHARDS - 1:06d}":
+            dataset(with_faults().with_columns(pl.col("number") + 1))
+        put_json(path, value)
+
+    with monkeypatch.context() as context:
+        context.setattr(fitting, "put_json", put)
+        with pytest.raises(DataError, match=r"an input of data set 'table' changed while it was read. Run ingest again"):
+            ingest(source, tmp_path / "out", options=OPTIONS)
+    ingest(source, tmp_path / "out", options=OPTIONS)
+    ingest(source, tmp_path / "whole", options=OPTIONS)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
 KILLED = """
