@@ -16,6 +16,7 @@ import polars as pl
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import Schema
 from recsys.data.faults import Faults, Origin
+from recsys.data.joined import UNKNOWN
 from recsys.data.raw import ROW, typed_columns
 from recsys.data.readers import Reader
 
@@ -76,6 +77,7 @@ class RawChunk:
     split: str | None
     shard: int  # number of the shard that all its rows belong to
     rejected: pl.DataFrame
+    unknown: dict[str, int]  # rows whose key a side table does not know, by key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,7 @@ class RawTable:
     reader: Reader
     split: SplitConfig
     only_positives: bool = False  # every row is an interaction, so that no label is 0
+    beside: tuple[Path, ...] = ()  # files that `reader` has joined to the rows
 
     def __post_init__(self) -> None:
         for file in self.files:
@@ -183,7 +186,14 @@ class RawTable:
         first = shard.position + row - shard.first_row
         rows = pl.int_range(first, first + frame.height, dtype=pl.Int64, eager=True)
         sound = faults.sound(self._typed(frame, faults).with_columns(rows.alias(ROW)))
-        return RawChunk(frame=sound, split=file.split, shard=shard.number, rejected=faults.rejected())
+        keys = [name for name in frame.columns if name.startswith(UNKNOWN)]
+        return RawChunk(
+            frame=sound,
+            split=file.split,
+            shard=shard.number,
+            rejected=faults.rejected(),
+            unknown={name.removeprefix(UNKNOWN): int(frame[name].sum()) for name in keys},
+        )
 
     def _typed(self, frame: pl.DataFrame, faults: Faults) -> pl.DataFrame:
         time = self.split.column

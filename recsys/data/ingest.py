@@ -91,12 +91,13 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
 def input_fingerprint(table: RawTable, *, seed: int) -> str:
     """Fingerprint of the raw input, the schema, the split rule and the seed."""
     files = [[file_fingerprint(file.path), file.split or ""] for file in table.files]
-    return fingerprint_of([files, table.schema, table.split, seed])
+    beside = [[file_fingerprint(path) for path in table.beside]] if table.beside else []
+    return fingerprint_of([files, *beside, table.schema, table.split, seed])
 
 
 def _versions(table: RawTable) -> list[tuple[int, int, int]]:
     """What changes with the bytes of an input: they are not read a third time."""
-    found = [file.path.stat() for file in table.files]
+    found = [path.stat() for path in (*(file.path for file in table.files), *table.beside)]
     return [(each.st_ino, each.st_size, each.st_mtime_ns) for each in found]
 
 
@@ -140,11 +141,16 @@ class _Run:
             shard = ShardFit(self._table.schema)
             for chunk in chunks:
                 self.rejected.add(number, chunk.rejected)
-                shard.update(chunk.frame, self._assign(chunk))
+                shard.update(chunk, self._assign(chunk))
             self.rejected.write(number)
             shard.save(self._state.stem("fit", number))
         self.rejected.log()
         fit = merged_fit(self._table.schema, (self._state.stem("fit", shard.number) for shard in self._shards))
+        for key, count in fit.unknown.items():
+            logger.warning(
+                "%d of %d rows have a %r that no side table knows: what it would say is missing there",
+                *(count, self._num_rows, key),
+            )
         check_splits(self._table, fit.label_counts)
         for name, vocabulary in fit.vocabularies.items():
             path = vocabulary_path(self._folder, name)

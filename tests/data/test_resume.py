@@ -91,7 +91,9 @@ def test_an_input_that_changes_between_the_passes(
 
     with monkeypatch.context() as context:
         context.setattr(fitting, "put_json", put)
-        with pytest.raises(DataError, match=r"an input of data set 'table' changed while it was read. Run ingest again"):
+        with pytest.raises(
+            DataError, match=r"an input of data set 'table' changed while it was read. Run ingest again"
+        ):
             ingest(source, tmp_path / "out", options=OPTIONS)
     ingest(source, tmp_path / "out", options=OPTIONS)
     ingest(source, tmp_path / "whole", options=OPTIONS)
