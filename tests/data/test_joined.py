@@ -107,9 +107,9 @@ def test_several_files_and_unknown_keys(tmp_path: Path, caplog: pytest.LogCaptur
         ingest(dataset(file, (items, parts, brands)), tmp_path / "two", options=OPTIONS)
     one, two = files_of(tmp_path / "one"), files_of(tmp_path / "two")
     assert one.pop("manifest.json") != two.pop("manifest.json"), "its fingerprint is of the files"
-    assert one == two
+    assert [name for name in {*one, *two} if one.get(name) != two.get(name)] == []
     told = [record.getMessage() for record in caplog.records]
-    assert told == [
+    assert told == 2 * [
         "20 of 100 rows have a 'item' that no side table knows: what it would say is missing there",
         "14 of 100 rows have a 'user' that no side table knows: what it would say is missing there",
         "20 of 100 rows have a 'brand' that no side table knows: what it would say is missing there",
@@ -133,6 +133,10 @@ def test_split_by_a_joined_time(tmp_path: Path) -> None:
     assert manifest.splits["test"].num_rows == 14
 
 
+def one_column(key: str, name: str) -> SideTable:
+    return SideTable(files=("side.csv",), key=key, columns=(name,))
+
+
 SIDE = SideTable(files=("side.csv",), key="item", columns=("price", "tags", "brand"))
 CASES: dict[str, tuple[str, SideTable, str]] = {
     "two rows": ("item,price,tags,brand\na,1,,\na,2,,\n", SIDE, r"side.csv: item 'a' has more than one row"),
@@ -141,9 +145,9 @@ CASES: dict[str, tuple[str, SideTable, str]] = {
     "no rows": ("item,price,tags,brand\n", SIDE, r"side.csv: the file holds no rows \(dataset.side\)"),
     "no file": ("", SideTable(files=("no.csv",), key="item", columns=("price",)), r"no.csv: no such file"),
     "ragged": ("item,price,tags,brand\na,1\n", SIDE, r"side.csv, line 2: 2 value\(s\), expected 4"),
-    "taken twice": ("item,y\ni1,1\n", SideTable(files=("side.csv",), key="item", columns=("y",)), r"has column.s. \['y'\]"),
-    "rows lack it": ("thing,age\n1,1\n", SideTable(files=("side.csv",), key="thing", columns=("age",)), "column 'thing', the"),
-    "no integer": ("user,age\nx,1\n", SideTable(files=("side.csv",), key="user", columns=("age",)), "column 'user': 'x' is no"),
+    "taken twice": ("item,y\ni1,1\n", one_column("item", "y"), r"has column.s. \['y'\]"),
+    "rows lack it": ("thing,age\n1,1\n", one_column("thing", "age"), "column 'thing', the"),
+    "no integer": ("user,age\nx,1\n", one_column("user", "age"), "column 'user': 'x' is no"),
 }  # fmt: skip
 
 
@@ -158,7 +162,7 @@ def test_bad_side_tables(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPa
 
 def test_impossible_configs() -> None:
     for values in ({"files": ()}, {"key": ""}, {"columns": ()}, {"columns": ("item",)}, {"columns": ("a", "a")}):
-        with pytest.raises(ConfigError, match="dataset.side: files="):
+        with pytest.raises(ConfigError, match=r"dataset.side: files="):
             SideTable(**{"files": ("a",), "key": "item", "columns": ("b",), **values})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"dataset.side takes column\(s\) \['price'\] from two tables"):
         dataset("rows.csv", (SIDE, SideTable(files=("b.csv",), key="user", columns=("price",))))

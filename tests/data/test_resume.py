@@ -11,8 +11,7 @@ import polars as pl
 import pytest
 
 from recsys.core.errors import DataError
-from recsys.data import fitting
-from recsys.data import ingest as module
+from recsys.data import fitting, passes
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.state import STATE_FOLDER, put_json
 from recsys.data.table import TableDataset
@@ -45,7 +44,7 @@ def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append(path.stem)
 
     monkeypatch.setattr(fitting, "put_json", put)
-    monkeypatch.setattr(module, "put_json", put)
+    monkeypatch.setattr(passes, "put_json", put)
     return done
 
 
@@ -103,8 +102,8 @@ def test_an_input_that_changes_between_the_passes(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from recsys.data import ingest as module
-from recsys.data.ingest import IngestOptions
+from recsys.data import passes
+from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.state import put_json
 from recsys.data.synthetic import SyntheticDataset
 
@@ -113,8 +112,8 @@ def put(path, value):
     if sys.argv[2:] and path.stem.endswith("2"):
         os.kill(os.getpid(), signal.SIGKILL)
 
-module.put_json = put
-module.ingest(SyntheticDataset(num_rows=4000), Path(sys.argv[1]), options=IngestOptions(rows_per_file=1000))
+passes.put_json = put
+ingest(SyntheticDataset(num_rows=4000), Path(sys.argv[1]), options=IngestOptions(rows_per_file=1000))
 """
 
 
