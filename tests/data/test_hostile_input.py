@@ -19,6 +19,7 @@ from recsys.data.json_lines import JsonLinesReader
 from recsys.data.raw import normalise
 from recsys.data.table import FileKind, TableDataset
 from recsys.data.text import TextReader
+from tests.data.test_rejected import table as plain_table
 
 OPTIONS = IngestOptions(seed=3, rows_per_file=20, chunk_rows=7)
 HEADER = "y,price,user,item,at\n"
@@ -26,13 +27,7 @@ ROWS = [f"{i % 2},{i}.5,{i % 7},i{i % 5},{i}\n" for i in range(60)]
 
 
 def table(path: Path, **changes: object) -> TableDataset:
-    values: dict[str, object] = {
-        "files": (str(path),),
-        "label": "y",
-        "numeric": (NumericFeature(name="price"),),
-        "categorical": (CategoricalFeature(name="user", key_type=KeyType.INTEGER), CategoricalFeature(name="item")),
-    }
-    return TableDataset(**{**values, **changes})  # type: ignore[arg-type]
+    return plain_table(path, **{"split": SplitConfig(), **changes})
 
 
 def ingested(path: Path, content: str | bytes, **changes: object) -> Manifest:
@@ -143,7 +138,7 @@ NESTED = {
 }
 
 
-def typed(**changed: pl.Expr) -> pl.DataFrame:
+def typed(**changed: pl.Expr | pl.Series) -> pl.DataFrame:
     columns = {"y": [0, 1], "price": [1.5, 2], "item": ["a", "b"], "user": [1, 2], "tags": [["a"], ["b"]]}
     times = {"iso": ["2020-01-01", "2020-01-02"], "at": [5, 6], "n": [0, 1]}
     return pl.DataFrame(columns | times).with_columns(**changed)
