@@ -90,3 +90,9 @@ class FittedConfig(RetrieverConfig, ABC):
     @abstractmethod
     def fit(self, interactions: Interactions) -> Recommender:
         """The recommender of these interactions."""
+
+
+def inverse_root_degrees(interactions: Interactions) -> Tensor:
+    """1 / sqrt(degree) of every node, float32 (N, 1); 1 of a node without neighbours."""
+    degrees = torch.cat([interactions.user_degrees, interactions.item_degrees])
+    return degrees.clamp(min=1).float().rsqrt().unsqueeze(1)
