@@ -16,8 +16,10 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import MISSING_KEY, CategoricalFeature, KeyType, Schema
-from recsys.data.raw import TEXT_TYPES, Origin, normalise
-from recsys.data.readers import ParquetReader, Reader, TextReader
+from recsys.data.faults import Origin
+from recsys.data.raw import TEXT_TYPES, normalise
+from recsys.data.readers import ParquetReader, Reader
+from recsys.data.text import TextReader
 
 logger = logging.getLogger(__name__)
 

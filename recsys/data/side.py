@@ -11,8 +11,9 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import CategoricalFeature
 from recsys.data.compression import read_bytes
 from recsys.data.events import EventLog, filled, typed
-from recsys.data.raw import Origin
-from recsys.data.readers import ParquetReader, Reader, TextReader
+from recsys.data.faults import Origin
+from recsys.data.readers import ParquetReader, Reader
+from recsys.data.text import TextReader
 
 logger = logging.getLogger(__name__)
 

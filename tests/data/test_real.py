@@ -16,6 +16,7 @@ from recsys.data.libfm import LibfmDataset
 from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.data.raw import border_tensors, read_raw
 from recsys.data.table import TableDataset
+from tests.data.test_configs import FOLDER, build, values_of
 
 OPTIONS = IngestOptions()
 FRAPPE_FIELDS = ("user", "item", "daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city")
@@ -101,3 +102,29 @@ def test_avazu_head_as_a_table(data_folder: Path, tmp_path: Path) -> None:
     manifest = ingest(dataset, tmp_path, options=OPTIONS)
     assert [split.num_rows for split in manifest.splits.values()] == [400, 50, 50]
     assert manifest.categorical["id"].num_keys == 400
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [("avazu_sample", (400, 50, 50)), ("ali_ccp_sample", (100, 50, 50)), ("movielens", (80_000, 10_000, 10_000))],
+)
+def test_data_sets_of_other_forms(data_folder: Path, tmp_path: Path, name: str, rows: tuple[int, ...]) -> None:
+    """As their yamls say; the scripted encoder agrees with ingest on the raw test rows."""
+    manifest = ingest(build(values_of(FOLDER / f"{name}.yaml")), tmp_path, options=OPTIONS)
+    assert [split.num_rows for split in manifest.splits.values()] == pytest.approx(rows, rel=0.01)
+    sample, test = pl.read_parquet(tmp_path / "raw_sample.parquet"), pl.read_parquet(tmp_path / "test" / "*.parquet")
+    dense, ids, offsets = torch.jit.script(load_encoder(tmp_path))(border_tensors(sample, manifest.schema))
+    for i, numeric in enumerate(manifest.schema.numeric):
+        assert torch.equal(dense[:, i], test[numeric.name].to_torch())
+    for values, offset, feature in zip(ids, offsets, manifest.schema.categorical, strict=True):
+        column = test[feature.name]
+        if feature.multi_valued:
+            assert torch.equal(offset.diff(), column.list.len().cast(pl.Int64).to_torch())
+            column = column.filter(column.list.len() > 0).explode()
+        assert torch.equal(values, column.to_torch())
+
+
+def test_movielens_is_what_its_readme_says(data_folder: Path, tmp_path: Path) -> None:
+    manifest = ingest(build(values_of(FOLDER / "movielens.yaml")), tmp_path, options=OPTIONS)
+    assert sum(split.num_positive for split in manifest.splits.values()) == 55_375
+    assert manifest.categorical["occupation"].num_keys <= 21 and manifest.categorical["genres"].num_keys <= 19
