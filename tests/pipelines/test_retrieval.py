@@ -126,6 +126,8 @@ def test_every_choice_goes_from_files_to_lists(
         ("retrieval/model=simgcl", "retrieval/sampler=hard", "retrieval.sampler.num_hardest=2"),
         ("retrieval/model=xsimgcl", "retrieval.model.num_layers=2"),
         ("retrieval/loss=direct_au",),
+        ("retrieval/model=fast_rp", "retrieval.model.embedding_dim=256"),
+        ("retrieval/start=fast_rp", "retrieval.start.embedding_dim=8"),
     ],
     ids=lambda changed: "+".join(text.rpartition("=")[2] for text in changed),
 )
