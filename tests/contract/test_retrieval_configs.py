@@ -34,5 +34,7 @@ def test_option_composes_and_holds_the_defaults_of_its_class(file: Path) -> None
 def test_the_default_lists_every_key() -> None:
     run = load(composed("retrieval=default", "dataset=gowalla", "name=x"))
     assert run.config.retrieval is not None
-    assert set(run.values["retrieval"]) - {"_target_"} | {"start"} == set(type(run.config.retrieval).__dataclass_fields__)
+    assert set(run.values["retrieval"]) - {"_target_"} | {"start"} == set(
+        type(run.config.retrieval).__dataclass_fields__
+    )
     assert run.config.retrieval == type(run.config.retrieval)()

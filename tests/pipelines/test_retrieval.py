@@ -122,7 +122,12 @@ def test_every_choice_goes_from_files_to_lists(
         ("retrieval/model=ngcf", "retrieval/sampler=hard"),
         ("retrieval/model=simplex", "retrieval/loss=ccl", "retrieval.similarity=cosine", *MANY_NEGATIVES),
         ("retrieval/model=mf", "retrieval/loss=ccl", "retrieval.similarity=cosine", *MANY_NEGATIVES),
-        ("retrieval/model=ultra_gcn", "retrieval/loss=degree_weighted", "retrieval.sampler.num_negatives=4", *NEIGHBORS),
+        (
+            "retrieval/model=ultra_gcn",
+            "retrieval/loss=degree_weighted",
+            "retrieval.sampler.num_negatives=4",
+            *NEIGHBORS,
+        ),
         ("retrieval/model=simgcl", "retrieval/sampler=hard", "retrieval.sampler.num_hardest=2"),
         ("retrieval/model=xsimgcl", "retrieval.model.num_layers=2"),
         ("retrieval/loss=direct_au",),
