@@ -17,7 +17,7 @@ from tests.pipelines.world import do, make_run
 
 USER = torch.tensor([1])
 EXPORTED = ("cafe", "dhe", "pq")
-"""One whose rows change hands, one of networks, one frozen after training: a bundle holds vectors, whatever the method."""
+"""Rows that change hands, networks, codes made after training; a bundle holds vectors, whatever the method."""
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """SimGCL and XSimGCL: noise as published, gradients as if there were none, contrast against loops."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def test_noise_has_its_length_and_the_signs_of_the_node() -> None:
     adjacency = SimGCLConfig().adjacency(GRAPH, CPU)
     start = nodes().detach()
     layers = shaken_layers(start, adjacency, 2, 0.3)
-    for before, layer in zip(layers, layers[1:], strict=False):
+    for before, layer in pairwise(layers):
         clean = adjacency.product(before)
         noise = layer - clean
         met = clean.abs().sum(1) > 0
