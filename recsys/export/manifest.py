@@ -71,7 +71,10 @@ class BundleManifest:
                 f"{path}: no such file, so this is no bundle. Run the export stage, or point to its output folder."
             )
         try:
-            return from_json(BundleManifest, json.loads(path.read_text()))
+            values = json.loads(path.read_text())
+            if "recommender" in values:
+                raise DataError(f"{path}: of a bundle that lists items for users, and has no rows to score.")
+            return from_json(BundleManifest, values)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}: not valid JSON ({error}). Export again.") from error
 
