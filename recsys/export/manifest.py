@@ -72,7 +72,7 @@ class BundleManifest:
             )
         try:
             values = json.loads(path.read_text())
-            if "recommender" in values:
+            if is_retrieval(values):
                 raise DataError(f"{path}: of a bundle that lists items for users, and has no rows to score.")
             return from_json(BundleManifest, values)
         except json.JSONDecodeError as error:
@@ -114,6 +114,11 @@ class BundleManifest:
                 "Copy the bundle again, or export again."
             )
         return path
+
+
+def is_retrieval(values: Mapping[str, Any]) -> bool:
+    """Whether the values of a `manifest.json` are those of a bundle that lists items."""
+    return "recommender" in values
 
 
 def schema_fingerprint(schema: Schema) -> str:

@@ -11,7 +11,7 @@ from recsys.core.jsonable import from_json, to_json
 from recsys.core.schema import CategoricalFeature, Schema
 from recsys.export.border import BorderTensor
 from recsys.export.item_index import IndexReport
-from recsys.export.manifest import BUNDLE_MANIFEST_NAME, file_sha256
+from recsys.export.manifest import BUNDLE_MANIFEST_NAME, file_sha256, is_retrieval
 
 FORMAT_VERSION = 1
 
@@ -90,6 +90,9 @@ class RetrievalManifest:
         return path
 
 
-def is_retrieval(values: Mapping[str, Any]) -> bool:
-    """Whether the values of a `manifest.json` are those of a retrieval bundle."""
-    return "recommender" in values
+def lists_items(folder: Path) -> bool:
+    """Whether the bundle in a folder lists items; false too where there is none that can be read."""
+    try:
+        return is_retrieval(json.loads((folder / BUNDLE_MANIFEST_NAME).read_text()))
+    except (OSError, json.JSONDecodeError):
+        return False
