@@ -16,7 +16,7 @@ from recsys.core.progress import ProgressBar
 from recsys.core.schema import Schema
 from recsys.data.fingerprint import file_fingerprint
 from recsys.data.raw import ROW, border_tensors, read_raw
-from recsys.data.readers import reader_for
+from recsys.data.readers import Reader, reader_for
 from recsys.export.script import load_scripted
 
 
@@ -38,8 +38,20 @@ class Job:
             "quoted": str(self.config.quoted),
         }
 
+    @property
+    def reader(self) -> Reader:
+        """Of the input."""
+        config = self.config
+        return reader_for(self.source, self.schema, columns=tuple(config.columns), quoted=config.quoted)
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """The input's rows, normalised."""
+        config = self.config
+        columns, chunk_rows = tuple(config.columns), config.batch_size
+        return read_raw(self.source, self.schema, columns=columns, quoted=config.quoted, chunk_rows=chunk_rows)
+
     def scored(self, frame: pl.DataFrame, served: torch.jit.ScriptModule) -> pl.DataFrame:
-        """`__row__`, the passthrough columns that the input has, `logit` and `probability` (Float32)."""
+        """`__row__` (Int64, position in the input), its passthrough columns, `logit` and `probability` (Float32)."""
         logits, probabilities = served(border_tensors(frame, self.schema))
         kept = [name for name in self.schema.passthrough if name in frame.columns]
         return frame.select(ROW, *kept).with_columns(
@@ -48,21 +60,15 @@ class Job:
 
 
 def predict(job: Job, target: Path) -> int:
-    """Score; returns the number of rows.
-
-    The output has `__row__` (Int64, position in the input), the input's columns that the schema names as passthrough,
-    `logit` and `probability` (Float32).
+    """Write what the job says of each row; returns the number of rows.
 
     Raises:
         DataError: the bundle is damaged, or the input lacks a column of the bundle's schema, or holds a bad value.
     """
-    schema, config, served = job.schema, job.config, load_scripted(job.model)
-    columns = tuple(config.columns)
-    total = reader_for(job.source, schema, columns=columns, quoted=config.quoted).count_rows(job.source)
-    frames = read_raw(job.source, schema, columns=columns, quoted=config.quoted, chunk_rows=config.batch_size)
+    served, total = load_scripted(job.model), job.reader.count_rows(job.source)
     with torch.inference_mode(), ProgressBar("predict", total=total) as bar, _written(target, job.origin()) as write:
         rows = 0
-        for frame in frames:
+        for frame in job.frames():
             write(job.scored(frame, served).to_arrow(compat_level=pl.CompatLevel.oldest()))
             rows += frame.height
             bar.advance(frame.height)
