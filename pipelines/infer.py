@@ -8,6 +8,7 @@ from pipelines.config import Run
 from pipelines.entry import stage_main
 from recsys.core.errors import ConfigError
 from recsys.data.infer import look, propose
+from recsys.data.locate import located
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ def work(run: Run) -> None:
         raise ConfigError(
             "infer.files=[]: name the files to propose a dataset config for: infer.files=[data/clicks.csv]"
         )
-    text = propose(look(Path(config.files[0]), config.num_rows), config.files, label=config.label, name=config.name)
+    text = propose(look(located(config.files)[0], config.num_rows), config.files, label=config.label, name=config.name)
     if not config.output:
         sys.stdout.write(text)
         return

@@ -196,7 +196,7 @@ def _role(profile: Profile) -> tuple[str, str, str]:
         line = f"{{name: {name}, multi_valued: true{separator}, max_length: {max(profile.longest, 1)}, pooling: mean}}"
         return "categorical", line, f"several values a row, at most {profile.longest}"
     differs = profile.num_values == profile.num_rows - profile.num_missing and profile.num_rows > FEW_VALUES
-    if differs and (profile.numbers < 1 or profile.integers == 1):
+    if differs and (profile.numbers < 1 or profile.integers == 1 or max(-profile.low, profile.high) >= 2**63):
         return "", "", "another value on every row: an id of the row, or a text"
     return _number_or_category(profile)
 

@@ -8,6 +8,7 @@ from recsys.core.errors import ConfigError
 from recsys.core.schema import CategoricalFeature, NumericFeature, Schema, Timestamp
 from recsys.data.dataset import RawFile, RawTable, SplitConfig, SplitMethod
 from recsys.data.json_lines import JsonLinesReader
+from recsys.data.locate import located
 from recsys.data.readers import ArrowReader, ParquetReader, Reader
 from recsys.data.text import TextReader
 
@@ -23,7 +24,7 @@ class FileKind(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class TableDataset:
-    """Either `files`, which `split` divides, or one list of files for each split."""
+    """Either `files`, which `split` divides, or one list of files for each split; named as `located` takes them."""
 
     label: str
     files: tuple[str, ...] = ()
@@ -79,5 +80,5 @@ class TableDataset:
 
     def _files(self) -> tuple[RawFile, ...]:
         given = {"train": self.train, "validation": self.validation, "test": self.test}
-        named = (RawFile(path=Path(path), split=split) for split, paths in given.items() for path in paths)
-        return (*(RawFile(path=Path(path)) for path in self.files), *named)
+        named = (RawFile(path=path, split=split) for split, names in given.items() for path in located(names))
+        return (*(RawFile(path=path) for path in located(self.files)), *named)

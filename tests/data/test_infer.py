@@ -103,3 +103,9 @@ def test_what_cannot_be_proposed(tmp_path: Path) -> None:
     (tmp_path / "raw.jsonl").write_text(json.dumps({"a": 1}) + "\n{\n")
     with pytest.raises(DataError, match=r"raw.jsonl: a line is not JSON"):
         proposed(tmp_path / "raw.jsonl")
+
+
+def test_whole_numbers_beyond_64_bits_that_name_rows_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,click\n" + "".join(f"{10**19 + i},{i % 2}\n" for i in range(100)))
+    assert '"id": another value on every row' in propose(look(path, 100), [str(path)], label="", name="x")
