@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipelines.config import PredictConfig, Run
 from pipelines.disk import no_space_told
@@ -76,12 +76,12 @@ class VectorJob(Job):
         """The input's rows with all their columns, as they came."""
         return self.reader.frames(self.source, self.config.batch_size)
 
-    def scored(self, frame: pl.DataFrame, served: torch.jit.ScriptModule) -> pl.DataFrame:
+    def scored(self, frame: pl.DataFrame, served: nn.Module) -> pl.DataFrame:
         """Rows as they came, with vectors."""
         keys = border_tensors(frame, self.schema)
         parts = []
         if self.user is not None:
-            parts.append(served.query({self.user.name: keys[self.user.name]}))
+            parts.append(served.query({self.user.name: keys[self.user.name]}))  # type: ignore[operator]  # a method
         if self.item is not None:
             parts.append(self._of_items(keys[self.item.name]))
         columns = torch.cat(parts, dim=1).t().contiguous().numpy()

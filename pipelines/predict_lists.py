@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import torch
+from torch import nn
 
 from pipelines.config import PredictConfig
 from pipelines.predict_rows import Job
@@ -34,7 +35,7 @@ class ListJob(Job):
         """As of rows, and how lists are made."""
         return super().origin() | {"k": str(self.config.k), "filter_seen": str(self.config.filter_seen)}
 
-    def scored(self, frame: pl.DataFrame, served: torch.jit.ScriptModule) -> pl.DataFrame:
+    def scored(self, frame: pl.DataFrame, served: nn.Module) -> pl.DataFrame:
         """Lists of some rows."""
         parts = [self._listed(part, served) for part in frame.iter_slices(USERS_AT_ONCE)]
         lists = pl.concat(parts).group_by(ROW, maintain_order=True).agg("items", "scores")
@@ -45,7 +46,7 @@ class ListJob(Job):
             .with_columns(pl.col("items", "scores").fill_null([]))
         )
 
-    def _listed(self, frame: pl.DataFrame, served: torch.jit.ScriptModule) -> pl.DataFrame:
+    def _listed(self, frame: pl.DataFrame, served: nn.Module) -> pl.DataFrame:
         """One row for each place that is taken."""
         keys, scores = served(border_tensors(frame, self.schema), self.config.k, self.config.filter_seen)
         places = pl.DataFrame(

@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import nn
 
 from pipelines.config import PredictConfig
 from recsys.core.errors import DataError, StageError
@@ -50,7 +51,7 @@ class Job:
         columns, chunk_rows = tuple(config.columns), config.batch_size
         return read_raw(self.source, self.schema, columns=columns, quoted=config.quoted, chunk_rows=chunk_rows)
 
-    def scored(self, frame: pl.DataFrame, served: torch.jit.ScriptModule) -> pl.DataFrame:
+    def scored(self, frame: pl.DataFrame, served: nn.Module) -> pl.DataFrame:
         """`__row__` (Int64, position in the input), its passthrough columns, `logit` and `probability` (Float32)."""
         logits, probabilities = served(border_tensors(frame, self.schema))
         kept = [name for name in self.schema.passthrough if name in frame.columns]

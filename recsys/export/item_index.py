@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import faiss
 import torch
@@ -131,28 +130,27 @@ def write_index(vectors: Tensor, queries: Tensor, config: IndexConfig, folder: P
     return report
 
 
-def _built(vectors: Tensor, config: IndexConfig) -> tuple[Any, dict[str, int]]:
+def _built(vectors: Tensor, config: IndexConfig) -> tuple[faiss.Index, dict[str, int]]:
     """(index, the settings that it was built with)."""
     count, dim = vectors.shape
-    metric = faiss.METRIC_INNER_PRODUCT
     ids, rows = torch.arange(1, count + 1).numpy(), vectors.numpy()
+    index: faiss.Index
+    settings: dict[str, int] = {}
     if config.kind is IndexKind.IVF_PQ:
         index, settings = _ivf_pq(count, dim, config)
         index.train(rows)
-        index.add_with_ids(rows, ids)
-        return index, settings
-    settings = {}
-    inner = faiss.IndexFlatIP(dim)
-    if config.kind is IndexKind.HNSW:
-        inner = faiss.IndexHNSWFlat(dim, config.links, metric)
-        inner.hnsw.efConstruction, inner.hnsw.efSearch = config.build_effort, config.search_effort
+    elif config.kind is IndexKind.HNSW:
+        graph = faiss.IndexHNSWFlat(dim, config.links, faiss.METRIC_INNER_PRODUCT)
+        graph.hnsw.efConstruction, graph.hnsw.efSearch = config.build_effort, config.search_effort
         settings = {name: getattr(config, name) for name in ("links", "build_effort", "search_effort")}
-    index = faiss.IndexIDMap(inner)
+        index = faiss.IndexIDMap(graph)
+    else:
+        index = faiss.IndexIDMap(faiss.IndexFlatIP(dim))
     index.add_with_ids(rows, ids)
     return index, settings
 
 
-def _ivf_pq(count: int, dim: int, config: IndexConfig) -> tuple[Any, dict[str, int]]:
+def _ivf_pq(count: int, dim: int, config: IndexConfig) -> tuple[faiss.IndexIVFPQ, dict[str, int]]:
     if count < CODEWORDS:
         raise ConfigError(
             f"export.index.kind=ivf_pq of {count} items: codes are learned from {CODEWORDS} at least. Choose flat."
@@ -171,7 +169,7 @@ def _ivf_pq(count: int, dim: int, config: IndexConfig) -> tuple[Any, dict[str, i
     return index, {"num_lists": num_lists, "num_probes": index.nprobe, "code_bytes": code_bytes}
 
 
-def recall_of(index: Any, vectors: Tensor, queries: Tensor, places: int, *, depth: int = 0) -> float:  # noqa: ANN401
+def recall_of(index: faiss.Index, vectors: Tensor, queries: Tensor, places: int, *, depth: int = 0) -> float:
     """Share of exact lists that the first `depth` results hold (0: `places`), an item as good as the last being in."""
     found = torch.from_numpy(index.search(queries.numpy(), depth or places)[1])
     shares = []
@@ -185,7 +183,7 @@ def recall_of(index: Any, vectors: Tensor, queries: Tensor, places: int, *, dept
     return float(torch.cat(shares).mean())
 
 
-def _latencies(index: Any, vectors: Tensor, queries: Tensor, places: int) -> tuple[float, float, float]:  # noqa: ANN401
+def _latencies(index: faiss.Index, vectors: Tensor, queries: Tensor, places: int) -> tuple[float, float, float]:
     """(exact, index, 99th percentile of index), in milliseconds."""
     threads, of_faiss = torch.get_num_threads(), faiss.omp_get_max_threads()
     torch.set_num_threads(1)

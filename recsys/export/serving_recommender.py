@@ -98,5 +98,5 @@ class ServingVectors(ServingRecommender):
     def query(self, features: dict[str, Tensor]) -> Tensor:
         """Vectors of users, float32 (B, d); `features` as for `forward`."""
         users, items, bounds = self.known(features)
-        vectors: Tensor = self.recommender.vectors(users, items, bounds)
+        vectors: Tensor = self.recommender.vectors(users, items, bounds)  # type: ignore[operator]  # one of its methods
         return vectors

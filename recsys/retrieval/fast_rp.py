@@ -9,8 +9,8 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
-from recsys.ops.propagation import bipartite_adjacency, propagate
-from recsys.retrieval.encoder import FittedConfig
+from recsys.ops.propagation import propagate
+from recsys.retrieval.encoder import FittedConfig, graph_of
 from recsys.retrieval.recommender import DotRecommender, Recommender
 
 BLOCK_COLUMNS = 64
@@ -65,12 +65,7 @@ class FastRPConfig(FittedConfig):
 
         Memory: both, and four times 64 columns.
         """
-        adjacency = bipartite_adjacency(
-            interactions.users,
-            interactions.items,
-            num_users=interactions.num_users,
-            num_items=interactions.num_items,
-        )
+        adjacency = graph_of(interactions)
         degrees = torch.cat([interactions.user_degrees, interactions.item_degrees]).clamp(min=1).float().unsqueeze(1)
         walk = self.transition is Transition.RANDOM_WALK
         # M^k = D^-1/2 A^k D^1/2 with A symmetric, so one polynomial serves both.

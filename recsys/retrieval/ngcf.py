@@ -8,9 +8,9 @@ from torch.nn.functional import dropout, leaky_relu, normalize
 
 from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
-from recsys.ops.propagation import SparseRows, bipartite_adjacency, propagate
+from recsys.ops.propagation import SparseRows, propagate
 from recsys.retrieval.dimension_shards import refuse_ranks
-from recsys.retrieval.encoder import Encoder, EncoderConfig
+from recsys.retrieval.encoder import Encoder, EncoderConfig, graph_of
 
 SLOPE = 0.2
 """Of the leaky ReLU below zero: TensorFlow's, with which the paper's program was run."""
@@ -33,13 +33,7 @@ class NGCFConfig(EncoderConfig):
     def build(self, interactions: Interactions, device: torch.device) -> Encoder:
         """The encoder over the graph of these interactions."""
         refuse_ranks("ngcf")
-        adjacency = bipartite_adjacency(
-            interactions.users,
-            interactions.items,
-            num_users=interactions.num_users,
-            num_items=interactions.num_items,
-        )
-        return NGCF(self, adjacency.to(device)).to(device)
+        return NGCF(self, graph_of(interactions).to(device)).to(device)
 
 
 class NGCF(Encoder):

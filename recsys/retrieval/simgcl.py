@@ -9,9 +9,9 @@ from torch.nn.functional import cross_entropy, normalize
 
 from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
-from recsys.ops.propagation import SparseRows, bipartite_adjacency
+from recsys.ops.propagation import SparseRows
 from recsys.retrieval.dimension_shards import row_squares
-from recsys.retrieval.encoder import Encoded, Encoder, Gather
+from recsys.retrieval.encoder import Encoded, Encoder, Gather, graph_of
 from recsys.retrieval.lightgcn import LayerWeights, LightGCN, LightGCNConfig
 
 
@@ -34,15 +34,6 @@ class ContrastiveConfig(LightGCNConfig):
         if not self.temperature > 0:
             raise ConfigError(f"retrieval.model.temperature={self.temperature}: must be above 0.")
 
-    def adjacency(self, interactions: Interactions, device: torch.device) -> SparseRows:
-        """The graph of these interactions."""
-        return bipartite_adjacency(
-            interactions.users,
-            interactions.items,
-            num_users=interactions.num_users,
-            num_items=interactions.num_items,
-        ).to(device)
-
 
 @dataclass(frozen=True, kw_only=True)
 class SimGCLConfig(ContrastiveConfig):
@@ -50,7 +41,7 @@ class SimGCLConfig(ContrastiveConfig):
 
     def build(self, interactions: Interactions, device: torch.device) -> Encoder:
         """The encoder over the graph of these interactions."""
-        return SimGCL(self, self.adjacency(interactions, device))
+        return SimGCL(self, graph_of(interactions).to(device))
 
 
 class SimGCL(LightGCN):

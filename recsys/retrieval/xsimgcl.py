@@ -8,7 +8,7 @@ from torch import Tensor
 from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
 from recsys.ops.propagation import SparseRows, propagate
-from recsys.retrieval.encoder import Encoded, Encoder, Gather
+from recsys.retrieval.encoder import Encoded, Encoder, Gather, graph_of
 from recsys.retrieval.lightgcn import LightGCN
 from recsys.retrieval.simgcl import ContrastiveConfig, contrast, shaken_layers, weighted
 
@@ -31,7 +31,7 @@ class XSimGCLConfig(ContrastiveConfig):
 
     def build(self, interactions: Interactions, device: torch.device) -> Encoder:
         """The encoder over the graph of these interactions."""
-        return XSimGCL(self, self.adjacency(interactions, device))
+        return XSimGCL(self, graph_of(interactions).to(device))
 
 
 class XSimGCL(LightGCN):

@@ -1,7 +1,7 @@
 """Every retrieval model and sampler on awkward graphs: nodes without edges, one pair, equal user and item ids."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import TypeVar, cast
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf" / "retrieval"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 SAMPLERS = sorted(path.stem for path in (CONF / "sampler").glob("*.yaml"))
 NARROW = {"embedding_dim": 4, "num_vectors": 2, "num_neighbors": 2}
+Kind = TypeVar("Kind")
 GRAPHS = {
     # user 4 met nothing, nobody met items 3 and 6; users 1, 2, 3 met items of their own ids: these are no loops
     "isolated": Interactions.of(
@@ -25,15 +26,15 @@ GRAPHS = {
 }
 
 
-def configured(part: str, name: str, base: type[Any], **changed: Any) -> Any:
-    values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / part / f"{name}.yaml")))
-    return build_config(base, {**values, **{k: v for k, v in changed.items() if k in values}}, key=part)
+def configured(part: str, name: str, base: type[Kind]) -> Kind:
+    values = cast(dict[str, object], OmegaConf.to_container(OmegaConf.load(CONF / part / f"{name}.yaml")))
+    return build_config(base, {**values, **{k: v for k, v in NARROW.items() if k in values}}, key=part)
 
 
 @pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_and_gradients_are_finite(name: str, graph: Interactions) -> None:
-    config = configured("model", name, RetrieverConfig, **NARROW)
+    config = configured("model", name, RetrieverConfig)
     users = torch.arange(graph.num_users)
     if isinstance(config, FittedConfig):
         scores = config.fit(graph)(users, *graph.of_users(users))

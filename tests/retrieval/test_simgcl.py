@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import ConfigError
-from recsys.retrieval.encoder import Encoded
+from recsys.retrieval.encoder import Encoded, graph_of
 from recsys.retrieval.lightgcn import LayerWeights, LightGCNConfig
 from recsys.retrieval.simgcl import ContrastiveConfig, SimGCL, SimGCLConfig, contrast, shaken_layers
 from recsys.retrieval.xsimgcl import XSimGCL, XSimGCLConfig
@@ -28,7 +28,7 @@ def whole(columns: Tensor) -> Tensor:
 
 
 def test_noise_has_its_length_and_the_signs_of_the_node() -> None:
-    adjacency = SimGCLConfig().adjacency(GRAPH, CPU)
+    adjacency = graph_of(GRAPH)
     start = nodes().detach()
     layers = shaken_layers(start, adjacency, 2, 0.3)
     for before, layer in pairwise(layers):
@@ -102,6 +102,6 @@ def test_xsimgcl_contrasts_a_layer_with_what_is_scored() -> None:
 def test_impossible_settings_are_named(wrong: dict[str, float], message: str) -> None:
     for kind in (SimGCLConfig, XSimGCLConfig):
         with pytest.raises(ConfigError, match=message):
-            kind(layer_weights=LayerWeights.MEAN, **wrong)
+            kind(layer_weights=LayerWeights.MEAN, **wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"contrast_layer=4: must lie in \[1, num_layers=3\]"):
         XSimGCLConfig(contrast_layer=4)
