@@ -17,12 +17,11 @@ from pipelines.config import PredictConfig, Run
 from pipelines.disk import no_space_told
 from pipelines.entry import stage_main
 from pipelines.predict_rows import Job, is_done, predict
-from pipelines.retrieval_export import ITEMS_NAME
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import CategoricalFeature, Schema
 from recsys.data.raw import border_tensors
 from recsys.data.readers import reader_for
-from recsys.export.retrieval_manifest import RetrievalManifest
+from recsys.export.retrieval_manifest import ITEMS_NAME, RetrievalManifest
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,11 @@ from torch import nn
 
 from pipelines.config import PredictConfig
 from pipelines.predict_rows import Job
-from pipelines.retrieval_export import ITEMS_NAME
 from recsys.core.errors import DataError
 from recsys.core.schema import KeyType, Schema
 from recsys.data.raw import ROW, border_tensors
 from recsys.data.readers import reader_for
-from recsys.export.retrieval_manifest import RetrievalManifest
+from recsys.export.retrieval_manifest import ITEMS_NAME, RetrievalManifest
 
 USERS_AT_ONCE = 512
 """Bounds memory: 4 bytes a user and item."""

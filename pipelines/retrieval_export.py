@@ -23,10 +23,11 @@ from recsys.export.border import border_tensors
 from recsys.export.bundle import GOLDEN_TENSORS_NAME, installed_versions
 from recsys.export.card import CARD_NAME
 from recsys.export.fresh_process import check_in_fresh_process
-from recsys.export.item_index import IndexKind, IndexReport, write_index
+from recsys.export.index_config import IndexKind, IndexReport
+from recsys.export.item_index import write_index
 from recsys.export.manifest import file_sha256
 from recsys.export.retrieval_card import retrieval_card
-from recsys.export.retrieval_manifest import FORMAT_VERSION, RetrievalManifest, RetrievalParity
+from recsys.export.retrieval_manifest import FORMAT_VERSION, ITEMS_NAME, RetrievalManifest, RetrievalParity
 from recsys.export.script import load_scripted, script_model
 from recsys.export.serving_recommender import ServingRecommender, ServingVectors
 from recsys.ops.top_k import hide, top_k
@@ -34,7 +35,7 @@ from recsys.retrieval.recommender import DotRecommender, Recommender
 
 logger = logging.getLogger(__name__)
 
-MODEL_NAME, ITEMS_NAME = "model.pt", "items.parquet"
+MODEL_NAME = "model.pt"
 MAX_HISTORY = 100_000
 """Items of a given history that are read: all that anybody has."""
 PLACES = 20

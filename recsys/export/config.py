@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from recsys.core.errors import ConfigError
 from recsys.core.specs import RowType
-from recsys.export.item_index import IndexConfig
+from recsys.export.index_config import IndexConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import json
 
 from recsys.core.schema import LENGTHS_SUFFIX, KeyType
 from recsys.export.card import KEY_HELPER, example_value, origin
-from recsys.export.item_index import IndexReport
+from recsys.export.index_config import IndexReport
 from recsys.export.retrieval_manifest import RetrievalManifest
 
 _INTRO = """\

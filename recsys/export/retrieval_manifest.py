@@ -10,10 +10,11 @@ from recsys.core.errors import DataError
 from recsys.core.jsonable import from_json, to_json
 from recsys.core.schema import CategoricalFeature, Schema
 from recsys.export.border import BorderTensor
-from recsys.export.item_index import IndexReport
+from recsys.export.index_config import IndexReport
 from recsys.export.manifest import BUNDLE_MANIFEST_NAME, file_sha256, is_retrieval
 
 FORMAT_VERSION = 1
+ITEMS_NAME = "items.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from recsys.core.errors import ConfigError, ParityError
-from recsys.export.item_index import IndexConfig, IndexKind, recall_of, write_index
+from recsys.export.index_config import IndexConfig, IndexKind
+from recsys.export.item_index import recall_of, write_index
 
 
 def vectors(count: int = 400, dim: int = 8, seed: int = 0) -> torch.Tensor:
