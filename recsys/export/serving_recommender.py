@@ -3,6 +3,9 @@
 Legend: B users of a request, H items of their given histories together, M items with the unknown one, K places.
 """
 
+# mypy: disable-error-code="operator"
+# Methods of sub-modules are called here, and TorchScript reads a comment beside such a call as an annotation.
+
 import torch
 from torch import Tensor, nn
 
@@ -98,5 +101,5 @@ class ServingVectors(ServingRecommender):
     def query(self, features: dict[str, Tensor]) -> Tensor:
         """Vectors of users, float32 (B, d); `features` as for `forward`."""
         users, items, bounds = self.known(features)
-        vectors: Tensor = self.recommender.vectors(users, items, bounds)  # type: ignore[operator]  # one of its methods
+        vectors: Tensor = self.recommender.vectors(users, items, bounds)
         return vectors
