@@ -56,7 +56,8 @@ def test_scores_and_gradients_are_finite(name: str, graph: Interactions) -> None
 @pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_users_without_items_get_negatives_too(name: str, graph: Interactions) -> None:
-    sampler = configured("sampler", name, SamplerConfig).negatives(graph)
+    config = configured("sampler", name, SamplerConfig)  # type: ignore[type-abstract]
+    sampler = config.negatives(graph)
     users = torch.arange(1, graph.num_users)
     drawn = sampler.draw(users, 3, torch.Generator().manual_seed(0))
     assert int(drawn.min()) >= 1 and int(drawn.max()) < graph.num_items
