@@ -55,8 +55,13 @@ def checked(run: Run) -> SearchConfig:
     """The search of the run.
 
     Raises:
-        ConfigError: none is named, or an embedding that plans for itself is.
+        ConfigError: none is named, the run is of users and items, or an embedding that plans for itself is.
     """
+    if run.config.retrieval is not None:
+        raise ConfigError(
+            "retrieval is set: searches are of click models. Compare methods and budgets for users and items by "
+            "`python -m pipelines.run --multirun embedding=…`, then `python -m tools.recall_by_bytes`."
+        )
     if run.config.search is None:
         raise ConfigError(
             "search= is missing. Name a file of conf/search, such as search=optembed search.budget_mib=4."
