@@ -45,8 +45,10 @@ def work(run: Run) -> None:
             if aside is not None:
                 found = _search(run, space, device, aside / WORK)
                 if is_first_rank():
-                    write_found(space, found, aside)
-        sliced = write_slice(run, space, folder) if isinstance(search, SupernetSearch) and search.slices else None
+                    lottery = isinstance(search, SupernetSearch) and search.lottery
+                    write_found(space, found, aside, ticket_seed=run.config.seed if lottery else None)
+        slices = isinstance(search, SupernetSearch) and search.slices
+        sliced = write_slice(run, space, folder, device) if slices else None
     if is_first_rank():
         _show(folder, sliced)
 
@@ -55,11 +57,16 @@ def checked(run: Run) -> SearchConfig:
     """The search of the run.
 
     Raises:
-        ConfigError: none is named, or an embedding that plans for itself is.
+        ConfigError: none is named, or an embedding that plans for itself is, or retrieval.
     """
     if run.config.search is None:
         raise ConfigError(
             "search= is missing. Name a file of conf/search, such as search=optembed search.budget_mib=4."
+        )
+    if run.config.retrieval is not None:
+        raise ConfigError(
+            "retrieval is set: searches train and score click models, and would search the tables of `model` instead. "
+            "Leave retrieval= out, or plan its tables by another method (embedding=narrow, embedding=mde, …)."
         )
     if not isinstance(run.config.embedding, FullConfig):
         raise ConfigError(

@@ -10,9 +10,11 @@ from rich.table import Table
 
 from recsys.core.jsonable import from_json, to_json
 from recsys.embeddings.method import full_bytes
+from recsys.embeddings.planned import write_plan
 from recsys.search.choice import Choice, Space
 from recsys.search.method import Found
 from recsys.search.plans import plan_of
+from recsys.search.ticket import TicketConfig, ticket_of
 
 PLAN_NAME, CHOICE_NAME, FRONTIER_NAME, MARKDOWN_NAME = "plan.json", "choice.json", "frontier.json", "frontier.md"
 
@@ -48,15 +50,27 @@ class Frontier:
     points: tuple[Point, ...]
 
 
-def write_found(space: Space, found: Sequence[Found], folder: Path) -> None:
-    """Write the plan of the first budget, those of the others below `frontier/`, and the frontier of all."""
+def write_found(space: Space, found: Sequence[Found], folder: Path, *, ticket_seed: int | None) -> None:
+    """Write the plan of the first budget, those of the others below `frontier/`, and the frontier of all.
+
+    Args:
+        space: that was searched.
+        found: one for each budget.
+        folder: of the stage.
+        ticket_seed: of the supernet whose initial rows the plans start with; None where they start with their own.
+    """
     whole = full_bytes(space.features)
     points = []
     for number, each in enumerate(found):
         plan = plan_of(space, each.choice)
         name = PLAN_NAME if not number else f"frontier/{each.budget_bytes}/{PLAN_NAME}"
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(plan.to_json())
+        if ticket_seed is None:
+            (folder / name).write_text(plan.to_json())
+        else:
+            ticket = ticket_of(space, each.choice, ticket_seed)
+            target = f"{TicketConfig.__module__}.{TicketConfig.__qualname__}"
+            write_plan((folder / name).parent, plan, {"_target_": target, **to_json(ticket)})
         points.append(
             Point(
                 plan=name,

@@ -4,22 +4,25 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from pipelines.config import Run, RunConfig
 from pipelines.model import CHECKPOINTS, PlannedModel, build_model
 from pipelines.search_report import read_choice
-from pipelines.search_training import SUPERNET
+from pipelines.search_training import LAST, SUPERNET
 from pipelines.stage import StageKey, fingerprint, stage
-from pipelines.train import WHOLE_CHECKPOINT, trained_from
+from pipelines.train import WHOLE_CHECKPOINT, loaders, trained_from
 from recsys.core.jsonable import build_config
 from recsys.core.manifest import Manifest
 from recsys.data.fingerprint import file_fingerprint
 from recsys.embeddings.planned import PlanFileConfig
-from recsys.search.choice import Choice, Space
+from recsys.search.choice import Choice, Space, with_rows
 from recsys.train import checkpoint
+from recsys.train.score import Replica
 from recsys.train.tables import table_of
+from recsys.train.task import ClickTask
 
 SUFFIX = "-sliced"
 
@@ -38,13 +41,14 @@ def sliced_run(run: Run, plan: Path) -> Run:
     return Run(build_config(RunConfig, values, key=""), values)
 
 
-def write_slice(run: Run, space: Space, folder: Path) -> Run:
+def write_slice(run: Run, space: Space, folder: Path, device: torch.device) -> Run:
     """Write the train stage of the sliced run, on all ranks together.
 
     Args:
         run: of the search.
         space: of the supernet.
         folder: of the search's stage, finished; its first choice is taken.
+        device: to validate on.
     """
     sliced, data, path = sliced_run(run, folder / "plan.json"), run.stage("ingest"), folder / "plan.json"
     key = StageKey(
@@ -58,16 +62,31 @@ def write_slice(run: Run, space: Space, folder: Path) -> Run:
         if aside is None:
             return sliced
         built = build_model(sliced.config, Manifest.read(data))
-        trained = checkpoint.read_tensors(folder / "work" / SUPERNET / "best", "model.")
+        trained = checkpoint.read_tensors(folder / "work" / SUPERNET / LAST, "model.")
         state = sliced_state(built, trained, space, read_choice(folder))
         note = {"plan": built.plan.fingerprint, "sliced_from": str(folder)}
         checkpoint.save(aside / CHECKPOINTS / "best", {"model": state}, note)
+        built.model.load_state_dict(state)
+        figures = validated(sliced, built, device)
         if dist.get_rank() == 0:
-            metrics = {"plan.bytes": built.plan.num_bytes, "model.dense_parameters": built.num_dense_parameters}
+            metrics = {
+                **figures,
+                "plan.bytes": built.plan.num_bytes,
+                "model.dense_parameters": built.num_dense_parameters,
+            }
             (aside / "plan.json").write_text(built.plan.to_json())
             (aside / "history.json").write_text("[]")
             (aside / "metrics.json").write_text(json.dumps(metrics, indent=1))
     return sliced
+
+
+def validated(run: Run, built: PlannedModel, device: torch.device) -> dict[str, float]:
+    """AUC and log loss on the run's validation rows, as a training reports them; nothing where there are none."""
+    data = run.stage("ingest")
+    if not Manifest.read(data).splits["validation"].num_rows:
+        return {}
+    found = ClickTask().evaluate(Replica(built.model.to(device), device), loaders(run, data)("validation", False))
+    return {name.replace("_", ".", 1): value for name, value in found.items()}
 
 
 def sliced_state(built: PlannedModel, trained: dict[str, Tensor], space: Space, choice: Choice) -> dict[str, Tensor]:
@@ -76,12 +95,7 @@ def sliced_state(built: PlannedModel, trained: dict[str, Tensor], space: Space, 
     pieces = {}
     for feature, own in zip(space.features, choice.features, strict=True):
         entry = next(entry for entry in built.plan.features if entry.feature.name == feature.name)
-        first, kept = 0, []
-        for piece in own:
-            if piece.columns:
-                kept.append((first, piece))
-            first += piece.size
-        for name, (start, piece) in zip(entry.tables, kept, strict=True):
+        for name, (start, piece) in zip(entry.tables, with_rows(own), strict=True):
             source = rows[f"table_{feature.name}"][start : start + piece.size]
             pieces[name] = source[:, list(piece.columns)]
     state = dict(built.model.state_dict())

@@ -25,6 +25,12 @@ class Piece:
 Pieces = tuple[Piece, ...]
 
 
+def with_rows(pieces: Pieces) -> list[tuple[int, Piece]]:
+    """(first id, piece) of the pieces that have rows."""
+    firsts = [sum(piece.size for piece in pieces[:number]) for number in range(len(pieces))]
+    return [(first, piece) for first, piece in zip(firsts, pieces, strict=True) if piece.columns]
+
+
 @dataclass(frozen=True)
 class Choice:
     """Pieces of every feature, in order; neighbours with the same columns are one piece.

@@ -101,11 +101,19 @@ class SearchConfig:
         """What may be chosen.
 
         Raises:
-            ConfigError: a feature has no vocabulary, or a budget is below the floor.
+            ConfigError: a feature has no vocabulary, or a budget is below the floor, or above the bytes of full tables.
         """
-        space = Space.of(features, num_blocks=self.blocks, init=init)
+        if not features:
+            raise ConfigError("there is no categorical feature whose embeddings could be searched. Name at least one.")
+        space, whole = Space.of(features, num_blocks=self.blocks, init=init), full_bytes(features)
         for budget in self.budgets(features):
             check_budget(space, budget)
+            if budget > whole:
+                raise ConfigError(
+                    f"search.budget_mib={budget / 2**20:.4g} is {budget:,} bytes, and full tables take {whole:,}: "
+                    "there is nothing to search. Lower it (or raise the ratio above 1), or train with "
+                    "embedding=full."
+                )
         return space
 
 
@@ -147,9 +155,20 @@ class TrialSearch(SearchConfig, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class SupernetSearch(SearchConfig, ABC):
-    """A search in one trained supernet: full tables behind masks, which all budgets share."""
+    """A search in one trained supernet: full tables behind masks, which all budgets share.
+
+    It trains for all its epochs and is searched as the last one leaves it: what it learns of widths needs its time, and
+    the epoch of best validation, which early stopping would take, may lie before that.
+    """
 
     slices: ClassVar[bool] = False  # whether the supernet's weights are those of a choice's plan, without retraining
+    lottery: ClassVar[bool] = False  # whether a plan is retrained from the initial rows that the supernet had
+    epochs: int | None = None  # of the supernet; None: train.epochs
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epochs is not None and self.epochs < 1:
+            raise ConfigError(f"search.epochs={self.epochs}: must be 1 or more, or null for train.epochs.")
 
     @abstractmethod
     def supernet(self, space: Space) -> TablePlan:
