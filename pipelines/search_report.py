@@ -25,8 +25,8 @@ class FeatureWidths:
 
     feature: str
     num_ids: int
-    num_kept: int  # ids with rows of their own
-    mean_width: float  # over all ids, those without rows counted as 0
+    num_rows: int  # as many as ids that have one, but where ids share them
+    mean_width: float  # numbers stored, by all ids
     pieces: tuple[tuple[int, int], ...]  # (ids, width) of each piece, most frequent ids first
 
 
@@ -107,11 +107,11 @@ def show(folder: Path, console: Console) -> None:
         table.add_row(*_cells(point))
     console.print(table)
     widths = Table(title="the first plan, by feature")
-    for name in ("feature", "ids", "with rows", "mean width", "ids x width"):
+    for name in ("feature", "ids", "rows", "numbers an id", "ids x width"):
         widths.add_column(name, justify="left" if name in ("feature", "ids x width") else "right")
     for each in frontier.points[0].features:
         pieces = ", ".join(f"{size:,} x {width}" for size, width in each.pieces)
-        widths.add_row(each.feature, f"{each.num_ids:,}", f"{each.num_kept:,}", f"{each.mean_width:.2f}", pieces)
+        widths.add_row(each.feature, f"{each.num_ids:,}", f"{each.num_rows:,}", f"{each.mean_width:.2f}", pieces)
     console.print(widths)
 
 
@@ -120,7 +120,7 @@ def _widths(space: Space, choice: Choice) -> list[FeatureWidths]:
         FeatureWidths(
             feature=feature.name,
             num_ids=sum(piece.size for piece in pieces),
-            num_kept=choice.kept(number),
+            num_rows=choice.kept(number),
             mean_width=choice.width(number),
             pieces=tuple((piece.size, len(piece.columns)) for piece in pieces),
         )
@@ -142,7 +142,7 @@ def _markdown(frontier: Frontier) -> str:
         "|--:|--:|--:|--:|---|",
         *(f"| {' | '.join(_cells(point))} |" for point in frontier.points),
         "",
-        "Mean width of each feature's ids (those without rows count as 0):",
+        "Numbers that each feature stores, by its ids:",
         "",
         "| feature | ids | " + " | ".join(f"{point.compression_ratio:.1f}x" for point in frontier.points) + " |",
         "|---|--:|" + "--:|" * len(frontier.points),

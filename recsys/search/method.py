@@ -17,6 +17,7 @@ from recsys.core.specs import FeatureSpec, Init
 from recsys.embeddings.method import full_bytes
 from recsys.search.choice import Choice, Space
 from recsys.search.fit import check_budget
+from recsys.search.proportions import Way
 
 Score = Callable[[Choice], Iterator[float]]
 """Learning curve of a choice: trains its plan a little further for each value asked for, higher is better."""
@@ -133,9 +134,12 @@ class TrialSearch(SearchConfig, ABC):
     trials: int = 16
     rungs: int = 3  # values of a trial's learning curve, the last of which is its score
     steps_per_rung: int = 100
+    ways: list[Way] = field(default_factory=lambda: list(Way))  # to make a feature fit its share of the budget
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.ways or len(set(self.ways)) < len(self.ways):
+            raise ConfigError(f"search.ways={[way.value for way in self.ways]}: one or more, each once.")
         for name in ("trials", "rungs", "steps_per_rung"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"search.{name}={getattr(self, name)}: must be 1 or more.")

@@ -13,6 +13,7 @@ from recsys.core.errors import ConfigError
 from recsys.core.modules import Combiner
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec, Init, TableSpec
+from recsys.embeddings.hash import HashConfig
 from recsys.embeddings.mde import PopularityRemap
 from recsys.embeddings.method import full_table
 from recsys.embeddings.min_count import KeepFirst
@@ -106,6 +107,8 @@ def _plan_one(feature: FeatureSpec, pieces: Pieces, init: Init) -> TablePlan:
     if len(kept) > 1:
         return _plan_pieces(feature, kept, init)
     (_, only), width = kept[0], feature.embedding_dim
+    if only.shared_rows:
+        return HashConfig(init=init).plan_group([feature], budget_bytes=only.num_bytes)
     whole = full_table(feature, init).features[0]
     remap = whole.remap if len(pieces) == 1 else Component.of(KeepFirst, num_kept=only.size)
     combiner = whole.combiner
@@ -135,7 +138,7 @@ def _tables(feature: FeatureSpec, pieces: Sequence[Piece], init: Init) -> tuple[
     return tuple(
         TableSpec(
             name=f"table_{feature.name}" + (f"_piece{number}" if len(pieces) > 1 else ""),
-            num_embeddings=piece.size,
+            num_embeddings=piece.num_rows,
             embedding_dim=len(piece.columns),
             init=init,
         )

@@ -18,10 +18,11 @@ SEARCHES = sorted(path.stem for path in CONF.glob("*.yaml"))
 QUICK = {
     "random": ("search.trials=2", "search.rungs=1", "search.steps_per_rung=2"),
     "tpe": ("search.trials=3", "search.startup_trials=1", "search.rungs=2", "search.steps_per_rung=2"),
+    "greedy": ("search.trials=3", "search.rungs=1", "search.steps_per_rung=2"),
     "pep": ("search.initial=-6", "search.threshold_learning_rate=0.1"),
     "optembed": ("search.evolution.generations=2", "search.evolution.mutations=2", "search.evolution.crossovers=2"),
 }
-TRIALS = ("random", "tpe")
+TRIALS = ("random", "tpe", "greedy")
 RATIO, FRONTIER = 4, (2, 10)
 COMMON = (*SMALL, f"search.compression_ratio={RATIO}", "model=deepfm")
 OVERRIDES = tuple(text for text in COMMON if not text.startswith(("model=dcnv2", "model.num_cross_layers")))
