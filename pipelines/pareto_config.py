@@ -49,10 +49,9 @@ class ParetoConfig:
         bad = [name for name in self.all_methods if not re.fullmatch(r"\w[\w.-]*", name)]
         if bad:
             raise ConfigError(f"methods: {bad} cannot name folders. Use letters, digits, '_', '-' and '.'.")
-        # A name with an `embedding` of its own may be left out of a smaller sweep; another one is a slip.
-        unknown = sorted(
-            n for n, given in self.overrides.items() if n not in self.all_methods and "embedding" not in given
-        )
+        # What has an `embedding` or a `search` of its own may be left out of a smaller sweep; another one is a slip.
+        own = [name for name, given in self.overrides.items() if "embedding" in given or _of_search(given)]
+        unknown = sorted(self.overrides.keys() - {*self.all_methods, *own})
         if unknown:
             raise ConfigError(f"overrides names {unknown}, which methods does not hold. It has {self.all_methods}.")
 
@@ -89,6 +88,10 @@ class ParetoConfig:
 
     def _tuned(self) -> dict[str, list[float]]:
         return {LEARNING_RATE: self.learning_rates, REGULARIZER: self.regularizers}
+
+
+def _of_search(given: Mapping[str, Any]) -> bool:
+    return any(key.startswith("search.") for key in given)
 
 
 def _shown(value: Any) -> str:

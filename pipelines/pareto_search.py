@@ -79,27 +79,14 @@ def search_jobs(
     for search, method in zip(config.searches, config.searched_methods, strict=True):
         name = f"{sweep}/searches/{method}/seed{{seed}}"
         given = (*base, f"search={search}", "embedding=full", *config.given(method), f"runs={runs}")
-        reached = []
-        for ratio in sorted(ratio for ratio in config.ratios if ratio > 1):
-            refusal = _refusal(method, ratio, given)
-            if refusal is None:
-                reached.append(ratio)
-            else:
-                refusals.append(refusal)
-        if not reached:
-            continue
-        own = [
-            SearchJob(
-                method,
-                seed,
-                name.format(seed=seed),
-                tuple(reached),
-                (*given, f"seed={seed}", f"name={name.format(seed=seed)}"),
-            )
-            for seed in config.seeds
-        ]
-        jobs += own
-        budgets += _budgets(own[0], name)
+        told = {ratio: _refusal(method, ratio, given) for ratio in sorted(config.ratios) if ratio > 1}
+        refusals += [refusal for refusal in told.values() if refusal is not None]
+        reached = tuple(ratio for ratio, refusal in told.items() if refusal is None)
+        if reached:
+            names = {seed: name.format(seed=seed) for seed in config.seeds}
+            own = [SearchJob(method, s, n, reached, (*given, f"seed={s}", f"name={n}")) for s, n in names.items()]
+            jobs += own
+            budgets += _budgets(own[0], name)
     return jobs, budgets, refusals
 
 

@@ -2,9 +2,9 @@
 
     python -m tools.bench_search [--searches optembed,dnis,pep,autodim] [--seeds 1,2,3] [--ratios 4,2,8] [--runs runs]
 
-Each search runs by the settings of experiment=pareto/planted_dimensions, once a seed for all ratios, in a process of its
-own; those that are done count again. Prints Spearman's correlation over the six planted features, mean and lowest of the
-seeds, and seconds of a search. Run it alone on the machine.
+Each search runs by the settings of experiment=pareto/planted_dimensions, once a seed for all ratios, in a process of
+its own; those that are done count again. Prints Spearman's correlation over the six planted features, mean and lowest
+of the seeds, and seconds of a search. Run it alone on the machine.
 """
 
 import argparse
