@@ -212,8 +212,8 @@ class _Sweeping:
         order = {name: number for number, name in enumerate(self.config.all_methods)}
         results = [result for _, result in self.results]
         results.sort(key=lambda r: (order[r.cell.method], r.cell.ratio, self.config.seeds.index(r.cell.seed)))
-        lists = {"trials": list(self.trials), "failures": list(self.failures), "searches": list(self.searched)}
-        sweep = replace(self._empty, results=results, **lists)
+        sweep = replace(self._empty, results=results, trials=list(self.trials), failures=list(self.failures))
+        sweep = replace(sweep, searches=list(self.searched))
         write_sweep(sweep, self.sweep_run.folder)
         return sweep
 

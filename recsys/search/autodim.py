@@ -62,11 +62,11 @@ class WidthMixture(HeldMask):
 
     def _weights(self) -> Tensor:
         """Of each block's candidates, (blocks, candidates): noisy while the structure or the weights learn."""
-        noise = 0.0
+        scores = self.alpha.log_softmax(1)
         if self.training or self.learns:
             # From torch's own generator, which the trainer seeds for every step and rank, as it does for dropout.
-            noise = -(-torch.rand_like(self.alpha).clamp(1e-10, 1 - 1e-7).log()).log()
-        return ((self.alpha.log_softmax(1) + noise) / self.temperature).softmax(1)
+            scores = scores - (-torch.rand_like(scores).clamp(1e-10, 1 - 1e-7).log()).log()
+        return (scores / self.temperature).softmax(1)
 
     def _normalised(self, number: int, wide: Tensor) -> Tensor:
         norm = self.norms[number]

@@ -30,8 +30,10 @@ def by_hand(mask: WidthMixture, ids: torch.Tensor, rows: torch.Tensor, noise: to
         scores = torch.exp(mask.alpha[block] + noise[block])
         total = torch.zeros(4)
         for place, width in enumerate(mask.widths):
-            wide = mask.transforms[place].weight @ row[:width] + mask.transforms[place].bias
-            norm = mask.norms[place]
+            transform, norm = mask.transforms[place], mask.norms[place]
+            assert isinstance(transform, torch.nn.Linear) and isinstance(norm, torch.nn.BatchNorm1d)
+            assert norm.running_mean is not None and norm.running_var is not None
+            wide = transform.weight @ row[:width] + transform.bias
             total = total + scores[place] / scores.sum() * (wide - norm.running_mean) / (norm.running_var + 1e-5).sqrt()
         found.append(total)
     return torch.stack(found)

@@ -40,7 +40,7 @@ def test_gradients_agree_with_finite_differences() -> None:
 
     def shown(strength: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         mask.strength = strength
-        return mask(ids, [rows])
+        return mask.masked(ids, rows)
 
     start = torch.full((2, 3), -1.5, dtype=torch.float64, requires_grad=True)
     torch.autograd.gradcheck(shown, (start, row.requires_grad_()))
