@@ -1,9 +1,9 @@
 """How well searches find planted dimensions: the rank correlation of found widths with those planted, over seeds.
 
-    python -m tools.bench_search [--searches optembed,dnis,pep,autodim] [--seeds 1,2,3] [--ratios 4,2,8] [--runs runs]
+    python -m tools.bench_search [--searches optembed,dnis,pep,autodim] [--seeds 1,2,3] [--runs runs]
 
 Each search runs by the settings of experiment=pareto/planted_dimensions, once a seed for all ratios, in a process of
-its own; those that are done count again. Prints Spearman's correlation over the six planted features, mean and lowest
+its own; those that are done, also by `pipelines.pareto` of that experiment, count again. Prints Spearman's correlation over the six planted features, mean and lowest
 of the seeds, and seconds of a search. Run it alone on the machine.
 """
 
@@ -22,7 +22,6 @@ from recsys.data.planted_dimensions import PlantedDimensionsDataset
 from recsys.evaluate.pareto import Searched, SearchedPlan
 
 EXPERIMENT = "experiment=pareto/planted_dimensions"
-NAME = "bench_search"
 
 
 def ranks(values: Sequence[float]) -> list[float]:
@@ -87,20 +86,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--searches", default="optembed,dnis,pep,autodim")
     parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--ratios", default="2,4,8")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    base = (EXPERIMENT, f"train.run_on.num_threads={options.threads}")
-    lists = {"searches": options.searches, "seeds": options.seeds, "ratios": options.ratios}
-    given = [f"pareto.{name}=[{value}]" for name, value in lists.items()]
-    run = compose_run([*base, *given, f"name={NAME}", f"runs={options.runs}"])
+    base, runs = (EXPERIMENT,), str(options.runs)
+    given = [f"pareto.searches=[{options.searches}]", f"pareto.seeds=[{options.seeds}]"]
+    run = compose_run([*base, *given, f"runs={runs}"])
     assert run.config.pareto is not None and isinstance(run.config.dataset, PlantedDimensionsDataset)
     worker = Worker()
-    message = worker.do([*base, f"name={NAME}", f"runs={options.runs}"], ["ingest"], run.folder / "ingest.log")
+    message = worker.do([*base, f"runs={runs}"], ["ingest"], run.folder / "ingest.log")
     if message:
         raise SystemExit(message)
-    jobs, _, _ = search_jobs(run.config.pareto, base=base, sweep=NAME, runs=str(options.runs))
+    jobs, _, _ = search_jobs(run.config.pareto, base=base, sweep=run.config.name, runs=runs)
     Console(width=120).print(table_of(searched(jobs, worker), run.config.dataset.planted))
 
 
