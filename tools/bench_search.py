@@ -3,8 +3,8 @@
     python -m tools.bench_search [--searches optembed,dnis,pep,autodim] [--seeds 1,2,3] [--runs runs]
 
 Each search runs by the settings of experiment=pareto/planted_dimensions, once a seed for all ratios, in a process of
-its own; those that are done, also by `pipelines.pareto` of that experiment, count again. Prints Spearman's correlation over the six planted features, mean and lowest
-of the seeds, and seconds of a search. Run it alone on the machine.
+its own; those that are done, also by `pipelines.pareto` of that experiment, count again. Prints Spearman's correlation
+over the six planted features, mean and lowest of the seeds, and seconds of a search. Run it alone on the machine.
 """
 
 import argparse
