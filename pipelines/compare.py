@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from pipelines.compare_sources import Source, check_same_data, column_options, joined_cost, read_source
 from pipelines.config import Run
-from pipelines.entry import stage_main
+from pipelines.entry import given_overrides, stage_main
 from pipelines.stage import StageKey, stage
 from recsys.core.errors import ConfigError
 from recsys.evaluate.compare import check_possible, compare, methods_of, slice_column
@@ -74,8 +74,7 @@ def check_given() -> None:
     Raises:
         ConfigError: naming it.
     """
-    given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    for text in given:
+    for text in given_overrides():
         key = re.split("[=@]", text.lstrip("+~"))[0].replace("/", ".")
         if not any(key == own or key.startswith(f"{own}.") for own in OWN_KEYS):
             raise ConfigError(
@@ -97,7 +96,7 @@ def seed_notes(runs: list[str], *, group_seeds: bool) -> list[str]:
 
 def _name(run: Run) -> str:
     """As given; else made of the names of the runs."""
-    if not HydraConfig.initialized() or any(text.startswith("name=") for text in HydraConfig.get().overrides.task):
+    if not HydraConfig.initialized() or any(text.startswith("name=") for text in given_overrides()):
         return run.config.name
     names = run.config.compare.runs
     joined = "_vs_".join(name.replace("/", "-") for name in names)

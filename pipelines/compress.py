@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pipelines import evaluate, export
 from pipelines.config import Run, RunConfig
-from pipelines.entry import stage_main
+from pipelines.entry import given_overrides, stage_main
 from pipelines.model import plan_tables
 from pipelines.stage import read_record
 from recsys.core.errors import ConfigError
@@ -67,7 +67,7 @@ def check_given(run: Run, source: Run) -> None:
         ConfigError: naming it.
     """
     own = {*OWN_KEYS, "experiment", "compare"}  # `compare` is a command of its own, which trained runs know nothing of
-    for text in _given():
+    for text in given_overrides():
         key = _key(text)
         keys = [key] if key != "experiment" else [each for each in sorted(run.values) if each not in own]
         differs = [
@@ -81,11 +81,6 @@ def check_given(run: Run, source: Run) -> None:
                 "value, and a run cannot be given one after its training. Leave it out; this command's own are "
                 f"{[each for each in OWN_KEYS if each != 'trained_by']}."
             )
-
-
-def _given() -> list[str]:
-    """Overrides of the command line."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def _key(override: str) -> str:
@@ -103,14 +98,14 @@ def _at(values: Any, path: str) -> Any:
 def compressed_run(run: Run, source: Run) -> Run:
     """The source with this command's embedding; its name is the source's with the method's, where none is given."""
     taken = {key: run.values[key] for key in ("embedding", "export", "overwrite", "trained_by")}
-    if any(_key(text).partition(".")[0] in ("evaluate", "experiment") for text in _given()):
+    if any(_key(text).partition(".")[0] in ("evaluate", "experiment") for text in given_overrides()):
         taken["evaluate"] = run.values["evaluate"]
     values = {**source.values, **taken, "name": _name(run, source)}
     return Run(build_config(RunConfig, values, key=""), values)
 
 
 def _name(run: Run, source: Run) -> str:
-    if not HydraConfig.initialized() or any(text.startswith("name=") for text in _given()):
+    if not HydraConfig.initialized() or any(text.startswith("name=") for text in given_overrides()):
         return run.config.name
     return f"{source.config.name}/compress/{_choice(run)}"
 

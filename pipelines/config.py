@@ -52,6 +52,21 @@ class PredictConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InferConfig:
+    """What to propose a dataset config for."""
+
+    files: list[str] = field(default_factory=list)  # of one form; the first one is looked at
+    label: str = ""  # column of 0 and 1; empty: found by its name
+    name: str = "mine"  # of the data set
+    output: str = ""  # yaml to write, say conf/dataset/mine.yaml; empty: print it
+    num_rows: int = 100_000  # rows to look at
+
+    def __post_init__(self) -> None:
+        if self.num_rows < 1:
+            raise ConfigError(f"num_rows={self.num_rows}: must be 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanConfig:
     """What to say of a plan before training."""
 
@@ -79,6 +94,7 @@ class RunConfig:
     ingest: IngestOptions
     plan: PlanConfig = field(default_factory=PlanConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
+    infer: InferConfig = field(default_factory=InferConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     trained_by: str = ""  # run whose train stage this one evaluates and exports; empty: its own
     retrieval: RetrievalConfig | None = None  # users and items instead of clicks, with `model` left out of account

@@ -65,6 +65,11 @@ def stage_main(work: Callable[[Run], None]) -> Callable[[], None]:
     return start
 
 
+def given_overrides() -> list[str]:
+    """What the command line sets; nothing below no command of Hydra's."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
 def _composed_command(work: Callable[[Run], None], failed: list[str]) -> Callable[[], None]:
     """A stage function on what Hydra composes of the command line; failed jobs of a sweep are appended to `failed`."""
 

@@ -26,6 +26,7 @@ from recsys.data.fingerprint import file_fingerprint
 from recsys.data.ingest import RAW_SAMPLE_NAME
 from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.data.raw import border_tensors
+from recsys.data.times import written
 from recsys.evaluate import Calibration, FittedCalibration
 from recsys.export.bundle import FrozenModel, Golden, write_bundle
 from recsys.export.calibration import IsotonicProbabilities, PlattProbabilities, ServedCalibration
@@ -142,10 +143,11 @@ def _write_golden(
     """Raw rows with their expected scores, as Parquet; the first of them as CSV, as a client might send them."""
     scored = raw.hstack(pl.DataFrame({name: values.numpy() for name, values in scores.items()}))
     scored.head(config.num_golden_rows).write_parquet(folder / "golden.parquet")
-    columns = [*(feature.name for feature in schema.numeric), *(feature.name for feature in schema.categorical)]
     separators = {feature.name: feature.separator for feature in schema.categorical if feature.multi_valued}
     joined = [pl.col(name).cast(pl.List(pl.String)).list.join(separators[name]) for name in separators]
-    raw.head(EXAMPLE_ROWS).select(columns).with_columns(joined).write_csv(folder / "example.csv")
+    written(raw.head(EXAMPLE_ROWS).select(schema.raw_columns), schema).with_columns(joined).write_csv(
+        folder / "example.csv"
+    )
 
 
 def _golden(run: Run, loaded: Trained, data: Path) -> tuple[pl.DataFrame, Golden]:

@@ -3,6 +3,7 @@
 from pipelines.config import Run
 from pipelines.entry import stage_main
 from pipelines.stage import StageKey, stage
+from recsys.data.faults import REJECTED_FOLDER
 from recsys.data.fingerprint import file_fingerprint
 from recsys.data.ingest import ingest
 
@@ -11,7 +12,14 @@ def work(run: Run) -> None:
     """Ingest the data set, once for all runs that use it as it is."""
     folder, config = run.stage("ingest"), run.config
     part = run.part("dataset", "ingest")
-    key = StageKey(stage="ingest", config=part, inputs=_raw_inputs(run), resolved=run.values, shared=True)
+    key = StageKey(
+        stage="ingest",
+        config=part,
+        inputs=_raw_inputs(run),
+        resolved=run.values,
+        worth_keeping=f"{REJECTED_FOLDER}/*",  # what is wrong with the rows, where that was too much
+        shared=True,
+    )
     # The folder's name is a digest of the configuration, so what differs can only be the raw files: take the new ones.
     with stage(folder, key, overwrite=True) as aside:
         if aside is not None:

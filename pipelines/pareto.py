@@ -9,10 +9,8 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
-
 from pipelines.config import Run
-from pipelines.entry import stage_main
+from pipelines.entry import given_overrides, stage_main
 from pipelines.lock import locked
 from pipelines.pareto_cells import (
     Job,
@@ -55,7 +53,7 @@ def work(run: Run) -> None:
         raise ConfigError("pareto is not set: nothing to sweep. Choose experiment=pareto/<data set>.")
     with locked(run.folder / "sweep", wait=False):
         try:
-            sweep = _Sweeping(run, config, base_overrides(HydraConfig.get().overrides.task)).run()
+            sweep = _Sweeping(run, config, base_overrides(given_overrides())).run()
         except KeyboardInterrupt:
             print("stopped. The same command goes on from here.", file=sys.stderr)
             sys.exit(INTERRUPTED)

@@ -4,10 +4,10 @@ import os
 import time
 from collections.abc import Sequence
 
-from hydra.core.hydra_config import HydraConfig
 from torch.version import __version__ as torch_version
 
 from pipelines.config import Run
+from pipelines.entry import given_overrides
 from pipelines.pareto_config import ParetoConfig
 from pipelines.pareto_results import REQUEST_ROWS
 from pipelines.stage import read_record
@@ -29,7 +29,7 @@ def empty_sweep(run: Run, config: ParetoConfig, *, num_budgets: int, refusals: S
     columns = manifest.feature_specs()
     uncompressed = full_bytes(run.config.model.features(columns))
     model = run.values["model"]["_target_"].rpartition(".")[2].removesuffix("Config")
-    given = " ".join(HydraConfig.get().overrides.task)
+    given = " ".join(given_overrides())
     return Sweep(
         title=f"{model} on {manifest.dataset}",
         command=f"python -m pipelines.pareto {given}",

@@ -112,6 +112,14 @@ def make(config: RunConfig, embedding: dict[str, Any], manifest: Manifest) -> tu
     return _forecast(config, manifest, survey), plan
 
 
+def surveyed_bytes(run: Run, manifest: Manifest) -> dict[str, int | None]:
+    """Bytes that each method serves at the run's budget; None where it refuses it."""
+    features = run.config.model.features(manifest.feature_specs())
+    oov_counts = {name: known.oov_count for name, known in manifest.categorical.items()}
+    surveyed = _surveyed(dict(_methods(run.values["embedding"], features)), features, oov_counts)
+    return {method.method: method.serving_bytes for method in surveyed}
+
+
 def _choose(
     config: RunConfig, survey: Survey, methods: dict[str, MethodConfig | ConfigError]
 ) -> tuple[RunConfig, Survey]:

@@ -39,7 +39,9 @@ def work(run: Run) -> None:
     source = Path(config.input) if config.input else run.stage("ingest") / RAW_SAMPLE_NAME
     target = Path(config.output) if config.output else run.stage("predict") / "scores.parquet"
     if not source.is_file():
-        raise DataError(f"predict.input={source}: no such file. Give a CSV, TSV or Parquet file of raw rows.")
+        raise DataError(
+            f"predict.input={source}: no such file. Give a CSV, TSV, JSONL, Parquet or Arrow file of raw rows."
+        )
     manifest = BundleManifest.read(bundle)
     if not config.input:
         manifest.check_schema(Manifest.read(run.stage("ingest")).schema)
@@ -82,7 +84,7 @@ def predict(job: Job, target: Path) -> int:
     """
     schema, config, served = job.schema, job.config, load_scripted(job.model)
     columns = tuple(config.columns)
-    total = reader_for(job.source, columns=columns, quoted=config.quoted).count_rows(job.source)
+    total = reader_for(job.source, schema, columns=columns, quoted=config.quoted).count_rows(job.source)
     frames = read_raw(job.source, schema, columns=columns, quoted=config.quoted, chunk_rows=config.batch_size)
     with torch.inference_mode(), ProgressBar("predict", total=total) as bar, _written(target, job.origin()) as write:
         rows = 0

@@ -84,9 +84,8 @@ def _serving(data: Path, recommender: Recommender, met: Interactions, keys: dict
     sizes(manifest)
     user, item = manifest.schema.categorical
     history = replace(item, multi_valued=True, max_length=MAX_HISTORY)
-    encoder = FeatureEncoder(
-        Schema(label=manifest.schema.label, categorical=(user, history)), {}, {name: k[1:] for name, k in keys.items()}
-    )
+    schema = Schema(label=manifest.schema.label, categorical=(user, history))
+    encoder = FeatureEncoder(schema, {}, {name: k[1:] for name, k in keys.items()}, {})
     return ServingRecommender(recommender, encoder, columns=(user.name, item.name), item_keys=keys[item.name], met=met)
 
 

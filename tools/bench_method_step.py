@@ -11,39 +11,25 @@ width. Contestants take turns within every round; medians are printed, and the s
 import argparse
 import os
 import statistics
-import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from pipelines.entry import set_up_logging
 from recsys.core.batch import Batch
 from recsys.core.plan import TablePlan
 from recsys.core.specs import FeatureSpec
-from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.full import FullConfig
 from recsys.embeddings.method import MethodConfig
 from recsys.models.ctr import CtrModel
 from recsys.train.config import DeviceConfig, TrainConfig
-from recsys.train.session import process_group, shard
-from recsys.train.tables import initialize_tables
-from recsys.train.trainer import Trainer
+from recsys.train.session import process_group
 from tools.all_methods import planned_methods, ranked
+from tools.stepping import SumHead, take_turns, trainer_step
 
 NUM_FEATURES, WIDTH, BATCH_SIZE, WIDEST = 26, 16, 4096, 1024
-
-
-class SumHead(nn.Module):
-    """Logits that cost next to nothing."""
-
-    def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
-        """Return the sum of all embeddings, (B,)."""
-        return embeddings.sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -74,24 +60,11 @@ def batch(num_ids: int) -> Batch:
 
 
 def step(config: MethodConfig, plan: TablePlan, data: Batch, device: torch.device) -> Callable[[], None]:
-    """A training step of a model with that plan, as the trainer does it."""
-    torch.manual_seed(0)
-    model = CtrModel(PlannedEmbeddingBagCollection(plan, torch.device("meta")), SumHead())
-    training = TrainConfig()
-    session = shard(model, training.optimizer, training.run_on, device)
-    initialize_tables(session.model.state_dict(), plan, seed=0)
-    callbacks = config.callbacks(plan)
-    trainer = Trainer(session, plan, training, Path(tempfile.gettempdir()), callbacks)
-    session.model.train()
-    for callback in callbacks:
-        callback.on_train_start(session)
-    sparse = data.sparse
-
-    def run() -> None:
-        fresh = KeyedJaggedTensor(keys=sparse.keys(), values=sparse.values(), lengths=sparse.lengths())
-        trainer._step(Batch(data.dense, fresh, data.labels), BATCH_SIZE)
-
-    return run
+    """A training step of a model with that plan."""
+    run = trainer_step(
+        lambda embeddings: CtrModel(embeddings, SumHead()), plan, TrainConfig(), device, config.callbacks(plan)
+    )
+    return lambda: run(data)
 
 
 def moved_width(plan: TablePlan) -> int:
@@ -113,17 +86,6 @@ def contestants(only: list[str], num_ids: int, data: Batch, device: torch.device
         found.append(Contestant(f"{method.name} {method.ratio:g}x", run, moved_width(method.plan)))
     print(f"train as full does: {', '.join(like_full) or 'none'}")
     return found
-
-
-def measure(runs: dict[str, Callable[[], None]], num_rounds: int) -> dict[str, list[float]]:
-    """Seconds of each in every round, after two that do not count."""
-    seconds: dict[str, list[float]] = {label: [] for label in runs}
-    for _ in range(num_rounds + 2):
-        for label, run in runs.items():
-            started = time.perf_counter()
-            run()
-            seconds[label].append(time.perf_counter() - started)
-    return {label: taken[2:] for label, taken in seconds.items()}
 
 
 def table(found: list[Contestant], seconds: dict[str, list[float]]) -> str:
@@ -158,7 +120,7 @@ def main() -> None:
             plan = FullConfig().plan(features(options.ids, width))
             runs[f"full of {width}"] = step(FullConfig(), plan, data, device)
         load = os.getloadavg()[0]
-        seconds = measure(runs, options.rounds)
+        seconds = take_turns(runs, options.rounds)
     print(
         f"{NUM_FEATURES} features x {options.ids:,} ids of width {WIDTH}, batch {BATCH_SIZE}, load before: {load:.1f}"
     )

@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from recsys.core.errors import DataError
 from recsys.core.jsonable import from_json, to_json
@@ -31,9 +34,9 @@ class Split:
 class CategoricalStatistics:
     """Training statistics of one categorical column; but for its lengths, of all columns that share its vocabulary."""
 
-    num_embeddings: int | None  # vocabulary size with the out-of-vocabulary id 0; None when hashed
-    num_keys: int  # distinct keys in train, before min_count
-    oov_count: int  # training look-ups that fell below min_count
+    num_embeddings: int | None  # vocabulary size with the out-of-vocabulary ids; None when hashed
+    num_keys: int  # distinct keys in train, before min_count and max_size
+    oov_count: int  # training look-ups of keys that the vocabulary lacks
     octave_counts: tuple[int, ...]  # k: training look-ups with id in [2**k, 2**(k+1)); ids rank by frequency
     max_length: int  # longest row; 1 for a single-valued column
 
@@ -62,6 +65,8 @@ class Manifest:
     numeric: dict[str, NumericStatistics]
     categorical: dict[str, CategoricalStatistics]
     fingerprint: str  # of the raw input, the schema and the split rule
+    bounds: dict[str, tuple[float, ...]] = field(default_factory=dict)  # of quantile buckets, float32, by feature
+    num_rejected: int = 0  # raw rows left out because of faults; `rejected/` lists them
 
     def feature_specs(self) -> list[FeatureSpec]:
         """A logical embedding feature for each vocabulary, one wide, read by all columns that share it."""
@@ -82,6 +87,10 @@ class Manifest:
             octave_counts=known.octave_counts,
             also=tuple(others),
         )
+
+    def bound_tensors(self) -> dict[str, Tensor]:
+        """The bounds of quantile buckets as tensors."""
+        return {name: torch.tensor(bounds, dtype=torch.float32) for name, bounds in self.bounds.items()}
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from recsys.core.schema import CategoricalFeature, NumericFeature, NumericTransform, Schema
 from recsys.data.dataset import RawFile, RawTable, SplitConfig
-from recsys.data.readers import TextReader
+from recsys.data.text import TextReader
 
 NUMERIC = tuple(f"I{i}" for i in range(1, 14))
 CATEGORICAL = tuple(f"C{i}" for i in range(1, 27))

@@ -4,9 +4,10 @@ A data set is a frozen config dataclass whose method `open` returns a `RawTable`
 new source of rows is one dataclass and one yaml.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,8 @@ import polars as pl
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import Schema
-from recsys.data.raw import Origin, normalise
+from recsys.data.faults import Faults, Origin
+from recsys.data.raw import ROW, typed_columns
 from recsys.data.readers import Reader
 
 SPLIT_NAMES = ("train", "validation", "test")
@@ -64,11 +66,27 @@ class RawFile:
 
 @dataclass(frozen=True, kw_only=True)
 class RawChunk:
-    """Consecutive raw rows in the types of `recsys.data.raw.normalise`."""
+    """Raw rows of one file, in order.
+
+    `frame`: in the types of `recsys.data.raw.normalise`, with `__row__` (Int64, position over all files).
+    `rejected`: what was left out because of faults, as `recsys.data.faults.REJECTED` has it.
+    """
 
     frame: pl.DataFrame
-    first_row: int  # position of its first row over all files
     split: str | None
+    shard: int  # number of the shard that all its rows belong to
+    rejected: pl.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Consecutive rows of one file: what is worked on at a time, and all that an interrupted ingest loses."""
+
+    number: int
+    file: int
+    first_row: int  # in the file
+    position: int  # of its first row, over all files
+    num_rows: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,18 +120,72 @@ class RawTable:
                 raise DataError(f"{file.path}: the file holds no rows. Remove it from the dataset config, or fill it.")
         return counts
 
-    def chunks(self, chunk_rows: int) -> Iterator[RawChunk]:
-        """Pieces of at most `chunk_rows` rows, never across a file's end."""
-        other = [self.split.column] if self.split.column else []
+    def shards(self, shard_rows: int) -> list[Shard]:
+        """All rows in shards of at most so many.
+
+        Raises:
+            DataError: a file is unreadable or holds no row.
+        """
+        found: list[Shard] = []
         position = 0
-        for file in self.files:
-            row = 0
-            for frame in self.reader.frames(file.path, chunk_rows):
-                origin = Origin(path=str(file.path), first_row=row)
-                frame = normalise(frame, self.schema, origin, other=other)
-                yield RawChunk(frame=frame, first_row=position, split=file.split)
-                row += frame.height
-                position += frame.height
+        for file, count in enumerate(self.count_rows()):
+            for first in range(0, count, shard_rows):
+                rows = min(shard_rows, count - first)
+                shard = Shard(number=len(found), file=file, first_row=first, position=position + first, num_rows=rows)
+                found.append(shard)
+            position += count
+        return found
+
+    def chunks(self, shards: Sequence[Shard], chunk_rows: int, *, strict: bool) -> Iterator[RawChunk]:
+        """Pieces of at most `chunk_rows` rows, never across a shard's end.
+
+        Args:
+            shards: consecutive ones.
+            chunk_rows: rows in memory at a time.
+            strict: refuse the first row that has a fault; else leave such rows out.
+        """
+        for file, group in groupby(shards, key=lambda shard: shard.file):
+            own = list(group)
+            end = own[-1].first_row + own[-1].num_rows
+            row, left = own[0].first_row, iter(own)
+            shard = next(left)
+            for frame in self.reader.frames(self.files[file].path, chunk_rows, first_row=row, keep_damaged=not strict):
+                while frame.height and row < end:
+                    if row == shard.first_row + shard.num_rows:
+                        shard = next(left)
+                    part = frame.head(shard.first_row + shard.num_rows - row)
+                    yield self._chunk(part, shard, row, strict=strict)
+                    row, frame = row + part.height, frame.slice(part.height)
+                if row >= end:
+                    break
+
+    def _chunk(self, frame: pl.DataFrame, shard: Shard, row: int, *, strict: bool) -> RawChunk:
+        file = self.files[shard.file]
+        faults = Faults(Origin(path=str(file.path), first_row=row), strict=strict)
+        first = shard.position + row - shard.first_row
+        rows = pl.int_range(first, first + frame.height, dtype=pl.Int64, eager=True)
+        sound = faults.sound(self._typed(frame, faults).with_columns(rows.alias(ROW)))
+        return RawChunk(frame=sound, split=file.split, shard=shard.number, rejected=faults.rejected())
+
+    def _typed(self, frame: pl.DataFrame, faults: Faults) -> pl.DataFrame:
+        time = self.split.column
+        typed = typed_columns(frame, self.schema, faults, other=[time] if time else [])
+        if time:
+            problem = "is no time to split by. Fill or remove such rows, or choose another split method."
+            faults.note(frame[time], frame[time].is_null(), problem)
+        return typed
+
+
+def made_files(folder: Path, frames: Iterable[pl.DataFrame]) -> tuple[RawFile, ...]:
+    """Write rows that a data set makes itself, a Parquet file each frame, below `folder/raw`."""
+    raw = folder / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    files: list[RawFile] = []
+    for frame in frames:
+        path = raw / f"part-{len(files):05d}.parquet"
+        frame.write_parquet(path, compression="zstd", statistics=False)
+        files.append(RawFile(path=path))
+    return tuple(files)
 
 
 class Dataset(Protocol):

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from recsys.core.errors import DataError
 from recsys.core.manifest import Manifest, NumericStatistics
 from recsys.core.schema import IdEncoding, NumericTransform, Schema
+from recsys.data.derive import Sources
+from recsys.ops.hashing import mix64
 
 VOCABULARY_FOLDER = "vocabulary"
 LOG_TRANSFORMS = (NumericTransform.LOG1P, NumericTransform.LOG1P_STANDARD)
@@ -24,21 +26,27 @@ class FeatureEncoder(nn.Module):
     """
 
     # Annotated here, because TorchScript ignores annotations in `__init__` and these lists may be empty.
-    numeric_names: list[str]
     categorical_names: list[str]
+    num_dense: int
     multi_valued: list[bool]
     max_lengths: list[int]
     hashed: list[bool]
     vocabulary_of: list[int]  # by categorical column
     starts: list[int]  # by vocabulary, and one more
+    num_oov: list[int]  # by categorical column
     log_mask: Tensor
+    missing_mask: Tensor
     mean: Tensor
     std: Tensor
     keys: Tensor
     ids: Tensor
 
     def __init__(
-        self, schema: Schema, numeric: Mapping[str, NumericStatistics], vocabularies: Mapping[str, Tensor]
+        self,
+        schema: Schema,
+        numeric: Mapping[str, NumericStatistics],
+        vocabularies: Mapping[str, Tensor],
+        bounds: Mapping[str, Tensor],
     ) -> None:
         """Build from training statistics.
 
@@ -46,15 +54,19 @@ class FeatureEncoder(nn.Module):
             numeric: by feature name; read for the transforms that standardise.
             vocabularies: by name of each column with a vocabulary of its own: distinct int64 keys (V,), most frequent
                 first. Columns that share one share its memory.
+            bounds: of quantile buckets, as `Sources` takes them.
         """
         super().__init__()
-        self.numeric_names = [f.name for f in schema.numeric]
+        self.sources = Sources(schema, bounds)
+        self.num_dense = len(schema.numeric)
         self.categorical_names = [f.name for f in schema.categorical]
         self.multi_valued = [f.multi_valued for f in schema.categorical]
         self.max_lengths = [f.max_length for f in schema.categorical]
         self.hashed = [f.encoding is IdEncoding.HASH for f in schema.categorical]
         self._register_numeric(schema, numeric)
         owners = list(schema.vocabularies)
+        owner = {name: columns[0] for name, columns in schema.vocabularies.items()}
+        self.num_oov = [owner[f.vocabulary or f.name].num_oov for f in schema.categorical]
         self.vocabulary_of = [owners.index(f.vocabulary or f.name) for f in schema.categorical]
         tables = [vocabularies.get(name, torch.empty(0, dtype=torch.int64)) for name in owners]
         self.starts = [sum(t.numel() for t in tables[:i]) for i in range(len(tables) + 1)]
@@ -68,6 +80,8 @@ class FeatureEncoder(nn.Module):
         mean = [numeric[f.name].mean if s else 0.0 for f, s in zip(schema.numeric, standard, strict=True)]
         std = [numeric[f.name].std if s else 1.0 for f, s in zip(schema.numeric, standard, strict=True)]
         self.register_buffer("log_mask", torch.tensor([f.transform in LOG_TRANSFORMS for f in schema.numeric]).bool())
+        missing = [f.transform is NumericTransform.MISSING for f in schema.numeric]
+        self.register_buffer("missing_mask", torch.tensor(missing).bool())
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
 
@@ -84,7 +98,7 @@ class FeatureEncoder(nn.Module):
         offsets: list[Tensor] = []
         num_rows = 0
         for i, name in enumerate(self.categorical_names):
-            keys = features[name]
+            keys = self.sources(features, i)
             if self.multi_valued[i]:
                 keys, offset = self._truncate(keys, features[name + "__lengths"], self.max_lengths[i])
             else:
@@ -95,12 +109,14 @@ class FeatureEncoder(nn.Module):
         return self._dense(features, num_rows), ids, offsets
 
     def _dense(self, features: dict[str, Tensor], num_rows: int) -> Tensor:
-        if len(self.numeric_names) == 0:
+        if self.num_dense == 0:
             return torch.zeros((num_rows, 0), dtype=torch.float32, device=self.mean.device)
-        raw = torch.stack([features[name] for name in self.numeric_names], dim=1)
+        raw = torch.stack([self.sources.numbers(features, i) for i in range(self.num_dense)], dim=1)
         scaled = torch.where(self.log_mask, torch.sign(raw) * torch.log1p(torch.abs(raw)), raw)
         # Also infinity becomes "missing": ingest refuses it, but a server has to answer.
-        return torch.where(torch.isfinite(raw), (scaled - self.mean) / self.std, torch.zeros_like(raw))
+        known = torch.isfinite(raw)
+        dense = torch.where(known, (scaled - self.mean) / self.std, torch.zeros_like(raw))
+        return torch.where(self.missing_mask, torch.logical_not(known).to(raw.dtype), dense)
 
     def _truncate(self, keys: Tensor, lengths: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
         """The first `max_length` keys of each row, and their offsets."""
@@ -111,14 +127,18 @@ class FeatureEncoder(nn.Module):
         return keys[positions + torch.repeat_interleave(shift, kept)], offsets
 
     def _look_up(self, keys: Tensor, feature: int) -> Tensor:
-        """Ids of keys, int64 (N,); 0 for a key that the vocabulary lacks."""
+        """Ids of keys, int64 (N,); for a key that the vocabulary lacks 0, or one of the ids behind the vocabulary's."""
         if self.hashed[feature]:
             return keys
         vocabulary = self.vocabulary_of[feature]
         start, end = self.starts[vocabulary], self.starts[vocabulary + 1]
         known = self.keys[start:end]
         at = torch.clamp(torch.searchsorted(known, keys), max=end - start - 1)
-        return torch.where(known[at] == keys, self.ids[start:end][at], torch.zeros_like(keys))
+        unknown = torch.zeros_like(keys)
+        if self.num_oov[feature] > 1:
+            unknown = (mix64(keys) & 0x7FFFFFFFFFFFFFFF) % self.num_oov[feature]
+            unknown = torch.where(unknown == 0, unknown, unknown + (end - start))
+        return torch.where(known[at] == keys, self.ids[start:end][at], unknown)
 
 
 def vocabulary_path(folder: Path, feature: str) -> Path:
@@ -134,7 +154,7 @@ def load_encoder(folder: Path) -> FeatureEncoder:
     """
     manifest = Manifest.read(folder)
     vocabularies: dict[str, Tensor] = {}
-    for name in manifest.schema.vocabularies:
+    for name, (owner, *_) in manifest.schema.vocabularies.items():
         expected = manifest.categorical[name].num_embeddings
         if expected is None:
             continue
@@ -143,7 +163,9 @@ def load_encoder(folder: Path) -> FeatureEncoder:
             keys = pl.read_parquet(path, columns=["key"])["key"]
         except (pl.exceptions.PolarsError, OSError) as error:
             raise DataError(f"{path}: not a readable vocabulary ({error}). Run ingest again.") from error
-        if len(keys) + 1 != expected:
-            raise DataError(f"{path}: {len(keys)} keys, the manifest says {expected - 1}. Run ingest again.")
+        if len(keys) + owner.num_oov != expected:
+            raise DataError(
+                f"{path}: {len(keys)} keys, the manifest says {expected - owner.num_oov}. Run ingest again."
+            )
         vocabularies[name] = keys.to_torch()
-    return FeatureEncoder(manifest.schema, manifest.numeric, vocabularies)
+    return FeatureEncoder(manifest.schema, manifest.numeric, vocabularies, manifest.bound_tensors())

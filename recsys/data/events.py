@@ -16,8 +16,11 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import MISSING_KEY, CategoricalFeature, KeyType, Schema
-from recsys.data.raw import TEXT_TYPES, Origin, normalise
-from recsys.data.readers import ParquetReader, Reader, TextReader
+from recsys.data.faults import Origin
+from recsys.data.locate import located
+from recsys.data.raw import TEXT_TYPES, normalise
+from recsys.data.readers import ParquetReader, Reader
+from recsys.data.text import TextReader
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +77,7 @@ class EventLog:
     @property
     def paths(self) -> tuple[Path, ...]:
         """The files."""
-        return tuple(Path(file) for file in self.files)
+        return located(self.files)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import polars as pl
 import torch
 
 from recsys.core.errors import DataError
-from recsys.core.manifest import Manifest, Split
+from recsys.core.manifest import Manifest
+from recsys.data.dataset import SPLIT_NAMES
 from recsys.data.raw import ROW
 from recsys.data.splits import NON_NEGATIVE
-from recsys.data.writer import SplitWriter
+from recsys.data.writer import split_of, write_shard
 from recsys.ops.hashing import mix64, salt_for
 
 
@@ -34,25 +35,22 @@ def hold_out(source: Path, target: Path, share: float, *, in_order: bool, seed: 
     """
     manifest = Manifest.read(source)
     train, done = manifest.splits["train"], 0
-    rows_per_file = max(train.file_rows)
-    writers = [SplitWriter(target, name, rows_per_file=rows_per_file) for name in ("train", "validation")]
-    for file, num_rows in zip(train.files, train.file_rows, strict=True):
+    written = []
+    for number, (file, num_rows) in enumerate(zip(train.files, train.file_rows, strict=True)):
         frame = pl.read_parquet(source / file)
         if in_order:
             held = torch.arange(done, done + num_rows) >= round(train.num_rows * (1 - share))
         else:
             hashed = mix64(frame[ROW].to_torch() + salt_for("hold out", 0, seed)) & NON_NEGATIVE
             held = hashed.double() / 2.0**63 < share
-        for writer, rows in zip(writers, (~held, held), strict=True):
-            writer.write(frame.filter(pl.Series(rows.numpy())))
+        written.append(write_shard(target, number, frame, held.to(torch.int8)))
         done += num_rows
-    parts = [writer.close() for writer in writers]
-    if not all(part.num_rows for part in parts):
+    splits = {name: split_of(parts[name] for parts in written if name in parts) for name in SPLIT_NAMES}
+    if not (splits["train"].num_rows and splits["validation"].num_rows):
         raise DataError(
             f"{source}: of {train.num_rows} training rows a share of {share} cannot be held out and leave some. Choose "
             "a share nearer to one half, or give the data set more rows."
         )
-    splits = {"train": parts[0], "validation": parts[1], "test": Split(files=(), file_rows=(), num_positive=0)}
-    written = replace(manifest, splits=splits)
-    written.write(target)
-    return written
+    held_out = replace(manifest, splits=splits)
+    held_out.write(target)
+    return held_out

@@ -1,29 +1,34 @@
 """Raw rows to a dataset folder: statistics of train in one pass, encoding in a second, rows never all in memory.
 
 The folder: `manifest.json`, `{train,validation,test}/part-*.parquet`, `vocabulary/<feature>.parquet`, and
-`raw_sample.parquet`, the first raw test rows. Equal input, config and seed give equal bytes.
+`raw_sample.parquet`, the first raw test rows; `rejected/part-*.parquet` if rows were left out. Equal input, config and
+seed give equal bytes.
 """
 
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.core.errors import ConfigError
-from recsys.core.manifest import CategoricalStatistics, Manifest, NumericStatistics, Split
+from recsys.core.errors import ConfigError, DataError
+from recsys.core.jsonable import from_json, to_json
+from recsys.core.manifest import Manifest, Split
 from recsys.core.progress import ProgressBar
-from recsys.core.schema import LENGTHS_SUFFIX, Schema
-from recsys.data.dataset import SPLIT_NAMES, Dataset, RawChunk, RawTable
+from recsys.data.dataset import SPLIT_NAMES, Dataset, RawChunk, RawTable, Shard
 from recsys.data.encoder import FeatureEncoder, vocabulary_path
+from recsys.data.faults import Rejected
 from recsys.data.fingerprint import file_fingerprint, fingerprint_of
-from recsys.data.raw import ROW, tensors_of
+from recsys.data.fitting import Fit, ShardFit, merged_fit
+from recsys.data.raw import tensors_of
 from recsys.data.splits import Assign, check_splits, split_assigner
-from recsys.data.statistics import KeyCounter, NumericMoments
-from recsys.data.writer import SplitWriter, encoded_frame
+from recsys.data.state import State, put_json
+from recsys.data.writer import Part, encoded_frame, split_of, write_shard
 
 logger = logging.getLogger(__name__)
 
@@ -33,38 +38,48 @@ RAW_SAMPLE_ROWS = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class IngestOptions:
-    """How to ingest; nothing here changes which rows, ids or splits come out, except `seed`."""
+    """How to ingest; only `seed` and `max_rejected` change which rows, ids or splits come out."""
 
     seed: int = 2021  # of the split and of generated rows
-    rows_per_file: int = 131_072
+    rows_per_file: int = 131_072  # raw rows of a shard, of which every split gets a file: all that a kill loses
     chunk_rows: int = 65_536  # raw rows in memory at a time
+    max_rejected: float = 0.0  # share of rows with faults that may be left out; 0 refuses the first one
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_rejected < 1:
+            raise ConfigError(f"ingest.max_rejected={self.max_rejected}: must be at least 0 and less than 1.")
         for name in ("rows_per_file", "chunk_rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"ingest.{name}={getattr(self, name)}: must be 1 or more.")
 
 
 def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifest:
-    """Encode a data set into `folder`, which should be empty.
+    """Encode a data set into `folder`, which is empty or holds an interrupted ingest: of the same rows it goes on.
 
     Raises:
         DataError: input is missing, damaged or of the wrong type, or a split cannot be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
     table = dataset.open(folder)
-    run = _Run(table, folder, options)
-    numeric, categorical, vocabularies = run.fit()
-    splits = run.encode(FeatureEncoder(table.schema, numeric, vocabularies))
+    fingerprint = input_fingerprint(table, seed=options.seed)
+    state = State(folder, fingerprint_of([fingerprint, options.rows_per_file, options.max_rejected]))
+    run = _Run(table, folder, options, state)
+    fit = run.fit()
+    bounds = {name: torch.tensor(found, dtype=torch.float32) for name, found in fit.bounds.items()}
+    keys = {name: vocabulary["key"].to_torch() for name, vocabulary in fit.vocabularies.items()}
+    splits = run.encode(FeatureEncoder(table.schema, fit.numeric, keys, bounds))
     manifest = Manifest(
         dataset=table.name,
         schema=table.schema,
         splits=splits,
-        numeric=numeric,
-        categorical=categorical,
-        fingerprint=input_fingerprint(table, seed=options.seed),
+        numeric=fit.numeric,
+        categorical=fit.categorical,
+        fingerprint=fingerprint,
+        bounds=fit.bounds,
+        num_rejected=run.rejected.count,
     )
     manifest.write(folder)
+    state.drop()
     logger.info("ingested %s: %s rows", table.name, {name: split.num_rows for name, split in splits.items()})
     return manifest
 
@@ -76,69 +91,83 @@ def input_fingerprint(table: RawTable, *, seed: int) -> str:
 
 
 class _Run:
-    """The two passes over one table."""
+    """The two passes over one table, shard by shard."""
 
-    def __init__(self, table: RawTable, folder: Path, options: IngestOptions) -> None:
-        self._table, self._folder, self._options = table, folder, options
-        self._num_rows = sum(table.count_rows())
-        self._assign: Assign = split_assigner(table, self._num_rows, seed=options.seed, chunk_rows=options.chunk_rows)
+    def __init__(self, table: RawTable, folder: Path, options: IngestOptions, state: State) -> None:
+        self._table, self._folder, self._options, self._state = table, folder, options, state
+        self._strict = options.max_rejected == 0
+        self._shards = table.shards(options.rows_per_file)
+        self._num_rows = sum(shard.num_rows for shard in self._shards)
+        self._assign: Assign = split_assigner(
+            table, self._shards, seed=options.seed, chunk_rows=options.chunk_rows, strict=self._strict
+        )
+        self.rejected = Rejected(
+            folder, num_rows=self._num_rows, limit=options.max_rejected, num_done=state.num_done("fit")
+        )
 
-    def _chunks(self, description: str) -> Iterator[tuple[RawChunk, Tensor]]:
-        """Every chunk with the split of its rows."""
+    def _chunks(self, shards: Sequence[Shard]) -> Iterator[RawChunk]:
+        return self._table.chunks(shards, self._options.chunk_rows, strict=self._strict)
+
+    def _left(self, work: str, description: str) -> Iterator[tuple[int, Iterator[RawChunk]]]:
+        """Every shard that a pass is not done with: its number and its rows."""
+        num_done = self._state.num_done(work)
         with ProgressBar(description, total=self._num_rows) as progress:
-            for chunk in self._table.chunks(self._options.chunk_rows):
-                yield chunk, self._assign(chunk)
-                progress.advance(chunk.frame.height)
+            progress.advance(sum(shard.num_rows for shard in self._shards[:num_done]))
+            for number, chunks in groupby(self._chunks(self._shards[num_done:]), key=lambda chunk: chunk.shard):
+                yield number, chunks
+                progress.advance(self._shards[number].num_rows)
+        if self._state.num_done(work) < len(self._shards):
+            raise DataError(f"an input of data set {self._table.name!r} changed while it was read. Run ingest again.")
 
-    def fit(self) -> tuple[dict[str, NumericStatistics], dict[str, CategoricalStatistics], dict[str, Tensor]]:
+    def fit(self) -> Fit:
         """Statistics and vocabularies of the training rows; writes the vocabularies."""
-        schema = self._table.schema
-        counters = {name: KeyCounter(columns) for name, columns in schema.vocabularies.items()}
-        moments = {feature.name: NumericMoments(feature) for feature in schema.numeric}
-        split_labels = torch.zeros(len(SPLIT_NAMES), 2, dtype=torch.int64)
-        for chunk, codes in self._chunks("statistics"):
-            labels = chunk.frame[schema.label].to_torch().long()
-            split_labels += torch.bincount(codes.long() * 2 + labels, minlength=split_labels.numel()).view_as(
-                split_labels
-            )
-            _update(counters, moments, chunk.frame.filter(pl.Series((codes == 0).numpy())), schema)
-        check_splits(self._table, split_labels.tolist())
-        numeric = {name: moment.finish() for name, moment in moments.items()}
-        categorical: dict[str, CategoricalStatistics] = {}
-        vocabularies: dict[str, Tensor] = {}
-        for name, counter in counters.items():
-            vocabulary, statistics = counter.finish()
-            categorical |= statistics
-            if statistics[name].num_embeddings is not None:
-                vocabularies[name] = vocabulary["key"].to_torch()
-                path = vocabulary_path(self._folder, name)
-                path.parent.mkdir(exist_ok=True)
-                vocabulary.write_parquet(path, compression="zstd", statistics=False)
-        return numeric, categorical, vocabularies
+        for number, chunks in self._left("fit", "statistics"):
+            shard = ShardFit(self._table.schema)
+            for chunk in chunks:
+                self.rejected.add(number, chunk.rejected)
+                shard.update(chunk.frame, self._assign(chunk))
+            self.rejected.write(number)
+            shard.save(self._state.stem("fit", number))
+        self.rejected.log()
+        fit = merged_fit(self._table.schema, (self._state.stem("fit", shard.number) for shard in self._shards))
+        check_splits(self._table, fit.label_counts)
+        for name, vocabulary in fit.vocabularies.items():
+            path = vocabulary_path(self._folder, name)
+            path.parent.mkdir(exist_ok=True)
+            vocabulary.write_parquet(path, compression="zstd", statistics=False)
+        return fit
 
     def encode(self, encoder: FeatureEncoder) -> dict[str, Split]:
         """Write every split's files and the sample of raw rows."""
         schema = self._table.schema
-        writers = {n: SplitWriter(self._folder, n, rows_per_file=self._options.rows_per_file) for n in SPLIT_NAMES}
+        for number, chunks in self._left("encode", "encoding"):
+            frames: list[pl.DataFrame] = []
+            codes: list[Tensor] = []
+            for chunk in chunks:
+                frames.append(encoded_frame(chunk.frame, schema, encoder(tensors_of(chunk.frame, schema))))
+                codes.append(self._assign(chunk))
+            parts = write_shard(self._folder, number, pl.concat(frames, rechunk=True), torch.cat(codes))
+            put_json(self._state.stem("encode", number).with_suffix(".json"), to_json(parts))
+        found = [self._parts_of(shard) for shard in self._shards]
+        self._write_sample(
+            [shard for shard, parts in zip(self._shards, found, strict=True) if SPLIT_NAMES[-1] in parts]
+        )
+        return {name: split_of(parts[name] for parts in found if name in parts) for name in SPLIT_NAMES}
+
+    def _parts_of(self, shard: Shard) -> dict[str, Part]:
+        found = json.loads(self._state.stem("encode", shard.number).with_suffix(".json").read_text())
+        return {split: from_json(Part, part) for split, part in found.items()}
+
+    def _write_sample(self, tested: Sequence[Shard]) -> None:
+        """Write the first raw test rows, which lie in the shards `tested`."""
         sample: list[pl.DataFrame] = []
-        for chunk, codes in self._chunks("encoding"):
-            encoded = encoder(tensors_of(chunk.frame, schema))
-            frame = encoded_frame(chunk.frame, schema, chunk.first_row, encoded)
-            masks = [pl.Series((codes == code).numpy()) for code in range(len(SPLIT_NAMES))]
-            for name, mask in zip(SPLIT_NAMES, masks, strict=True):
-                writers[name].write(frame.filter(mask))
-            raw = chunk.frame.with_columns(frame[ROW]).filter(masks[-1])
-            sample.append(raw.head(RAW_SAMPLE_ROWS - sum(part.height for part in sample)))
-        pl.concat(sample).write_parquet(self._folder / RAW_SAMPLE_NAME, statistics=False)
-        return {name: writer.close() for name, writer in writers.items()}
-
-
-def _update(
-    counters: dict[str, KeyCounter], moments: dict[str, NumericMoments], frame: pl.DataFrame, schema: Schema
-) -> None:
-    tensors = tensors_of(frame, schema)
-    for name, moment in moments.items():
-        moment.update(tensors[name])
-    for feature in schema.categorical:
-        counter = counters[feature.vocabulary or feature.name]
-        counter.update(feature.name, tensors[feature.name], tensors.get(feature.name + LENGTHS_SUFFIX))
+        missing = RAW_SAMPLE_ROWS
+        # Without test rows an empty sample, which has the columns all the same.
+        first, last = (tested[0].number, tested[-1].number) if tested else (0, 0)
+        for chunk in self._chunks(self._shards[first : last + 1]):
+            test = pl.Series((self._assign(chunk) == len(SPLIT_NAMES) - 1).numpy())
+            sample.append(chunk.frame.filter(test).head(missing))
+            missing -= sample[-1].height
+            if not missing:
+                break
+        pl.concat(sample, rechunk=True).write_parquet(self._folder / RAW_SAMPLE_NAME, statistics=False)

@@ -1,4 +1,4 @@
-"""Which line of a block of delimited text is damaged, and how: for messages, and to notice what a parser lets pass."""
+"""Which lines of a block of delimited text are damaged, and how: also what a parser would let pass."""
 
 import numpy as np
 import numpy.typing as npt
@@ -61,16 +61,68 @@ def _misplaced_quote(
     )
 
 
-def _ragged(codes: npt.NDArray[np.uint8], separator: int, num_values: int, quoted: bool) -> tuple[int, str] | None:
-    outside = (np.cumsum(codes == QUOTE, dtype=np.uint8) & 1) == 0 if quoted else np.ones(codes.size, np.bool_)
+def num_rows(block: bytes, *, quoted: bool) -> int:
+    """Rows of whole lines; a newline between double quotes ends none."""
+    if not (quoted and b'"' in block):
+        return block.count(b"\n")
+    codes = np.frombuffer(block, np.uint8)
+    return int(((codes == NEWLINE) & _outside(codes, quoted=True)).sum())
+
+
+def without_damaged(
+    block: bytes, *, separator: bytes, num_values: int, quoted: bool
+) -> tuple[bytes, dict[int, tuple[str, str]]] | None:
+    """The block with empty rows in place of those that are ragged or not UTF-8.
+
+    Returns:
+        (the block, (text, what is wrong) by row); None where a quote is misplaced: nobody knows where its row ends.
+    """
+    codes = np.frombuffer(block, np.uint8)
+    quotes = np.flatnonzero(codes == QUOTE) if quoted else np.empty(0, np.int64)
+    if _misplaced_quote(codes, quotes, separator[0]) is not None:
+        return None
+    ends, found = _rows(codes, separator[0], quoted)
+    problems = {
+        int(row): _told(int(found[row]), num_values, separator[0]) for row in np.flatnonzero(found != num_values)
+    }
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    if _not_utf8(block) is not None:
+        lines = ((row, block[start:end]) for row, (start, end) in enumerate(zip(starts, ends, strict=True)))
+        problems |= {row: told[1] for row, line in lines if (told := _not_utf8(line)) is not None}
+    pieces, damaged, at = [], {}, 0
+    for row, problem in sorted(problems.items()):
+        start, end = int(starts[row]), int(ends[row])
+        damaged[row] = (block[start:end].decode(errors="replace").rstrip("\r"), problem)
+        pieces += [block[at:start], separator * (num_values - 1)]
+        at = end
+    return b"".join([*pieces, block[at:]]), damaged
+
+
+def _outside(codes: npt.NDArray[np.uint8], *, quoted: bool) -> npt.NDArray[np.bool_]:
+    """By byte: it stands outside of double quotes."""
+    return (np.cumsum(codes == QUOTE, dtype=np.uint8) & 1) == 0 if quoted else np.ones(codes.size, np.bool_)
+
+
+def _rows(
+    codes: npt.NDArray[np.uint8], separator: int, quoted: bool
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(Position of the newline that ends each row, number of values of each row)."""
+    outside = _outside(codes, quoted=quoted)
     ends = np.flatnonzero((codes == NEWLINE) & outside)
     separators = np.flatnonzero((codes == separator) & outside)
-    found = np.diff(np.searchsorted(separators, ends), prepend=0) + 1
+    return ends, np.diff(np.searchsorted(separators, ends), prepend=0) + 1
+
+
+def _ragged(codes: npt.NDArray[np.uint8], separator: int, num_values: int, quoted: bool) -> tuple[int, str] | None:
+    ends, found = _rows(codes, separator, quoted)
     bad = np.flatnonzero(found != num_values)
     if not bad.size:
         return None
-    start = int(ends[bad[0] - 1]) + 1 if bad[0] else 0
-    return start, (
-        f"{found[bad[0]]} value(s), expected {num_values} separated by {chr(separator)!r}. The file is truncated, "
+    return int(ends[bad[0] - 1]) + 1 if bad[0] else 0, _told(int(found[bad[0]]), num_values, separator)
+
+
+def _told(found: int, num_values: int, separator: int) -> str:
+    return (
+        f"{found} value(s), expected {num_values} separated by {chr(separator)!r}. The file is truncated, "
         "the line damaged, or separator or header set wrong."
     )

@@ -25,7 +25,7 @@ from torch import Tensor
 from recsys.core.errors import ConfigError
 from recsys.core.schema import CategoricalFeature, KeyType, Schema
 from recsys.core.specs import Pooling
-from recsys.data.dataset import RawFile, RawTable, SplitConfig
+from recsys.data.dataset import RawTable, SplitConfig, made_files
 from recsys.data.histories import gap_buckets, lists
 from recsys.data.readers import ParquetReader
 from recsys.ops.hashing import mix64, salt_for
@@ -75,16 +75,10 @@ class PlantedDataset:
     def open(self, folder: Path) -> RawTable:
         """Write the rows to `folder/raw` as Parquet and return them."""
         generator = _Generator(self)
-        (folder / "raw").mkdir(parents=True, exist_ok=True)
-        files: list[RawFile] = []
-        for start in range(0, self.num_rows, CHUNK_ROWS):
-            frame = generator.frame(torch.arange(start, min(start + CHUNK_ROWS, self.num_rows)))
-            path = folder / "raw" / f"part-{len(files):05d}.parquet"
-            frame.write_parquet(path, compression="zstd", statistics=False)
-            files.append(RawFile(path=path))
-        return RawTable(
-            name=self.name, schema=self.schema(), files=tuple(files), reader=ParquetReader(), split=self.split
-        )
+        starts = range(0, self.num_rows, CHUNK_ROWS)
+        chunks = (torch.arange(start, min(start + CHUNK_ROWS, self.num_rows)) for start in starts)
+        files = made_files(folder, (generator.frame(rows) for rows in chunks))
+        return RawTable(name=self.name, schema=self.schema(), files=files, reader=ParquetReader(), split=self.split)
 
     def schema(self) -> Schema:
         """The schema of the rows."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError
 from recsys.core.schema import CategoricalFeature, KeyType, Schema
-from recsys.data.dataset import RawFile, RawTable, SplitConfig
+from recsys.data.dataset import RawTable, SplitConfig, made_files
 from recsys.data.readers import ParquetReader
 from recsys.data.splits import NON_NEGATIVE
 from recsys.ops.hashing import mix64, salt_for
@@ -56,16 +56,8 @@ class PlantedDimensionsDataset:
 
     def open(self, folder: Path) -> RawTable:
         """Write the rows to `folder/raw` as Parquet and return them."""
-        path = folder / "raw" / "part-00000.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._frame().write_parquet(path, compression="zstd", statistics=False)
-        return RawTable(
-            name=self.name,
-            schema=self.schema(),
-            files=(RawFile(path=path),),
-            reader=ParquetReader(),
-            split=self.split,
-        )
+        files = made_files(folder, [self._frame()])
+        return RawTable(name=self.name, schema=self.schema(), files=files, reader=ParquetReader(), split=self.split)
 
     @property
     def planted(self) -> dict[str, int]:

@@ -11,8 +11,10 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import CategoricalFeature
 from recsys.data.compression import read_bytes
 from recsys.data.events import EventLog, filled, typed
-from recsys.data.raw import Origin
-from recsys.data.readers import ParquetReader, Reader, TextReader
+from recsys.data.faults import Origin
+from recsys.data.locate import located
+from recsys.data.readers import ParquetReader, Reader
+from recsys.data.text import TextReader
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class SideFile:
     @property
     def paths(self) -> tuple[Path, ...]:
         """The file, if there is one."""
-        return (Path(self.path),) if self.path else ()
+        return located([self.path]) if self.path else ()
 
 
 def with_side(items: pl.DataFrame, side: SideFile, log: EventLog) -> pl.DataFrame:
@@ -56,7 +58,9 @@ def with_side(items: pl.DataFrame, side: SideFile, log: EventLog) -> pl.DataFram
     """
     if not side.path:
         return items
-    path = Path(side.path)
+    path, *others = side.paths
+    if others:
+        raise ConfigError(f"dataset.side.path={side.path!r}: fits {1 + len(others)} files. Name one.")
     if not path.is_file():
         raise DataError(
             f"{path}: no such file (dataset.side). Correct the path of the dataset config, or set RECSYS_DATA to the "

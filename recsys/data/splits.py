@@ -1,14 +1,15 @@
 """Which split each raw row belongs to."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import polars as pl
 import torch
 from torch import Tensor
 
 from recsys.core.errors import DataError
-from recsys.data.dataset import SPLIT_NAMES, RawChunk, RawTable, SplitMethod
+from recsys.data.dataset import SPLIT_NAMES, RawChunk, RawTable, Shard, SplitMethod
+from recsys.data.raw import ROW
 from recsys.ops.hashing import mix64, salt_for
 
 logger = logging.getLogger(__name__)
@@ -19,13 +20,15 @@ Assign = Callable[[RawChunk], Tensor]
 """Split of each row of a chunk: int8 (rows,), an index into `SPLIT_NAMES`."""
 
 
-def split_assigner(table: RawTable, num_rows: int, *, seed: int, chunk_rows: int) -> Assign:
+def split_assigner(table: RawTable, shards: Sequence[Shard], *, seed: int, chunk_rows: int, strict: bool) -> Assign:
     """The rule of `table.split` as a function; TIME reads its column of the whole table first.
+
+    Rows that are left out because of faults count in SHUFFLE's and ORDER's shares.
 
     Raises:
         DataError: a time is missing, or a file that gives the split names an unknown one.
     """
-    method = table.split.method
+    method, num_rows = table.split.method, sum(shard.num_rows for shard in shards)
     if method is SplitMethod.GIVEN:
         return _given
     salt = salt_for("split", 0, seed)
@@ -33,17 +36,17 @@ def split_assigner(table: RawTable, num_rows: int, *, seed: int, chunk_rows: int
         first, second = table.split.train, table.split.train + table.split.validation
 
         def by_hash(chunk: RawChunk) -> Tensor:
-            part = (_row_hash(chunk.first_row, chunk.frame.height, salt) & NON_NEGATIVE).double() / 2.0**63
+            part = (_row_hash(chunk.frame[ROW].to_torch(), salt) & NON_NEGATIVE).double() / 2.0**63
             return ((part >= first).to(torch.int8) + (part >= second)).to(torch.int8)
 
         return by_hash
     if method is SplitMethod.SHUFFLE:
-        codes = _exact_shares(torch.argsort(_row_hash(0, num_rows, salt)), table)
+        codes = _exact_shares(torch.argsort(_row_hash(torch.arange(num_rows), salt)), table)
     elif method is SplitMethod.TIME:
-        codes = _by_time(table, chunk_rows)
+        codes = _by_time(table, table.chunks(shards, chunk_rows, strict=strict), num_rows)
     else:
         codes = _exact_shares(torch.arange(num_rows), table)
-    return lambda chunk: codes[chunk.first_row : chunk.first_row + chunk.frame.height]
+    return lambda chunk: codes[chunk.frame[ROW].to_torch()]
 
 
 def _given(chunk: RawChunk) -> Tensor:
@@ -52,9 +55,9 @@ def _given(chunk: RawChunk) -> Tensor:
     return torch.full((chunk.frame.height,), SPLIT_NAMES.index(chunk.split), dtype=torch.int8)
 
 
-def _row_hash(first_row: int, num_rows: int, salt: int) -> Tensor:
+def _row_hash(rows: Tensor, salt: int) -> Tensor:
     # Our own hash, not a library's shuffle: the split must survive an upgrade.
-    return mix64(torch.arange(first_row, first_row + num_rows) + salt)
+    return mix64(rows + salt)
 
 
 def _exact_cuts(num_rows: int, table: RawTable) -> tuple[int, int]:
@@ -64,38 +67,38 @@ def _exact_cuts(num_rows: int, table: RawTable) -> tuple[int, int]:
     return num_rows - validation - test, num_rows - test
 
 
-def _codes(order: Tensor, first: int, second: int) -> Tensor:
+def _codes(order: Tensor, num_rows: int, first: int, second: int) -> Tensor:
     """Codes by position, int8: rows that `order`, int64, names from `first` are validation, from `second` on test."""
-    by_rank = torch.zeros(order.numel(), dtype=torch.int8)
-    by_rank[first:second] = 1
-    by_rank[second:] = 2
-    codes = torch.empty_like(by_rank)
-    codes[order] = by_rank
+    codes = torch.zeros(num_rows, dtype=torch.int8)
+    codes[order[first:second]] = 1
+    codes[order[second:]] = 2
     return codes
 
 
 def _exact_shares(order: Tensor, table: RawTable) -> Tensor:
-    return _codes(order, *_exact_cuts(order.numel(), table))
+    return _codes(order, order.numel(), *_exact_cuts(order.numel(), table))
 
 
-def _by_time(table: RawTable, chunk_rows: int) -> Tensor:
+def _by_time(table: RawTable, chunks: Iterable[RawChunk], num_rows: int) -> Tensor:
     """Oldest rows first; rows of one time stay together, so the cuts move to where the next time begins.
 
     Raises:
         DataError: a time is missing, or there are fewer different times than splits.
     """
-    times = _times(table, chunk_rows)
-    ranked = pl.DataFrame({"time": times, "row": pl.int_range(len(times), eager=True)}).sort("time", "row")
-    runs = ranked["time"].rle().struct.unnest()
+    name = table.split.column
+    read = [chunk.frame.select(pl.col(name).alias("time"), ROW) for chunk in chunks]
+    ranked = _with_numbers(pl.concat(read)).sort("time", ROW)
+    times = ranked["time"]
+    runs = times.rle().struct.unnest()
     first, second = _nearest_cuts(runs["len"].cast(pl.Int64).cum_sum().to_list(), table)
-    parts = ranked["time"][:first], ranked["time"][first:second], ranked["time"][second:]
+    parts = times[:first], times[first:second], times[second:]
     shares = (
         f"{name} {len(part) / len(times):.1%} ({part[0]} … {part[-1]})"
         for name, part in zip(SPLIT_NAMES, parts, strict=True)
         if len(part)
     )
-    logger.info("split by time, between two values of %r: %s", table.split.column, ", ".join(shares))
-    return _codes(ranked["row"].to_torch(), first, second)
+    logger.info("split by time, between two values of %r: %s", name, ", ".join(shares))
+    return _codes(ranked[ROW].to_torch(), num_rows, first, second)
 
 
 def _nearest_cuts(ends: list[int], table: RawTable) -> tuple[int, int]:
@@ -119,19 +122,10 @@ def _nearest_cuts(ends: list[int], table: RawTable) -> tuple[int, int]:
     return ends[first_at - 1], ends[second_at - 1]
 
 
-def _times(table: RawTable, chunk_rows: int) -> pl.Series:
-    name = table.split.column
-    times = pl.concat([chunk.frame.select(name) for chunk in table.chunks(chunk_rows)]).to_series()
-    if times.dtype == pl.String:  # text that is all numbers sorts as numbers
-        numbers = times.cast(pl.Float64, strict=False)
-        times = times if numbers.null_count() > times.null_count() else numbers
-    if times.null_count():
-        row = int(times.is_null().arg_true()[0])
-        raise DataError(
-            f"data set {table.name!r}, row {row + 1} over all files, column {name!r}: no time to split by. "
-            "Fill or remove such rows, or choose another split method."
-        )
-    return times
+def _with_numbers(times: pl.DataFrame) -> pl.DataFrame:
+    """Text that is all numbers sorts as numbers."""
+    numbers = times["time"].cast(pl.Float64, strict=False) if times["time"].dtype == pl.String else None
+    return times if numbers is None or numbers.null_count() else times.with_columns(numbers.alias("time"))
 
 
 def check_splits(table: RawTable, label_counts: list[list[int]]) -> None:

@@ -1,7 +1,7 @@
-"""Training statistics of columns: built chunk by chunk, in any number of rows."""
+"""Training statistics of columns: built piece by piece, and merged."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,65 +11,81 @@ from torch import Tensor
 
 from recsys.core.errors import DataError
 from recsys.core.manifest import CategoricalStatistics, NumericStatistics
-from recsys.core.schema import CategoricalFeature, IdEncoding, NumericFeature
+from recsys.core.schema import MISSING_KEY, CategoricalFeature, IdEncoding, NumericFeature
 from recsys.data.encoder import LOG_TRANSFORMS
+from recsys.ops.hashing import mix64
 
-MERGE_ROWS = 1 << 20
+SAMPLE_ROWS = 1 << 18
+COUNTS = {"key": pl.Int64, "count": pl.Int64}
+SAMPLE = {"priority": pl.Int64, "value": pl.Float32}
 
 
 class KeyCounter:
-    """Exact counts of the keys of one vocabulary, in all columns that share it."""
+    """Exact counts of the keys of one vocabulary, in all columns that share it, over the rows of one shard."""
 
     def __init__(self, columns: Sequence[CategoricalFeature]) -> None:
-        """Start counting; the first of `columns` says how rare a key may be."""
         self._columns = {feature.name: feature for feature in columns}
-        self._owner = columns[0]
-        self._parts: list[pl.DataFrame] = []
-        self._max_lengths = {feature.name: 0 if feature.multi_valued else 1 for feature in columns}
+        self._parts: list[pl.DataFrame] = [pl.DataFrame(schema=COUNTS)]
+        self.max_lengths = {feature.name: 0 if feature.multi_valued else 1 for feature in columns}
 
     def update(self, column: str, keys: Tensor, lengths: Tensor | None) -> None:
         """Count keys, int64 (N,); of a multi-valued column with its lengths (B,), only those that are kept."""
         if lengths is not None and lengths.numel():
             limit, longest = self._columns[column].max_length, int(lengths.max())
-            self._max_lengths[column] = max(self._max_lengths[column], longest)
+            self.max_lengths[column] = max(self.max_lengths[column], longest)
             if longest > limit:
                 starts = torch.cumsum(lengths, 0) - lengths
                 position = torch.arange(keys.numel()) - torch.repeat_interleave(starts, lengths)
                 keys = keys[position < limit]
         self._parts.append(pl.Series("key", keys.numpy()).value_counts(name="count").cast(pl.Int64))
-        if sum(part.height for part in self._parts) > MERGE_ROWS + 2 * self._parts[0].height:
-            self._parts = [self._merged()]
 
-    def _merged(self) -> pl.DataFrame:
-        return pl.concat(self._parts).group_by("key").agg(pl.col("count").sum())
+    def counts(self) -> pl.DataFrame:
+        """`COUNTS`, by key."""
+        return merged_counts(pl.concat(self._parts).lazy()).sort("key")
 
-    def finish(self) -> tuple[pl.DataFrame, dict[str, CategoricalStatistics]]:
-        """The vocabulary (columns `key` and `count`, most frequent first, ties by key) and the columns' statistics.
 
-        Raises:
-            DataError: no key is frequent enough.
-        """
-        name, min_count = self._owner.name, self._owner.min_count
-        counts = self._merged().sort("count", "key", descending=[True, False])
-        hashed = self._owner.encoding is IdEncoding.HASH
-        kept = counts if hashed else counts.filter(pl.col("count") >= min_count)
-        if kept.is_empty():
-            most = counts["count"][0] if counts.height else 0
-            raise DataError(
-                f"column {name!r}: its vocabulary is empty, because no key occurs min_count={min_count} times in train "
-                f"(the most frequent one occurs {most} times). Lower min_count, or remove the feature."
-            )
-        statistics = {
-            column: CategoricalStatistics(
-                num_embeddings=None if hashed else kept.height + 1,
-                num_keys=counts.height,
-                oov_count=int(counts["count"].sum()) - int(kept["count"].sum()),
-                octave_counts=octave_counts(kept["count"]),
-                max_length=longest,
-            )
-            for column, longest in self._max_lengths.items()
-        }
-        return kept, statistics
+def merged_counts(counts: pl.LazyFrame) -> pl.DataFrame:
+    """Counts added up by key, in no order."""
+    return counts.group_by("key").agg(pl.col("count").sum()).collect(engine="streaming")
+
+
+def ranked_vocabulary(
+    columns: Sequence[CategoricalFeature], counts: pl.DataFrame, max_lengths: Mapping[str, int]
+) -> tuple[pl.DataFrame, dict[str, CategoricalStatistics]]:
+    """The vocabulary (`COUNTS`, most frequent first, ties by key) and its columns' statistics.
+
+    Args:
+        columns: those that share it; the first says how rare a key may be, and how many there may be.
+        counts: of all training rows.
+        max_lengths: longest row by column.
+    Raises:
+        DataError: no key is frequent enough.
+    """
+    owner = columns[0]
+    counts = counts.sort("count", "key", descending=[True, False])
+    hashed = owner.encoding is IdEncoding.HASH
+    kept = counts if hashed else counts.filter(pl.col("count") >= owner.min_count).head(owner.max_size or counts.height)
+    if kept.is_empty():
+        most = counts["count"][0] if counts.height else 0
+        raise DataError(
+            f"column {owner.name!r}: its vocabulary is empty, because no key occurs min_count={owner.min_count} times "
+            f"in train (the most frequent one occurs {most} times). Lower min_count, or remove the feature."
+        )
+    oov_count = int(counts["count"].sum()) - int(kept["count"].sum())
+    num_behind = 0 if hashed else owner.num_oov - 1
+    behind = pl.Series("count", [oov_count // owner.num_oov] * num_behind, dtype=pl.Int64)
+    octaves = octave_counts(pl.concat([kept["count"], behind]))
+    statistics = {
+        feature.name: CategoricalStatistics(
+            num_embeddings=None if hashed else kept.height + owner.num_oov,
+            num_keys=counts.height,
+            oov_count=oov_count,
+            octave_counts=octaves,
+            max_length=max_lengths[feature.name],
+        )
+        for feature in columns
+    }
+    return kept, statistics
 
 
 def octave_counts(counts: pl.Series) -> tuple[int, ...]:
@@ -101,10 +117,16 @@ class NumericMoments:
         if self.feature.transform in LOG_TRANSFORMS:
             known = np.sign(known) * np.log1p(np.abs(known))
         count, mean = known.size, float(known.mean())
-        total, delta = self.count + count, mean - self.mean
-        self.squares += float(((known - mean) ** 2).sum()) + delta * delta * self.count * count / total
-        self.mean += delta * count / total
+        self.merge(NumericMoments(self.feature, count, mean, float(((known - mean) ** 2).sum())))
+
+    def merge(self, other: "NumericMoments") -> None:
+        """Add the values that another one has seen."""
+        total, delta = self.count + other.count, other.mean - self.mean
+        if other.count:
+            self.squares += other.squares + delta * delta * self.count * other.count / total
+            self.mean += delta * other.count / total
         self.count = total
+        self.num_missing += other.num_missing
 
     def finish(self) -> NumericStatistics:
         """Population mean and standard deviation."""
@@ -112,3 +134,41 @@ class NumericMoments:
         # A column without spread is only shifted: dividing by rounding noise would blow it up.
         flat = std <= 1e-6 * max(abs(self.mean), 1.0)
         return NumericStatistics(mean=self.mean, std=1.0 if flat else std, num_missing=self.num_missing)
+
+
+class BucketSample:
+    """A sample of one number in the training rows, for the bounds and counts of its quantile buckets.
+
+    It is the `SAMPLE_ROWS` rows whose positions hash lowest: all rows while there are no more, else uniform; the rank
+    of a bound is then right within 1 / sqrt(SAMPLE_ROWS), 0.2 %, of the rows (one standard deviation). It depends
+    neither on the order nor on the pieces in which rows come.
+    """
+
+    def __init__(self, feature: CategoricalFeature) -> None:
+        self._feature = feature
+        self.sample = pl.DataFrame(schema=SAMPLE)
+        self.num_known = self.num_missing = 0
+
+    def update(self, rows: Tensor, values: Tensor) -> None:
+        """Add numbers, float32 (B,), NaN is missing, of rows at positions int64 (B,)."""
+        known = torch.isfinite(values)
+        added = pl.DataFrame({"priority": mix64(rows[known]).numpy(), "value": values[known].numpy()}, schema=SAMPLE)
+        self.merge(added, int(known.sum()), int((~known).sum()))
+
+    def merge(self, sample: pl.DataFrame, num_known: int, num_missing: int) -> None:
+        """Add the sample of so many other rows with a number and without one."""
+        self.sample = pl.concat([self.sample, sample]).sort("priority").head(SAMPLE_ROWS)
+        self.num_known += num_known
+        self.num_missing += num_missing
+
+    def finish(self) -> tuple[tuple[float, ...], pl.DataFrame, CategoricalStatistics]:
+        """(Where buckets but the first begin; vocabulary and statistics, as `ranked_vocabulary` gives them)."""
+        values, wanted = self.sample["value"].sort().to_numpy(), self._feature.num_buckets
+        bounds = np.unique(values[np.arange(1, wanted) * values.size // wanted]) if values.size else values
+        bounds = bounds[bounds > values[0]] if values.size else bounds
+        sampled = np.bincount(np.searchsorted(bounds, values, side="right"), minlength=bounds.size + 1)
+        counts = np.maximum(np.rint(sampled * (self.num_known / max(values.size, 1))).astype(np.int64), 1)
+        buckets = {"key": [*range(bounds.size + 1), MISSING_KEY], "count": [*counts.tolist(), self.num_missing]}
+        found = pl.DataFrame(buckets, schema=COUNTS).filter(pl.col("count") > 0)
+        vocabulary, statistics = ranked_vocabulary([self._feature], found, {self._feature.name: 1})
+        return tuple(bounds.tolist()), vocabulary, statistics[self._feature.name]

@@ -21,7 +21,7 @@ from torch import Tensor
 from recsys.core.errors import ConfigError
 from recsys.core.schema import CategoricalFeature, NumericFeature, Schema
 from recsys.core.specs import Pooling
-from recsys.data.dataset import RawFile, RawTable, SplitConfig
+from recsys.data.dataset import RawTable, SplitConfig, made_files
 from recsys.data.readers import ParquetReader
 from recsys.ops.hashing import mix64, salt_for
 
@@ -73,14 +73,9 @@ class SyntheticDataset:
     def open(self, folder: Path) -> RawTable:
         """Write the rows to `folder/raw` as Parquet and return them."""
         generator = _Generator(self)
-        (folder / "raw").mkdir(parents=True, exist_ok=True)
-        files: list[RawFile] = []
-        for frame in generator.frames():
-            path = folder / "raw" / f"part-{len(files):05d}.parquet"
-            frame.write_parquet(path, compression="zstd", statistics=False)
-            files.append(RawFile(path=path))
+        files = made_files(folder, generator.frames())
         return RawTable(
-            name=self.name, schema=generator.schema(), files=tuple(files), reader=ParquetReader(), split=self.split
+            name=self.name, schema=generator.schema(), files=files, reader=ParquetReader(), split=self.split
         )
 
 

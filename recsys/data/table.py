@@ -1,25 +1,30 @@
-"""Anybody's table: CSV, TSV or Parquet files with a schema in the dataset config."""
+"""Anybody's table: CSV, TSV, JSON lines, Parquet or Arrow files with a schema in the dataset config."""
 
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
-from recsys.core.schema import CategoricalFeature, NumericFeature, Schema
+from recsys.core.schema import CategoricalFeature, NumericFeature, Schema, Timestamp
 from recsys.data.dataset import RawFile, RawTable, SplitConfig, SplitMethod
-from recsys.data.readers import ParquetReader, Reader, TextReader
+from recsys.data.json_lines import JsonLinesReader
+from recsys.data.locate import located
+from recsys.data.readers import ArrowReader, ParquetReader, Reader
+from recsys.data.text import TextReader
 
 
 class FileKind(Enum):
     """Form of the files."""
 
     TEXT = "text"  # delimited text: CSV, TSV; plain, .gz or .zst
+    JSONL = "jsonl"  # one JSON object a line; plain, .gz or .zst
     PARQUET = "parquet"
+    ARROW = "arrow"  # IPC files, also known as Feather version 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableDataset:
-    """Either `files`, which `split` divides, or one list of files for each split."""
+    """Either `files`, which `split` divides, or one list of files for each split; named as `located` takes them."""
 
     label: str
     files: tuple[str, ...] = ()
@@ -32,6 +37,7 @@ class TableDataset:
     quoted: bool = True  # text values may stand between double quotes
     numeric: tuple[NumericFeature, ...] = ()
     categorical: tuple[CategoricalFeature, ...] = ()
+    timestamps: tuple[Timestamp, ...] = ()
     passthrough: tuple[str, ...] = ()
     name: str = "table"
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -55,18 +61,24 @@ class TableDataset:
             label=self.label,
             numeric=self.numeric,
             categorical=self.categorical,
+            timestamps=self.timestamps,
             passthrough=self.passthrough,
         )
-        return RawTable(name=self.name, schema=schema, files=self._files(), reader=self._reader(), split=self.split)
+        reader = self._reader(schema)
+        return RawTable(name=self.name, schema=schema, files=self._files(), reader=reader, split=self.split)
 
-    def _reader(self) -> Reader:
+    def _reader(self, schema: Schema) -> Reader:
         if self.kind is FileKind.PARQUET:
             return ParquetReader()
+        if self.kind is FileKind.ARROW:
+            return ArrowReader()
+        if self.kind is FileKind.JSONL:
+            return JsonLinesReader.of(schema, label=True, other=(self.split.column,) if self.split.column else ())
         # A command line gives the two characters `\t`; in a yaml's double quotes they are a tab.
         separator = self.separator.replace("\\t", "\t")
         return TextReader(separator=separator, columns=self.columns, quoted=self.quoted)
 
     def _files(self) -> tuple[RawFile, ...]:
         given = {"train": self.train, "validation": self.validation, "test": self.test}
-        named = (RawFile(path=Path(path), split=split) for split, paths in given.items() for path in paths)
-        return (*(RawFile(path=Path(path)) for path in self.files), *named)
+        named = (RawFile(path=path, split=split) for split, names in given.items() for path in located(names))
+        return (*(RawFile(path=path) for path in located(self.files)), *named)

@@ -1,5 +1,7 @@
-"""Encoded rows to Parquet files of a bounded number of rows."""
+"""Encoded rows to Parquet files, one for each shard and split."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -7,19 +9,28 @@ from torch import Tensor
 
 from recsys.core.manifest import Split
 from recsys.core.schema import Schema
+from recsys.data.dataset import SPLIT_NAMES
 from recsys.data.raw import LABEL, ROW
 
 RAW_PREFIX = "__raw__"
 """Before the name of a passthrough column that is a feature too: the plain name holds the encoded ids."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One file of a split, relative to the dataset folder."""
+
+    file: str
+    num_rows: int
+    num_positive: int
+
+
 def encoded_frame(
-    raw: pl.DataFrame, schema: Schema, first_row: int, encoded: tuple[Tensor, list[Tensor], list[Tensor]]
+    raw: pl.DataFrame, schema: Schema, encoded: tuple[Tensor, list[Tensor], list[Tensor]]
 ) -> pl.DataFrame:
     """The columns of a dataset file, as the manifest's docstring lists them, for a normalised raw frame."""
     dense, ids, offsets = encoded
-    columns = [pl.int_range(first_row, first_row + raw.height, dtype=pl.Int64, eager=True).alias(ROW)]
-    columns.append(raw[schema.label].alias(LABEL))
+    columns = [raw[ROW], raw[schema.label].alias(LABEL)]
     by_column = dense.t().contiguous()
     columns += [pl.Series(feature.name, by_column[i].numpy()) for i, feature in enumerate(schema.numeric)]
     for feature, values, offset in zip(schema.categorical, ids, offsets, strict=True):
@@ -48,42 +59,32 @@ def stored_name(passthrough: str, schema: Schema) -> str:
     return RAW_PREFIX + passthrough if passthrough in features else passthrough
 
 
-class SplitWriter:
-    """Writes the rows of one split, in order: `<split>/part-00000.parquet` and so on."""
+def write_shard(folder: Path, shard: int, frame: pl.DataFrame, codes: Tensor) -> dict[str, Part]:
+    """Write the rows of a shard, `<split>/part-<shard>.parquet` for each split that has any of them.
 
-    def __init__(self, folder: Path, split: str, *, rows_per_file: int) -> None:
-        self._folder, self._split, self._rows_per_file = folder, split, rows_per_file
-        self._waiting: list[pl.DataFrame] = []
-        self._num_waiting = 0
-        self._files: list[str] = []
-        self._file_rows: list[int] = []
-        self._num_positive = 0
-        (folder / split).mkdir(parents=True, exist_ok=True)
+    Args:
+        folder: of the data set.
+        shard: its number.
+        frame: as `encoded_frame` makes it.
+        codes: int8 (B,), the place of each row's split in `SPLIT_NAMES`.
+    """
+    parts: dict[str, Part] = {}
+    for code, split in enumerate(SPLIT_NAMES):
+        rows = frame.filter(pl.Series((codes == code).numpy()))
+        if rows.height:
+            name = f"{split}/part-{shard:05d}.parquet"
+            (folder / split).mkdir(exist_ok=True)
+            # lz4, not zstd: ids barely compress further, and the loader decodes every epoch.
+            rows.write_parquet(folder / name, compression="lz4", statistics=False)
+            parts[split] = Part(file=name, num_rows=rows.height, num_positive=int(rows[LABEL].sum()))
+    return parts
 
-    def write(self, frame: pl.DataFrame) -> None:
-        """Add rows; full files are written, the rest waits."""
-        if frame.is_empty():
-            return
-        self._num_positive += int(frame[LABEL].sum())
-        self._waiting.append(frame)
-        self._num_waiting += frame.height
-        if self._num_waiting >= self._rows_per_file:
-            rows = pl.concat(self._waiting)
-            full = rows.height // self._rows_per_file * self._rows_per_file
-            for start in range(0, full, self._rows_per_file):
-                self._write_file(rows.slice(start, self._rows_per_file))
-            self._waiting, self._num_waiting = [rows.slice(full)], rows.height - full
 
-    def close(self) -> Split:
-        """Write what waits and describe the split."""
-        if self._num_waiting:
-            self._write_file(pl.concat(self._waiting))
-        self._waiting, self._num_waiting = [], 0
-        return Split(files=tuple(self._files), file_rows=tuple(self._file_rows), num_positive=self._num_positive)
-
-    def _write_file(self, frame: pl.DataFrame) -> None:
-        name = f"{self._split}/part-{len(self._files):05d}.parquet"
-        # lz4, not zstd: ids barely compress further, and the loader decodes every epoch.
-        frame.write_parquet(self._folder / name, compression="lz4", statistics=False)
-        self._files.append(name)
-        self._file_rows.append(frame.height)
+def split_of(parts: Iterable[Part]) -> Split:
+    """The split that these files make up."""
+    files = list(parts)
+    return Split(
+        files=tuple(part.file for part in files),
+        file_rows=tuple(part.num_rows for part in files),
+        num_positive=sum(part.num_positive for part in files),
+    )

@@ -35,12 +35,12 @@ class BorderTensor:
 
 
 def border_tensors(schema: Schema) -> tuple[BorderTensor, ...]:
-    """Inputs of a model of that schema: numeric columns, then categorical ones, lengths behind multi-valued ones."""
+    """Inputs of a model of that schema: numbers, then categories, lengths behind multi-valued ones, then timestamps."""
     tensors = [
-        BorderTensor(name=f.name, dtype=TensorType.FLOAT32, shape="B", meaning="raw number; NaN means missing")
-        for f in schema.numeric
+        BorderTensor(name=name, dtype=TensorType.FLOAT32, shape="B", meaning="raw number; NaN means missing")
+        for name in schema.raw_numbers
     ]
-    for feature in schema.categorical:
+    for feature in schema.raw_categories:
         hashed = (
             "xxh64 of the UTF-8 text (seed 0) as signed 64-bit" if feature.key_type is KeyType.STRING else "the value"
         )
@@ -51,6 +51,9 @@ def border_tensors(schema: Schema) -> tuple[BorderTensor, ...]:
             counted = f"number of values of {feature.name!r} in each row"
             name = feature.name + LENGTHS_SUFFIX
             tensors.append(BorderTensor(name=name, dtype=TensorType.INT64, shape="B", meaning=counted))
+    for timestamp in schema.timestamps:
+        meaning = f"seconds since 1970 in UTC; {MISSING_KEY} means missing"
+        tensors.append(BorderTensor(name=timestamp.name, dtype=TensorType.INT64, shape="B", meaning=meaning))
     return tuple(tensors)
 
 

@@ -66,7 +66,7 @@ def model_card(manifest: BundleManifest, parity: Parity) -> str:
 
 def example_code(manifest: BundleManifest) -> str:
     """A Python program that scores two made-up rows, next to `model.pt`."""
-    strings = {f.name for f in manifest.schema.categorical if f.key_type is KeyType.STRING}
+    strings = {f.name for f in manifest.schema.raw_categories if f.key_type is KeyType.STRING}
     lines = []
     for tensor in manifest.inputs:
         value, why = _example_value(tensor, tensor.name in strings)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recsys.core.errors import DataError
 from recsys.core.manifest import Manifest
-from recsys.core.schema import MISSING_KEY, CategoricalFeature, KeyType, Schema
+from recsys.core.schema import MISSING_KEY, CategoricalFeature, KeyType, NumericTransform, Schema
 from recsys.data.encoder import FeatureEncoder, load_encoder, vocabulary_path
 from recsys.data.raw import border_tensors, string_keys
 from tests.data.conftest import NUMERIC, small_frame
@@ -84,7 +84,7 @@ def test_first_values_of_a_long_row_are_kept() -> None:
         label="y",
         categorical=(CategoricalFeature(name="t", key_type=KeyType.INTEGER, multi_valued=True, max_length=2),),
     )
-    encoder = FeatureEncoder(schema, {}, {"t": torch.tensor([30, 10, 20])})
+    encoder = FeatureEncoder(schema, {}, {"t": torch.tensor([30, 10, 20])}, {})
     features = {"t": torch.tensor([10, 20, 30, 99, 30, 20, 10]), "t__lengths": torch.tensor([3, 0, 1, 3])}
     dense, ids, offsets = encoder(features)
     assert (ids[0].tolist(), offsets[0].tolist(), dense.shape) == ([2, 3, 0, 1, 3], [0, 2, 2, 3, 5], (4, 0))
@@ -95,7 +95,8 @@ def test_infinity_at_the_border_counts_as_missing(folder: Path) -> None:
     border = border_tensors(adversarial_frame(), schema)
     for feature in schema.numeric:
         border[feature.name] = torch.full((12,), float("inf"))
-    assert encoder(border)[0].eq(0).all()
+    expected = [float(feature.transform is NumericTransform.MISSING) for feature in schema.numeric]
+    assert torch.equal(encoder(border)[0], torch.tensor([expected] * 12))
 
 
 def test_string_keys_are_xxh64_of_utf8() -> None:

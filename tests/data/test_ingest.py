@@ -88,6 +88,9 @@ def test_numbers_equal_an_independent_implementation(folder: Path, feature: Nume
         mean, std = 0.0, 1.0
     for row in encoded_rows(folder, "validation"):
         x = raw[row["__row__"]]
+        if feature.name == "missing":
+            assert row[feature.name] == float(x is None)
+            continue
         assert row[feature.name] == pytest.approx(0.0 if x is None else (logged(x) - mean) / std, rel=1e-4, abs=1e-5)
 
 
@@ -105,7 +108,7 @@ def test_every_row_is_in_one_split_with_its_label_and_passthrough(folder: Path) 
 
 def test_files_are_bounded_and_described(folder: Path) -> None:
     train = Manifest.read(folder).splits["train"]
-    assert train.file_rows == (70, 70, 70, 70, 70, 50)
+    assert len(train.files) == 8 and sum(train.file_rows) == 400 and max(train.file_rows) <= 70
     assert [pl.read_parquet(folder / file).height for file in train.files] == list(train.file_rows)
     assert train.num_positive == sum(row["__label__"] for row in encoded_rows(folder, "train"))
 
@@ -157,15 +160,12 @@ def test_threads_change_no_byte(tmp_path: Path) -> None:
     assert files_of(tmp_path / "1") == files_of(tmp_path / "4")
 
 
-def test_chunk_size_changes_no_row(tmp_path: Path, dataset: Build) -> None:
+def test_chunk_size_changes_no_byte(tmp_path: Path, dataset: Build) -> None:
     source = dataset(small_frame())
     folders = [tmp_path / str(size) for size in (7, 1000)]
     for folder, size in zip(folders, (7, 1000), strict=True):
         ingest(source, folder, options=IngestOptions(seed=3, chunk_rows=size))
-    for split in SPLIT_NAMES:
-        exact = ["__row__", "text", "number", "hashed", "tags", "identity", "log1p"]
-        first, second = (pl.read_parquet(folder / split / "*.parquet").select(exact) for folder in folders)
-        assert first.equals(second)
+    assert files_of(folders[0]) == files_of(folders[1])
 
 
 def test_fingerprint_sees_content_seed_and_rule(tmp_path: Path, dataset: Build) -> None:

@@ -16,6 +16,7 @@ from recsys.data.libfm import LibfmDataset
 from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.data.raw import border_tensors, read_raw
 from recsys.data.table import TableDataset
+from tests.data.test_configs import FOLDER, build, values_of
 
 OPTIONS = IngestOptions()
 FRAPPE_FIELDS = ("user", "item", "daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city")
@@ -68,15 +69,29 @@ def test_criteo_counts(criteo: Path) -> None:
 
 @pytest.mark.parametrize("name", ["criteo", "frappe"])
 def test_scripted_encoder_agrees_with_ingest(name: str, request: pytest.FixtureRequest) -> None:
-    folder: Path = request.getfixturevalue(name)
+    assert_served_as_ingested(request.getfixturevalue(name))
+
+
+@pytest.mark.parametrize("name", ["taobao", "amazon_beauty"])
+def test_scripted_encoder_agrees_with_ingest_on_histories(name: str, data_folder: Path, tmp_path: Path) -> None:
+    ingest(build(values_of(FOLDER / f"{name}.yaml")), tmp_path, options=OPTIONS)
+    assert_served_as_ingested(tmp_path)
+
+
+def assert_served_as_ingested(folder: Path) -> None:
+    """The raw test rows, encoded as an exported file does it, are what ingest wrote."""
     schema, sample = Manifest.read(folder).schema, pl.read_parquet(folder / "raw_sample.parquet")
     test = pl.read_parquet(folder / "test" / "*.parquet").head(RAW_SAMPLE_ROWS)
     assert sample["__row__"].equals(test["__row__"]) and sample.height == test.height
-    dense, ids, _ = torch.jit.script(load_encoder(folder))(border_tensors(sample, schema))
+    dense, ids, offsets = torch.jit.script(load_encoder(folder))(border_tensors(sample, schema))
     for i, numeric in enumerate(schema.numeric):
         assert torch.equal(dense[:, i], test[numeric.name].to_torch())
-    for values, categorical in zip(ids, schema.categorical, strict=True):
-        assert torch.equal(values, test[categorical.name].to_torch())
+    for values, offset, feature in zip(ids, offsets, schema.categorical, strict=True):
+        column = test[feature.name]
+        if feature.multi_valued:
+            assert torch.equal(offset.diff(), column.list.len().cast(pl.Int64).to_torch())
+            column = column.filter(column.list.len() > 0).explode()
+        assert torch.equal(values, column.to_torch())
 
 
 def test_scoring_reads_the_raw_file_as_ingest_did(criteo: Path, data_folder: Path) -> None:
@@ -101,3 +116,20 @@ def test_avazu_head_as_a_table(data_folder: Path, tmp_path: Path) -> None:
     manifest = ingest(dataset, tmp_path, options=OPTIONS)
     assert [split.num_rows for split in manifest.splits.values()] == [400, 50, 50]
     assert manifest.categorical["id"].num_keys == 400
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [("avazu_sample", (400, 50, 50)), ("ali_ccp_sample", (100, 50, 50)), ("movielens", (80_000, 10_000, 10_000))],
+)
+def test_data_sets_of_other_forms(data_folder: Path, tmp_path: Path, name: str, rows: tuple[int, ...]) -> None:
+    """As their yamls say; the scripted encoder agrees with ingest on the raw test rows."""
+    manifest = ingest(build(values_of(FOLDER / f"{name}.yaml")), tmp_path, options=OPTIONS)
+    assert [split.num_rows for split in manifest.splits.values()] == pytest.approx(rows, rel=0.01)
+    assert_served_as_ingested(tmp_path)
+
+
+def test_movielens_is_what_its_readme_says(data_folder: Path, tmp_path: Path) -> None:
+    manifest = ingest(build(values_of(FOLDER / "movielens.yaml")), tmp_path, options=OPTIONS)
+    assert sum(split.num_positive for split in manifest.splits.values()) == 55_375
+    assert manifest.categorical["occupation"].num_keys <= 21 and manifest.categorical["genres"].num_keys <= 19

@@ -60,7 +60,7 @@ def make_encoder(schema: Schema) -> FeatureEncoder:
     keys = (torch.arange(VOCABULARY_SIZE - 1) * 7).flip(0)
     statistics = {f.name: NumericStatistics(mean=0.5, std=2.0, num_missing=0) for f in schema.numeric}
     hashed = {f.name for f in schema.categorical if f.encoding is IdEncoding.HASH}
-    return FeatureEncoder(schema, statistics, {f.name: keys for f in schema.categorical if f.name not in hashed})
+    return FeatureEncoder(schema, statistics, {f.name: keys for f in schema.categorical if f.name not in hashed}, {})
 
 
 def feature_specs(schema: Schema) -> list[FeatureSpec]:

@@ -11,12 +11,15 @@ from recsys.core.specs import RowType
 from tests.pipelines.world import MODEL, SMALL, STAGES, do, make_run
 
 ROWS = 1200
-KINDS = ("csv", "tsv", "parquet")
+KINDS = ("csv", "tsv", "parquet", "arrow", "jsonl")
 COLUMNS = (
     "dataset.label=y",
-    "dataset.numeric=[{name: price}]",
+    "dataset.numeric=[{name: price}, {name: no_price, transform: missing, of: [price]}]",
+    "dataset.timestamps=[{name: time, form: seconds}]",
     "dataset.categorical=[{name: user, key_type: integer}, {name: item, min_count: 2}, {name: url, encoding: hash}, "
-    "{name: tags, multi_valued: true, max_length: 3, pooling: mean}]",
+    "{name: tags, multi_valued: true, max_length: 3, pooling: mean}, "
+    "{name: hour, derive: hour, of: [time]}, {name: price_range, derive: quantile, of: [price], num_buckets: 4}, "
+    "{name: user_x_item, derive: cross, of: [user, item], min_count: 2}]",
     "dataset.passthrough=[item]",
     "embedding=hash",
     "embedding.compression_ratio=2",
@@ -35,13 +38,19 @@ def raw() -> pl.DataFrame:
             "user": [None if i % 50 == 1 else i % 13 - 3 if i % 3 else i * 1_000_003 for i in rows],
             "item": [f"item ü{i % 19}" if i % 4 else f"once {i}" for i in rows],
             "url": [f"u{i * i % 301}" for i in rows],
+            "time": [None if i % 31 == 7 else 1_700_000_000 + 1009 * i for i in rows],
         }
     )
 
 
 def write(frame: pl.DataFrame, path: Path) -> Path:
+    lists = frame.with_columns(pl.col("tags").str.split("|"))
     if path.suffix == ".parquet":
-        frame.with_columns(pl.col("tags").str.split("|")).write_parquet(path)
+        lists.write_parquet(path)
+    elif path.suffix == ".arrow":
+        lists.write_ipc(path)
+    elif path.suffix == ".jsonl":
+        lists.write_ndjson(path)
     else:
         frame.write_csv(path, separator="\t" if path.suffix == ".tsv" else ",")
     return path
@@ -49,16 +58,15 @@ def write(frame: pl.DataFrame, path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same rows as CSV, TSV and Parquet."""
+    """The same rows in files of every kind."""
     folder = tmp_path_factory.mktemp("raw")
     return {kind: write(raw(), folder / f"rows.{kind}") for kind in KINDS}
 
 
 def overrides(kind: str, path: Path) -> tuple[str, ...]:
-    form = (
-        ("dataset=parquet",)
-        if kind == "parquet"
-        else ("dataset=csv", *(['dataset.separator="\\t"'] if kind == "tsv" else []))
+    form = ["dataset=parquet" if kind in ("parquet", "arrow") else "dataset=csv"]
+    form += (
+        ['dataset.separator="\\t"'] if kind == "tsv" else [f"dataset.kind={kind}"] if kind in ("arrow", "jsonl") else []
     )
     return (*MODEL, *form, f"dataset.files=[{path}]", *COLUMNS, f"name={kind}")
 
@@ -110,7 +118,7 @@ def test_the_test_split_holds_what_is_hard(trained: Run) -> None:
     assert set(test["tags"].list.len()) == {0, 1, 2, 3} and (rows["tags"].str.count_matches(r"\|") == 3).any()
 
 
-@pytest.mark.parametrize("kind", ["tsv", "parquet"])
+@pytest.mark.parametrize("kind", ["tsv", "parquet", "arrow", "jsonl"])
 def test_ingest_reads_the_same_rows_from_every_kind_of_file(kind: str, trained: Run, files: dict[str, Path]) -> None:
     runs = Path(trained.config.runs)
     for stage in ("ingest", "train", "evaluate"):
@@ -130,14 +138,14 @@ def test_scores_do_not_depend_on_the_batch(batch_size: int, trained: Run, tmp_pa
 def test_rows_without_label_in_another_order_without_header(trained: Run, tmp_path: Path) -> None:
     frame = raw().head(50)
     expected = predictions(trained, write(frame, tmp_path / "all.csv"))
-    names = ["url", "price", "tags", "item", "user"]
+    names = ["url", "price", "tags", "time", "item", "user"]
     frame.select(names).write_csv(tmp_path / "bare.csv", include_header=False)
     assert predictions(trained, tmp_path / "bare.csv", f"predict.columns={names}").equals(expected)
 
 
 def test_ids_never_seen_score_as_one_unknown(trained: Run, tmp_path: Path) -> None:
     rows = raw().head(2).with_columns(user=pl.Series([10**15, -(2**63) + 1]), item=pl.Series(["new", "newer"]))
-    same = rows.with_columns(price=1.5, url=pl.lit("u0"), tags=pl.Series(["t999", "never|seen"]))
+    same = rows.with_columns(price=1.5, time=5, url=pl.lit("u0"), tags=pl.Series(["t999", "never|seen"]))
     scores = predictions(trained, write(same, tmp_path / "new.csv"))
     assert scores["logit"].n_unique() == 1 and scores["probability"].is_between(0, 1).all()
 

@@ -34,13 +34,14 @@ def commands(section: str) -> list[list[str]]:
 def raw_rows(seed: int) -> str:
     """CSV rows with the columns of the README's mine.yaml."""
     draw = random.Random(seed)
-    lines = ["click,price,user,item,tags,url,day"]
+    lines = ["click,price,user,item,tags,url,day,time,published"]
     for row in range(1500):
         item = int(30 * draw.random() ** 2)
         tags = "|".join(f"t{draw.randrange(9)}" for _ in range(draw.randrange(4)))
         click = int(draw.random() < 0.2 + 0.6 * (item % 3 == 0))
-        day = f"2026-10-{row // 150 + 10 * seed:02d}"
-        lines.append(f"{click},{draw.random() * 50:.2f},{draw.randrange(99)},item-{item},{tags},https://x/{item},{day}")
+        day = f"2026-{8 + seed:02d}-{row // 150 + 10:02d}"
+        what = f"{draw.random() * 50:.2f},{draw.randrange(99)},item-{item},{tags},https://x/{item}"
+        lines.append(f"{click},{what},{day},{1_790_000_000 + 600 * row},{day}T{draw.randrange(24):02d}:15")
     return "\n".join(lines) + "\n"
 
 
@@ -55,8 +56,11 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "new.csv").write_text(raw_rows(3))
     (mine,) = blocks("Your own data", "yaml")
     assert mine.startswith("# conf/dataset/mine.yaml\n")
-    (folder / "conf" / "dataset" / "mine.yaml").write_text(mine)
+    proposed = folder / "conf" / "dataset" / "mine.yaml"
     for words in commands("Your own data"):
+        if proposed.exists():  # what was proposed is read and changed
+            assert 'label: "click"' in proposed.read_text() or proposed.read_text() == mine
+            proposed.write_text(mine)
         assert words[:2] == ["python", "-m"]
         # The yaml lies beside the repository's own ones in the walk-through, here in a folder that is added to them.
         command = [sys.executable, *words[1:3], "--config-dir", "conf", *words[3:]]

@@ -1,0 +1,235 @@
+"""A dataset yaml proposed from the rows of a table, with a comment that explains each choice."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from recsys.core.errors import ConfigError, DataError
+from recsys.data.blocks import text_blocks
+from recsys.data.json_lines import JsonLinesReader
+from recsys.data.profile import Profile, profile_of
+from recsys.data.readers import PACKED, ArrowReader, ParquetReader, Reader
+from recsys.data.table import FileKind
+from recsys.data.text import TextReader
+
+KINDS = {".parquet": FileKind.PARQUET, ".arrow": FileKind.ARROW, ".ipc": FileKind.ARROW, ".feather": FileKind.ARROW,
+         ".jsonl": FileKind.JSONL, ".ndjson": FileKind.JSONL}  # fmt: skip
+LABEL_NAMES = ("label", "click", "clicked", "is_click", "target", "y", "conversion", "purchase", "converted")
+ID_NAMES = ("id", "ids", "user", "uid", "item", "iid", "ad", "campaign", "sku", "zip", "code", "category", "type")
+USER_NAMES = ("user", "user_id", "userid", "uid", "visitor_id", "session_id")
+LARGEST = 1e38  # numbers beyond are infinite as float32
+MIN_TIMES = 10  # different times that a split by time needs
+FEW_VALUES = 50  # whole numbers of no more different values are taken for codes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a file is read, and its first rows."""
+
+    kind: FileKind
+    separator: str
+    columns: tuple[str, ...]  # of text without header
+    quoted: bool
+    frame: pl.DataFrame
+
+
+def look(path: Path, num_rows: int) -> Look:
+    """Find out how a file is read, and read so many rows.
+
+    Raises:
+        DataError: the file is missing, empty or unreadable.
+    """
+    if not path.is_file():
+        raise DataError(f"infer.files: {path}: no such file. Correct the path.")
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix not in PACKED]
+    kind = KINDS.get(suffixes[-1] if suffixes else "", FileKind.TEXT)
+    separator, columns, quoted = ",", tuple[str, ...](), True
+    reader: Reader
+    if kind is FileKind.TEXT:
+        separator, columns, quoted = _text_form(path)
+        reader = TextReader(separator=separator, columns=columns, quoted=quoted)
+    elif kind is FileKind.JSONL:
+        reader = _json_reader(path)
+    else:
+        reader = ParquetReader() if kind is FileKind.PARQUET else ArrowReader()
+    frames: list[pl.DataFrame] = []
+    for frame in reader.frames(path, num_rows, keep_damaged=False):
+        frames.append(frame)
+        if sum(each.height for each in frames) >= num_rows:
+            break
+    if not frames or not frames[0].height:
+        raise DataError(f"infer.files: {path}: the file holds no rows. Give one that does.")
+    read = pl.concat(frames).head(num_rows)
+    return Look(kind=kind, separator=separator, columns=columns, quoted=quoted, frame=read)
+
+
+def _text_form(path: Path) -> tuple[str, tuple[str, ...], bool]:
+    """(separator, names of the columns if there is no header, whether values may stand between quotes)."""
+    block = next(text_blocks(path, quoted=False), b"")
+    lines = block.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")[:100]
+    first = lines[0] if lines else ""
+    separator = max(",\t;|", key=first.count)
+    values = [value.strip('" \r') for value in first.split(separator)]
+    named = len(set(values)) == len(values) and all(values) and not any(_is_number(value) for value in values)
+    columns = () if named else tuple(f"column_{i}" for i in range(1, len(values) + 1))
+    return separator, columns, b'"' in block
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _json_reader(path: Path) -> JsonLinesReader:
+    names: dict[str, None] = {}
+    lists: set[str] = set()
+    lines = next(text_blocks(path, quoted=False), b"").split(b"\n")[:1000]
+    for line in filter(None, lines):
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}: a line is not JSON ({error}). Write one object a line.") from error
+        names |= dict.fromkeys(found)
+        lists |= {name for name, value in found.items() if isinstance(value, list)}
+    return JsonLinesReader(columns=tuple(names), lists=tuple(lists))
+
+
+def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
+    """The text of a dataset yaml that works as it is.
+
+    Args:
+        found: of the first file.
+        files: all of them, in order.
+        label: column of the label; "": found by its name and values.
+        name: of the data set.
+    Raises:
+        ConfigError: no column can be the label, or several can.
+    """
+    profiles = [profile_of(column) for column in found.frame]
+    target = _label(profiles, label)
+    roles = [(profile, *_role(profile)) for profile in profiles if profile is not target]
+    lines = {
+        section: [_entry(line, why) for _, role, line, why in roles if role == section]
+        for section in ("numeric", "categorical", "timestamps")
+    }
+    times = [profile for profile, role, *_ in roles if role == "timestamps"]
+    lines["categorical"] += [line for profile in times for line in _derived(profile)]
+    users = [profile.name for profile, *_ in roles if profile.name.lower() in USER_NAMES]
+    group = f"; evaluate.group_key={users[0]} gives GAUC by user" if users else ""
+    dropped = [f"#   {_quoted(profile.name)}: {why}" for profile, role, _, why in roles if not role]
+    return "\n".join(
+        [
+            f"# Proposed from the first {found.frame.height:,} rows of {Path(files[0]).name}: read it and change",
+            "# what you know better.",
+            *_source(found, files, name),
+            f"label: {_quoted(target.name)}   # 0 and 1; 1 on {_positive(target):.2%} of rows",
+            *(text for section, inside in lines.items() for text in _section(section, inside)),
+            f"passthrough: {json.dumps(users, ensure_ascii=False)}   # kept beside the predictions{group}",
+            _split(times),
+            *(["# Left out:", *dropped] if dropped else []),
+            "",
+        ]
+    )
+
+
+def _source(found: Look, files: Sequence[str], name: str) -> list[str]:
+    return [
+        "_target_: recsys.data.table.TableDataset",
+        f"name: {_quoted(name)}",
+        f"kind: {found.kind.value}",
+        f"files: {json.dumps(list(files), ensure_ascii=False)}",
+        f"separator: {json.dumps(found.separator)}",
+        f"columns: {json.dumps(list(found.columns))}" + ("   # the file has no header line" if found.columns else ""),
+        f"quoted: {json.dumps(found.quoted)}",
+    ]
+
+
+def _section(name: str, lines: list[str]) -> list[str]:
+    return [f"{name}:", *lines] if lines else [f"{name}: []"]
+
+
+def _derived(time: Profile) -> list[str]:
+    """Features of a timestamp."""
+    parts = ("hour", "weekday")
+    of = f"of: [{_quoted(time.name)}]"
+    return [_entry(f"{{name: {_quoted(f'{time.name}_{part}')}, derive: {part}, {of}}}", "in UTC") for part in parts]
+
+
+def _label(profiles: Sequence[Profile], label: str) -> Profile:
+    binary = {p.name: p for p in profiles if p.is_binary and not p.num_missing and p.num_values == 2}
+    if label:
+        if label not in binary:
+            raise ConfigError(
+                f"infer.label={label!r}: no such column, or it holds other values than 0 and 1. Columns of 0 and 1: "
+                f"{list(binary)}."
+            )
+        return binary[label]
+    by_name = {name.lower(): profile for name, profile in binary.items()}
+    named = [by_name[name] for name in LABEL_NAMES if name in by_name]
+    if named or len(binary) == 1:
+        return [*named, *binary.values()][0]
+    raise ConfigError(
+        f"infer.label='': columns of 0 and 1 are {list(binary)}, and none is called like a label. Give its name: "
+        "infer.label=…"
+    )
+
+
+def _positive(target: Profile) -> float:
+    return target.most_share if target.most in ("1", "true", "1.0") else 1 - target.most_share
+
+
+def _role(profile: Profile) -> tuple[str, str, str]:
+    """(section of the yaml or nothing, entry, why)."""
+    name = _quoted(profile.name)
+    if profile.num_values < 2:
+        return "", "", "one value or none"
+    if profile.time_form:
+        return "timestamps", f"{{name: {name}, form: {profile.time_form}}}", f"{profile.time_form} times on every row"
+    if profile.is_list or profile.separator:
+        separator = f", separator: {json.dumps(profile.separator)}" if profile.separator else ""
+        line = f"{{name: {name}, multi_valued: true{separator}, max_length: {max(profile.longest, 1)}, pooling: mean}}"
+        return "categorical", line, f"several values a row, at most {profile.longest}"
+    differs = profile.num_values == profile.num_rows - profile.num_missing and profile.num_rows > FEW_VALUES
+    if differs and (profile.numbers < 1 or profile.integers == 1 or max(-profile.low, profile.high) >= 2**63):
+        return "", "", "another value on every row: an id of the row, or a text"
+    return _number_or_category(profile)
+
+
+def _number_or_category(profile: Profile) -> tuple[str, str, str]:
+    name, counted = _quoted(profile.name), f"{profile.num_values:,} values, {profile.missing_share:.1%} missing"
+    is_id = any(part in ID_NAMES for part in profile.name.lower().replace("-", "_").split("_"))
+    if profile.integers == 1 and (is_id or profile.num_values <= FEW_VALUES):
+        why = "whole numbers that name things" if is_id else "few whole numbers: codes rather than amounts"
+        return "categorical", f"{{name: {name}, key_type: integer{_min_count(profile)}}}", f"{why}; {counted}"
+    if profile.numbers == 1 and max(-profile.low, profile.high) < LARGEST:
+        skewed = profile.high > 100 * max(abs(profile.low), 1)
+        transform = "log1p_standard" if skewed else "standard"
+        span = f"{profile.low:g} to {profile.high:g}{', skewed' if skewed else ''}"
+        return "numeric", f"{{name: {name}, transform: {transform}}}", f"{span}; {counted}"
+    return "categorical", f"{{name: {name}{_min_count(profile)}}}", f"{counted}, most often {profile.most[:20]!r}"
+
+
+def _min_count(profile: Profile) -> str:
+    return ", min_count: 2" if profile.once_share > 0.1 and profile.most_share > 2 / profile.num_rows else ""
+
+
+def _split(times: Sequence[Profile]) -> str:
+    shares = "train: 0.8, validation: 0.1, test: 0.1"
+    for time in times:
+        if time.num_values >= MIN_TIMES and not time.num_missing:
+            return f"split: {{method: time, column: {_quoted(time.name)}, {shares}}}   # the past predicts the future"
+    return f"split: {{method: shuffle, {shares}}}   # no column of times to split by"
+
+
+def _entry(line: str, why: str) -> str:
+    return f"  - {line}   # {' '.join(why.split())}"
+
+
+def _quoted(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)

@@ -1,0 +1,125 @@
+"""JSON lines in bounded pieces."""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from recsys.core.errors import DataError
+from recsys.core.schema import Schema
+from recsys.data.blocks import slices, text_blocks
+from recsys.data.faults import with_damaged
+
+MANY_LINES = 10_000
+"""Lines among which a key of lists has a value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonLinesReader:
+    """One JSON object a line. A key that a line lacks is null there; keys that nobody asks for are passed over.
+
+    Values arrive as text, because one key may hold numbers on one line and text on another: whole numbers without a
+    point (`1.0` as `1`), truth as `true` and `false`. Lists arrive as lists of text; a key
+    holds lists on every line, or on none.
+    """
+
+    columns: tuple[str, ...]  # keys that are read; each must be on some line
+    optional: tuple[str, ...] = ()  # keys that are read if the file's first lines have them
+    lists: tuple[str, ...] = ()  # of all these, those that may hold lists
+
+    @staticmethod
+    def of(schema: Schema, *, label: bool, other: tuple[str, ...] = ()) -> "JsonLinesReader":
+        """The reader of a schema's columns; without `label` also the passthrough columns may be absent."""
+        kept = (schema.label, *schema.passthrough, *other) if label else ()
+        names = dict.fromkeys((*schema.raw_columns, *kept))
+        return JsonLinesReader(
+            columns=tuple(names),
+            optional=() if label else tuple(name for name in schema.passthrough if name not in names),
+            lists=tuple(feature.name for feature in schema.categorical if feature.multi_valued),
+        )
+
+    def count_rows(self, path: Path) -> int:
+        """Rows of the file."""
+        return sum(block.count(b"\n") for block in text_blocks(path, quoted=False))
+
+    def frames(
+        self, path: Path, chunk_rows: int, *, first_row: int = 0, keep_damaged: bool = False
+    ) -> Iterator[pl.DataFrame]:
+        """The rows in order, at most `chunk_rows` at a time.
+
+        Raises:
+            DataError: a line is no JSON object and is not kept, or a column is on no line.
+        """
+        row = 0
+        absent = set(self.columns)
+        types: dict[str, pl.DataType] = {}
+        for block in text_blocks(path, quoted=False):
+            num_lines = block.count(b"\n")
+            types = types or self._types(block)
+            absent = {name for name in absent if not _has_key(block, name)}
+            if row + num_lines > first_row:
+                frame = _parsed(block, types, (path, row), keep_damaged=keep_damaged)
+                yield from slices(frame, chunk_rows, first_row=first_row - row)
+            row += num_lines
+        if absent and row:
+            raise DataError(
+                f"{path}: no line has the key(s) {sorted(absent)}. Correct the dataset config, or the file."
+            )
+
+    def _types(self, block: bytes) -> dict[str, pl.DataType]:
+        """What each key is read as, by the file's first block."""
+        names = [*self.columns, *(name for name in self.optional if _has_key(block, name))]
+        return {
+            name: pl.List(pl.String) if name in self.lists and _holds_lists(block, name) else pl.String()
+            for name in names
+        }
+
+
+def _holds_lists(block: bytes, name: str) -> bool:
+    """False if the first value of that key is no list: then the values of a row stand in one text."""
+    for line in block.split(b"\n", MANY_LINES)[:MANY_LINES]:
+        with suppress(ValueError, AttributeError):
+            found = json.loads(line).get(name)
+            if found is not None:
+                return isinstance(found, list)
+    return True
+
+
+def _parsed(block: bytes, types: dict[str, pl.DataType], at: tuple[Path, int], *, keep_damaged: bool) -> pl.DataFrame:
+    """The rows of a block, which begins at row `at[1]` of the file `at[0]`."""
+    with suppress(pl.exceptions.PolarsError):
+        frame = pl.read_ndjson(block, schema=types)
+        if frame.height == block.count(b"\n"):  # it passes over blank lines
+            return frame
+    lists = [name for name, dtype in types.items() if isinstance(dtype, pl.List)]
+    lines = block.removesuffix(b"\n").split(b"\n")
+    damaged = {i: problem for i, line in enumerate(lines) if (problem := _problem(line, lists)) is not None}
+    if not damaged or not keep_damaged:
+        path, row = at
+        place, problem = min(damaged.items(), default=(0, "begins lines that cannot be read"))
+        raise DataError(f"{path}, line {row + place + 1}: {problem}")
+    sound = b"\n".join(b"{}" if i in damaged else line for i, line in enumerate(lines))
+    texts = {i: (lines[i].decode(errors="replace"), problem) for i, problem in damaged.items()}
+    return with_damaged(pl.read_ndjson(sound, schema=types), texts)
+
+
+def _problem(line: bytes, lists: list[str]) -> str | None:
+    """What is wrong with a line, None if nothing is; `lists` are the keys that hold lists."""
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        return f"is not JSON ({error}). Write one object a line."
+    if not isinstance(found, dict):
+        return "is not a JSON object. Write one object a line."
+    wrong = [name for name in lists if not isinstance(found.get(name, []), list | None)]
+    if wrong:
+        return f"the key(s) {wrong} of multi-valued features hold no list, as those before. Write a JSON list, or null."
+    return None
+
+
+def _has_key(block: bytes, name: str) -> bool:
+    """True if a line of the block may have that key."""
+    return json.dumps(name).encode() in block or json.dumps(name, ensure_ascii=False).encode() in block

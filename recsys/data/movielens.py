@@ -1,0 +1,111 @@
+"""MovieLens-100k: who rated which film, with what is known of both; a rating of `positive_from` or more is a click."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from recsys.core.errors import DataError
+from recsys.core.schema import (
+    CategoricalFeature,
+    Derivation,
+    KeyType,
+    NumericFeature,
+    NumericTransform,
+    Schema,
+    TimeForm,
+    Timestamp,
+)
+from recsys.core.specs import Pooling
+from recsys.data.compression import read_bytes
+from recsys.data.dataset import RawFile, RawTable, SplitConfig, SplitMethod
+from recsys.data.readers import ParquetReader
+
+GENRES = (
+    "unknown Action Adventure Animation Children Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
+    "Mystery Romance Sci-Fi Thriller War Western"
+).split()
+RATINGS = ("user", "item", "rating", "time")
+USERS = ("user", "age", "sex", "occupation", "zip")
+ITEMS = ("item", "title", "released", "video", "url", *GENRES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovieLensDataset:
+    """`u.data`, `u.user` and `u.item`, joined; also `.gz` and `.zst`."""
+
+    ratings: str
+    users: str
+    items: str
+    name: str = "movielens"
+    positive_from: int = 4  # lowest rating that is a label of 1
+    min_count: int = 1  # values seen less often in train are out-of-vocabulary
+    split: SplitConfig = field(default_factory=lambda: SplitConfig(method=SplitMethod.TIME, column="time"))
+
+    def inputs(self) -> tuple[Path, ...]:
+        """The three files."""
+        return Path(self.ratings), Path(self.users), Path(self.items)
+
+    def open(self, folder: Path) -> RawTable:
+        """Write the joined rows, in the order of the ratings, to `folder/raw` and return them; all are in memory.
+
+        Raises:
+            DataError: a file is missing or is not what MovieLens publishes, or a rating names an unknown user or film.
+        """
+        rows = _read(Path(self.ratings), "\t", RATINGS)
+        for path, names in ((self.users, USERS), (self.items, ITEMS)):
+            known = _read(Path(path), "|", names)
+            unknown = rows.join(known, on=names[0], how="anti")
+            if unknown.height:
+                raise DataError(f"{path} lacks {names[0]} {unknown[names[0]][0]!r}, which {self.ratings} names.")
+            rows = rows.join(known, on=names[0], how="left", maintain_order="left")
+        genres = pl.concat_list(pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in GENRES).list.drop_nulls()
+        target = folder / "raw" / "ratings.parquet"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        rows.select(
+            (pl.col("rating").cast(pl.Int64) >= self.positive_from).cast(pl.Int8).alias("label"),
+            *(pl.col(name).cast(pl.Int64) for name in ("user", "item", "age", "time")),
+            *("sex", "occupation", "zip"),
+            pl.col("released").str.tail(4).cast(pl.Int64, strict=False).alias("year"),
+            genres.alias("genres"),
+        ).write_parquet(target, compression="zstd", statistics=False)
+        files = (RawFile(path=target),)
+        return RawTable(name=self.name, schema=self.schema(), files=files, reader=ParquetReader(), split=self.split)
+
+    def schema(self) -> Schema:
+        """The schema of the joined rows."""
+        count = self.min_count
+        ids = (CategoricalFeature(name=name, key_type=KeyType.INTEGER, min_count=count) for name in ("user", "item"))
+        texts = (CategoricalFeature(name=name, min_count=count) for name in ("sex", "occupation", "zip"))
+        return Schema(
+            label="label",
+            numeric=(NumericFeature(name="age", transform=NumericTransform.STANDARD),),
+            categorical=(
+                *ids,
+                *texts,
+                CategoricalFeature(name="year", key_type=KeyType.INTEGER, min_count=count),
+                CategoricalFeature(name="genres", multi_valued=True, max_length=6, pooling=Pooling.MEAN),
+                CategoricalFeature(name="hour", derive=Derivation.HOUR, of=("time",)),
+                CategoricalFeature(name="weekday", derive=Derivation.WEEKDAY, of=("time",)),
+            ),
+            timestamps=(Timestamp(name="time", form=TimeForm.SECONDS),),
+            passthrough=("user", "time"),
+        )
+
+
+def _read(path: Path, separator: str, names: tuple[str, ...]) -> pl.DataFrame:
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file (of MovieLens-100k). Correct the path of the dataset config, or set RECSYS_DATA to "
+            "the folder of the data sets."
+        )
+    text = b"".join(read_bytes(path)).decode("latin-1")  # which every byte is legal in
+    lines = pl.Series("line", text.rstrip("\n").split("\n")).str.strip_chars_end("\r")
+    parts = lines.str.split(separator)
+    if (parts.list.len() != len(names)).any():
+        at = int((parts.list.len() != len(names)).arg_true()[0])
+        raise DataError(
+            f"{path}, line {at + 1}: {lines[at]!r} has no {len(names)} values separated by {separator!r}. Give the "
+            "file as MovieLens publishes it."
+        )
+    return parts.list.to_struct(fields=list(names)).struct.unnest()

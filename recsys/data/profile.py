@@ -1,0 +1,110 @@
+"""What the values of a raw column look like: what a schema may be proposed from."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+TIME_NAMES = ("time", "date", "timestamp", "ts", "hour", "day", "created", "published")
+SECONDS = (631_152_000, 4_102_444_800)  # 1990 to 2100
+SEPARATORS = ("|", ";", " ", ",")
+SAME = 0.999  # share of values that tells the form of a column; the others would be refused, or left out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Counts of one column over the rows looked at."""
+
+    name: str
+    num_rows: int
+    num_missing: int
+    num_values: int  # different ones, missing left out
+    most: str  # the most frequent value
+    most_share: float  # of all rows
+    once_share: float  # of all values given, those that occur once
+    integers: float  # share of the values given that are 64-bit integers
+    numbers: float  # share that are finite numbers
+    is_binary: bool  # 0 and 1, true and false
+    low: float  # of the numbers
+    high: float
+    time_form: str  # form of a timestamp that all values have; "": none
+    separator: str  # between several values in one text; "": none
+    is_list: bool
+    longest: int  # values of the longest row
+
+    @property
+    def missing_share(self) -> float:
+        """Share of rows without a value."""
+        return self.num_missing / max(self.num_rows, 1)
+
+
+def profile_of(column: pl.Series) -> Profile:
+    """Look at a column, as its reader gives it."""
+    is_list = isinstance(column.dtype, pl.List)
+    lengths = column.list.len() if is_list else pl.Series([1])
+    given = _given(column)
+    counts = given.value_counts(sort=True)
+    floats = given.replace({"true": "1", "false": "0"}).cast(pl.Float64, strict=False)
+    finite = floats.is_finite() & floats.is_not_null()
+    known = floats.filter(finite)
+    separator = "" if is_list else _separator(given)
+    parts = given.str.split(separator).list.len() if separator else lengths
+    return Profile(
+        name=column.name,
+        num_rows=len(column),
+        num_missing=len(column) - len(given) if not is_list else int((lengths == 0).sum()) + column.null_count(),
+        num_values=counts.height,
+        most=str(counts[0, 0]) if counts.height else "",
+        most_share=int(counts["count"][0]) / len(column) if counts.height else 0.0,
+        once_share=int((counts["count"] == 1).sum()) / max(len(given), 1),
+        integers=_share(given.cast(pl.Int64, strict=False).is_not_null()),
+        numbers=_share(finite),
+        is_binary=bool(len(known) and _share(finite) == 1 and known.is_in([0.0, 1.0]).all()),
+        low=_float(known.min()),
+        high=_float(known.max()),
+        time_form=_time_form(column, known if _share(finite) >= SAME else floats.head(0), given),
+        separator=separator,
+        is_list=is_list,
+        longest=int(_float(parts.max())),
+    )
+
+
+def _given(column: pl.Series) -> pl.Series:
+    """All values but missing ones, as text."""
+    values = column.explode() if isinstance(column.dtype, pl.List) else column
+    texts = (values.cast(pl.Int8) if values.dtype == pl.Boolean else values).cast(pl.String)
+    return texts.replace("", None).drop_nulls()
+
+
+def _share(holds: pl.Series) -> float:
+    return int(holds.sum()) / max(len(holds), 1)
+
+
+def _float(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _time_form(column: pl.Series, numbers: pl.Series, given: pl.Series) -> str:
+    if column.dtype.is_temporal():
+        return "iso"
+    if not len(given) or isinstance(column.dtype, pl.List):
+        return ""
+    if _share(given.str.contains(r"^\d{4}-\d\d-\d\d($|[ T]\d\d:\d\d)")) == 1:
+        return "iso"
+    named = any(part in column.name.lower().replace("-", "_").split("_") for part in TIME_NAMES)
+    if named and len(numbers):
+        low, high = _float(numbers.min()), _float(numbers.max())
+        if SECONDS[0] <= low <= high <= SECONDS[1]:
+            return "seconds"
+        if 1000 * SECONDS[0] <= low <= high <= 1000 * SECONDS[1]:
+            return "milliseconds"
+    return ""
+
+
+def _separator(given: pl.Series) -> str:
+    """A separator that a tenth of the texts have, with parts that repeat: else it belongs to the text."""
+    for separator in SEPARATORS:
+        if _share(given.str.contains(separator, literal=True)) >= 0.1:
+            parts = given.str.split(separator).explode()
+            if parts.n_unique() <= given.n_unique() and parts.n_unique() <= len(parts) / 4:
+                return separator
+    return ""

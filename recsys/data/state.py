@@ -1,0 +1,49 @@
+"""What an interrupted ingest has done: one small file a shard, which appears when the shard's work is on disk."""
+
+import json
+import shutil
+from pathlib import Path
+
+from recsys.data.dataset import SPLIT_NAMES
+from recsys.data.encoder import VOCABULARY_FOLDER
+from recsys.data.faults import REJECTED_FOLDER
+
+STATE_FOLDER = "state"
+MADE = (*SPLIT_NAMES, VOCABULARY_FOLDER, REJECTED_FOLDER)
+"""What else an ingest makes, shard by shard."""
+
+
+def put_json(path: Path, value: object) -> None:
+    """Write a file that is either whole or not there."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value))
+    temporary.rename(path)
+
+
+class State:
+    """`state/` of a dataset folder: of each pass a stem for each shard, `<stem>.json` once it is done."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        """Go on with what is there if it was made for `key`; else begin anew."""
+        self._folder = folder / STATE_FOLDER
+        known = self._folder / "key.json"
+        if not known.is_file() or json.loads(known.read_text()) != key:
+            for name in (STATE_FOLDER, *MADE):
+                shutil.rmtree(folder / name, ignore_errors=True)
+            self._folder.mkdir()
+            put_json(known, key)
+
+    def stem(self, work: str, shard: int) -> Path:
+        """Path of that shard's state in that pass, without an ending."""
+        return self._folder / f"{work}-{shard:06d}"
+
+    def num_done(self, work: str) -> int:
+        """Shards that the pass is done with: they are done in order."""
+        done = 0
+        while self.stem(work, done).with_suffix(".json").is_file():
+            done += 1
+        return done
+
+    def drop(self) -> None:
+        """Forget all."""
+        shutil.rmtree(self._folder)

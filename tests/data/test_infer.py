@@ -1,0 +1,111 @@
+"""A proposed config says what the columns are, and works as it is written."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+from recsys.core.errors import ConfigError, DataError
+from recsys.core.jsonable import build_config
+from recsys.core.manifest import Manifest
+from recsys.core.schema import KeyType
+from recsys.data.infer import look, propose
+from recsys.data.ingest import IngestOptions, ingest
+from recsys.data.table import TableDataset
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def rows(count: int = 400) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "row": [f"r{i}" for i in range(count)],
+            "user_id": [i * 7 % 90 for i in range(count)],
+            "word": [f"w{i % 60}" for i in range(count)],
+            "price": [None if i % 20 == 3 else i * 1.5 for i in range(count)],
+            "slot": [i % 4 for i in range(count)],
+            "genres": ["|".join(f"g{i % (k + 3)}" for k in range(1 + i % 3)) for i in range(count)],
+            "time": [(START + timedelta(minutes=i)).isoformat() for i in range(count)],
+            "constant": ["x"] * count,
+            "click": [int(i * i % 7 < 2) for i in range(count)],
+        }
+    )
+
+
+WRITE: dict[str, Any] = {
+    "raw.csv": lambda frame, path: frame.write_csv(path),
+    "raw.tsv": lambda frame, path: frame.write_csv(path, separator="\t"),
+    "raw.parquet": lambda frame, path: frame.write_parquet(path),
+    "raw.arrow": lambda frame, path: frame.write_ipc(path, record_batch_size=64),
+    "raw.jsonl": lambda frame, path: frame.write_ndjson(path),
+}
+
+
+def proposed(path: Path, **changes: str) -> str:
+    return propose(look(path, 100_000), [str(path)], **{"label": "", "name": "mine", **changes})
+
+
+@pytest.mark.parametrize("name", WRITE)
+def test_the_proposal_works_as_written(tmp_path: Path, name: str) -> None:
+    WRITE[name](rows(), tmp_path / name)
+    text = proposed(tmp_path / name)
+    dataset = build_config(TableDataset, yaml.safe_load(text), key="dataset")
+    assert dataset.label == "click" and dataset.passthrough == ("user_id",)
+    assert [feature.name for feature in dataset.numeric] == ["price"]
+    found = {feature.name: feature for feature in dataset.categorical}
+    assert list(found) == ["user_id", "word", "slot", "genres", "time_hour", "time_weekday"]
+    assert found["user_id"].key_type is KeyType.INTEGER and found["genres"].multi_valued
+    assert dataset.split.column == "time"
+    assert all("#" in line for line in text.splitlines() if line.startswith("  - "))
+    assert '#   "row": another value on every row' in text and '#   "constant": one value' in text
+    ingest(dataset, tmp_path / "out", options=IngestOptions())
+    manifest = Manifest.read(tmp_path / "out")
+    assert manifest.splits["train"].num_rows == 320 and manifest.categorical["time_hour"].num_keys > 3
+
+
+def test_every_form_gives_the_same_rows(tmp_path: Path) -> None:
+    encoded = []
+    for name, write in WRITE.items():
+        write(rows(), tmp_path / name)
+        values = yaml.safe_load(proposed(tmp_path / "raw.csv"))
+        form = yaml.safe_load(proposed(tmp_path / name))
+        values |= {key: form[key] for key in ("kind", "files", "separator", "columns", "quoted")}
+        ingest(build_config(TableDataset, values, key="dataset"), tmp_path / f"out {name}", options=IngestOptions())
+        encoded.append(
+            pl.read_parquet(tmp_path / f"out {name}" / "train" / "*.parquet").drop("user_id", "__raw__user_id")
+        )
+    assert all(frame.equals(encoded[0]) for frame in encoded[1:])
+
+
+def test_a_file_without_header(tmp_path: Path) -> None:
+    (tmp_path / "raw.txt").write_text("".join(f"{i % 2};{i % 5}.5;u{i % 9}\n" for i in range(200)))
+    values = yaml.safe_load(proposed(tmp_path / "raw.txt"))
+    assert (values["separator"], values["columns"]) == (";", ["column_1", "column_2", "column_3"])
+    assert values["label"] == "column_1"
+
+
+def test_what_cannot_be_proposed(tmp_path: Path) -> None:
+    path = tmp_path / "raw.csv"
+    rows().drop("click").write_csv(path)
+    with pytest.raises(ConfigError, match=r"infer.label='': columns of 0 and 1 are \[\]"):
+        proposed(path)
+    with pytest.raises(ConfigError, match=r"infer.label='slot': no such column, or it holds other values"):
+        proposed(path, label="slot")
+    path.write_text("")
+    with pytest.raises(DataError, match=r"raw.csv: the file holds no rows"):
+        proposed(path)
+    with pytest.raises(DataError, match=r"absent.csv: no such file"):
+        proposed(tmp_path / "absent.csv")
+    (tmp_path / "raw.jsonl").write_text(json.dumps({"a": 1}) + "\n{\n")
+    with pytest.raises(DataError, match=r"raw.jsonl: a line is not JSON"):
+        proposed(tmp_path / "raw.jsonl")
+
+
+def test_whole_numbers_beyond_64_bits_that_name_rows_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,click\n" + "".join(f"{10**19 + i},{i % 2}\n" for i in range(100)))
+    assert '"id": another value on every row' in propose(look(path, 100), [str(path)], label="", name="x")

@@ -1,0 +1,108 @@
+"""An ingest that is stopped anywhere goes on where it stopped, and ends with the bytes of one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from recsys.data import fitting
+from recsys.data import ingest as module
+from recsys.data.ingest import IngestOptions, ingest
+from recsys.data.state import STATE_FOLDER, put_json
+from recsys.data.table import TableDataset
+from tests.data.conftest import small_frame
+from tests.data.test_ingest import files_of
+
+Build = Callable[..., TableDataset]
+OPTIONS = IngestOptions(seed=3, rows_per_file=100, chunk_rows=32, max_rejected=0.1)
+SHARDS = 5
+
+
+class Stopped(BaseException):
+    """Stands for a kill, which no code can catch."""
+
+
+def with_faults() -> pl.DataFrame:
+    return small_frame().with_columns(
+        pl.when(pl.int_range(pl.len()) % 50 == 7).then(2).otherwise("label").alias("label")
+    )
+
+
+def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let `count` shards be done, then stop; the list grows by what is done."""
+    done: list[str] = []
+
+    def put(path: Path, value: object) -> None:
+        if len(done) == count:
+            raise Stopped
+        put_json(path, value)
+        done.append(path.stem)
+
+    monkeypatch.setattr(fitting, "put_json", put)
+    monkeypatch.setattr(module, "put_json", put)
+    return done
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 5, 6, 9])
+def test_stopped_after_any_shard(tmp_path: Path, dataset: Build, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    source = dataset(with_faults())
+    whole = ingest(source, tmp_path / "whole", options=OPTIONS)
+    assert whole.num_rejected == 10
+    with monkeypatch.context() as context:
+        stop_after(count, context)
+        with pytest.raises(Stopped):
+            ingest(source, tmp_path / "stopped", options=OPTIONS)
+    again = stop_after(2 * SHARDS, monkeypatch)
+    ingest(source, tmp_path / "stopped", options=OPTIONS)
+    assert len(again) == 2 * SHARDS - count, "only what was not done is done"
+    assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
+    assert not (tmp_path / "stopped" / STATE_FOLDER).exists()
+
+
+def test_a_changed_input_begins_anew(tmp_path: Path, dataset: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as context:
+        stop_after(7, context)
+        with pytest.raises(Stopped):
+            ingest(dataset(with_faults()), tmp_path / "stopped", options=OPTIONS)
+    source = dataset(with_faults().with_columns(pl.col("number") + 1))
+    with monkeypatch.context() as context:
+        again = stop_after(2 * SHARDS, context)
+        ingest(source, tmp_path / "stopped", options=OPTIONS)
+    assert len(again) == 2 * SHARDS
+    ingest(source, tmp_path / "whole", options=OPTIONS)
+    assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from recsys.data import ingest as module
+from recsys.data.ingest import IngestOptions
+from recsys.data.state import put_json
+from recsys.data.synthetic import SyntheticDataset
+
+def put(path, value):
+    put_json(path, value)
+    if sys.argv[2:] and path.stem.endswith("2"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+module.put_json = put
+module.ingest(SyntheticDataset(num_rows=4000), Path(sys.argv[1]), options=IngestOptions(rows_per_file=1000))
+"""
+
+
+def test_kill_minus_nine_and_another_number_of_threads(tmp_path: Path) -> None:
+    def run(name: str, *kill: str, threads: int) -> int:
+        environment = {**os.environ, "POLARS_MAX_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+        command = [sys.executable, "-c", KILLED, str(tmp_path / name), *kill]
+        return subprocess.run(command, env=environment, check=False, capture_output=True).returncode
+
+    assert run("killed", "kill", threads=2) == -signal.SIGKILL
+    assert len(list((tmp_path / "killed" / STATE_FOLDER).glob("encode-*.json"))) == 3
+    assert run("killed", threads=1) == run("whole", threads=3) == 0
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")

@@ -1,0 +1,31 @@
+"""The benchmark of training steps, on next to nothing."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from recsys.train.config import TrainConfig
+from tools.bench_train import case, head_parts, main
+
+
+def test_every_part_of_a_step_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "figures.json"
+    arguments = ["--rounds", "1", "--threads", "1", "--batch-size", "64", "--precision", "float32", "--out", str(out)]
+    main(["dcnv2@2600", *arguments])
+    figures = json.loads(out.read_text())["dcnv2@2600"]
+    assert {"step", "Adam", "embedding", "remap", "head", "dense update", "peak", "rows/s"} <= figures.keys()
+    assert all(math.isfinite(value) and value > 0 for value in figures.values())
+    assert figures["remap"] < figures["embedding"]
+    assert "dcnv2@2600" in capsys.readouterr().out
+
+
+def test_multiply_adds_are_those_of_the_matrix_products() -> None:
+    # LR reads 26 weights of ids, which are added up, and multiplies 13 numbers by a weight: forward 13 a row, backward
+    # again 13, for the weights' gradient (the numbers need none).
+    found = case("lr@2600", 64)
+    with FlopCounterMode(display=False):
+        *_, multiply_adds = head_parts(found, TrainConfig())
+    assert multiply_adds == 64 * 13 * 2
