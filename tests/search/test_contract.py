@@ -9,8 +9,10 @@ import pytest
 
 from pipelines.search import search_folder
 from pipelines.search_report import Frontier, read_frontier
+from recsys.core.batch import BatchSource
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.plan import TablePlan
+from recsys.train.trainer import Trainer
 from tests.pipelines.world import SMALL, do
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "search"
@@ -122,6 +124,29 @@ def test_what_was_scored_counts_after_a_restart(search: str, results: dict[str, 
     (aside / "stage.json").write_text(json.dumps({**record, "finished": False}))
     again = search_folder(do("search", tmp_path / "runs", *options(search)))
     assert (again / "plan.json").read_text() == (folder / "plan.json").read_text()
+
+
+@pytest.mark.parametrize("search", ["pep", "autodim", "dnis", "optembed"])
+def test_a_supernet_that_was_stopped_goes_on_where_it_was(
+    search: str, results: dict[str, Path], tmp_path: Path
+) -> None:
+    """Stopped in its second epoch, with optimizers of masks and places in held-out rows as they are then."""
+    given = [*options(search), "search.epochs=3"]
+    whole = search_folder(do("search", tmp_path / "whole", *given))
+    train_epoch = Trainer._train_epoch
+
+    def stopping(trainer: Trainer, source: BatchSource) -> None:
+        if trainer.progress.epoch == 1:
+            raise MemoryError
+        train_epoch(trainer, source)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_train_epoch", stopping)
+        with pytest.raises(MemoryError):
+            do("search", tmp_path / "stopped", *given)
+    again = search_folder(do("search", tmp_path / "stopped", *given))
+    for name in ("plan.json", "frontier.json"):
+        assert (again / name).read_text() == (whole / name).read_text()
 
 
 def budget_of(folder: Path) -> int:
