@@ -37,6 +37,7 @@ class PlannedBudget:
     trained: str  # equal for all that train the same tables, to serve them in different forms; else unique
     frozen: bool  # what is served is not what was trained
     plan_path: str = ""  # of a search's plan, with {seed} for the seed
+    trained_by: str = ""  # name of the run that holds the training of these cells, with {seed} for the seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +163,8 @@ class Sharing:
 
     def applied(self, job: Job) -> Job:
         """The job, told whose training to use if there is one."""
+        if job.budget.trained_by:
+            return replace(job, trained_by=job.budget.trained_by.format(seed=job.seed))
         key = (job.budget.trained, job.trial, job.seed)
         first = self._first.setdefault(key, job.name)
         return job if first == job.name else replace(job, trained_by=first)

@@ -8,6 +8,9 @@ from typing import Any
 
 from recsys.core.errors import ConfigError
 
+SLICED = "_sliced"
+"""Ends the name of a search whose plans are cut out of its supernet, not retrained."""
+
 LEARNING_RATE, REGULARIZER = "train.optimizer.table_learning_rate", "train.optimizer.table_regularizer"
 
 
@@ -62,8 +65,8 @@ class ParetoConfig:
 
     @property
     def all_methods(self) -> list[str]:
-        """Methods, then searches."""
-        return [*self.methods, *self.searched_methods]
+        """Methods, then searches, each with its slices, if it has any."""
+        return [*self.methods, *(name + suffix for name in self.searched_methods for suffix in ("", SLICED))]
 
     def method_overrides(self, method: str) -> tuple[str, ...]:
         """What a method has on its command line: its option of `embedding`, and what `overrides` says of it."""

@@ -1,18 +1,20 @@
 """Searches within a sweep: one for each method and seed finds the plans of all budgets, which cells then retrain."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from pipelines.config import Run
 from pipelines.pareto_cells import PlannedBudget, compose_run, quoted, told_floor
-from pipelines.pareto_config import ParetoConfig
+from pipelines.pareto_config import SLICED, ParetoConfig
 from pipelines.search import checked, search_folder, space_of
-from pipelines.search_report import read_frontier
+from pipelines.search_report import plan_name, read_frontier
+from pipelines.search_slice import slice_name
 from pipelines.stage import read_record
 from recsys.core.errors import ConfigError
 from recsys.evaluate.pareto import Cell, Refusal, Searched, SearchedFeature, SearchedPlan
+from recsys.search.method import SupernetSearch
 
 
 @dataclass(frozen=True)
@@ -101,17 +103,21 @@ def _refusal(method: str, ratio: float, given: Sequence[str]) -> Refusal | None:
 
 
 def _budgets(job: SearchJob, name: str) -> Iterator[PlannedBudget]:
+    """A budget for each plan; and one for its slice, where the supernet can be cut."""
     search = checked(job.run)
     budgets = search.budgets(space_of(job.run, search).features)
-    relative = search_folder(job.run).relative_to(job.run.folder)
+    folder = f"{job.run.config.runs}/{name}/{search_folder(job.run).relative_to(job.run.folder)}"
     for number, (ratio, num_bytes) in enumerate(zip(job.ratios, budgets, strict=True)):
-        plan = f"frontier/{num_bytes}/plan.json" if number else "plan.json"
-        yield PlannedBudget(
+        budget = PlannedBudget(
             method=job.method,
             ratio=ratio,
             overrides=("embedding=plan", "embedding.full_below=0"),
             served=f"{job.method}/{ratio:g}",
             trained=f"{job.method}/{ratio:g}",
             frozen=False,
-            plan_path=f"{job.run.config.runs}/{name}/{relative}/{plan}",
+            plan_path=f"{folder}/{plan_name(number, num_bytes)}",
         )
+        yield budget
+        if isinstance(search, SupernetSearch) and search.slices:
+            run = slice_name(name, number, num_bytes)
+            yield replace(budget, method=job.method + SLICED, trained=f"{job.method}{SLICED}/{ratio:g}", trained_by=run)

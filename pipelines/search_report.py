@@ -51,7 +51,7 @@ class Frontier:
 
 
 def write_found(space: Space, found: Sequence[Found], folder: Path, *, ticket_seed: int | None) -> None:
-    """Write the plan of the first budget, those of the others below `frontier/`, and the frontier of all.
+    """Write plan and choice of the first budget, those of the others below `frontier/`, and the frontier of all.
 
     Args:
         space: that was searched.
@@ -63,8 +63,9 @@ def write_found(space: Space, found: Sequence[Found], folder: Path, *, ticket_se
     points = []
     for number, each in enumerate(found):
         plan = plan_of(space, each.choice)
-        name = PLAN_NAME if not number else f"frontier/{each.budget_bytes}/{PLAN_NAME}"
+        name = plan_name(number, each.budget_bytes)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).with_name(CHOICE_NAME).write_text(json.dumps(to_json(each.choice), indent=1))
         if ticket_seed is None:
             (folder / name).write_text(plan.to_json())
         else:
@@ -82,14 +83,18 @@ def write_found(space: Space, found: Sequence[Found], folder: Path, *, ticket_se
             )
         )
     frontier = Frontier(uncompressed_bytes=whole, points=tuple(points))
-    (folder / CHOICE_NAME).write_text(json.dumps(to_json(found[0].choice), indent=1))
     (folder / FRONTIER_NAME).write_text(json.dumps(to_json(frontier), indent=1))
     (folder / MARKDOWN_NAME).write_text(_markdown(frontier))
 
 
-def read_choice(folder: Path) -> Choice:
-    """The choice whose plan is `plan.json`."""
-    return from_json(Choice, json.loads((folder / CHOICE_NAME).read_text()))
+def plan_name(number: int, budget_bytes: int) -> str:
+    """Where the plan of a budget lies, below the stage's folder; `number` counts the budgets of the search."""
+    return f"frontier/{budget_bytes}/{PLAN_NAME}" if number else PLAN_NAME
+
+
+def read_choice(plan: Path) -> Choice:
+    """The choice of which a plan's file was made."""
+    return from_json(Choice, json.loads(plan.with_name(CHOICE_NAME).read_text()))
 
 
 def read_frontier(folder: Path) -> Frontier:

@@ -1,6 +1,7 @@
 """A plan's tables cut out of a trained supernet: a run that was trained by slicing, ready to evaluate and to export."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from pipelines.config import Run, RunConfig
 from pipelines.model import CHECKPOINTS, PlannedModel, build_model
-from pipelines.search_report import read_choice
+from pipelines.search_report import plan_name, read_choice, read_frontier
 from pipelines.search_training import LAST, SUPERNET
 from pipelines.stage import StageKey, fingerprint, stage
 from pipelines.train import WHOLE_CHECKPOINT, loaders, trained_from
@@ -24,10 +25,13 @@ from recsys.train.score import Replica
 from recsys.train.tables import table_of
 from recsys.train.task import ClickTask
 
-SUFFIX = "-sliced"
+
+def slice_name(name: str, number: int, budget_bytes: int) -> str:
+    """Name of the run of a slice: that of the search, and the budget of a slice that is not its first."""
+    return f"{name}-sliced-{budget_bytes}" if number else f"{name}-sliced"
 
 
-def sliced_run(run: Run, plan: Path) -> Run:
+def sliced_run(run: Run, plan: Path, name: str) -> Run:
     """The run whose train stage the slice becomes: as if it had been trained with `embedding=plan`."""
     embedding = {
         "_target_": f"{PlanFileConfig.__module__}.{PlanFileConfig.__qualname__}",
@@ -37,47 +41,57 @@ def sliced_run(run: Run, plan: Path) -> Run:
         "full_below": 0,
         "path": str(plan),
     }
-    values: dict[str, Any] = {**run.values, "name": run.config.name + SUFFIX, "embedding": embedding, "search": None}
+    values: dict[str, Any] = {**run.values, "name": name, "embedding": embedding, "search": None}
     return Run(build_config(RunConfig, values, key=""), values)
 
 
-def write_slice(run: Run, space: Space, folder: Path, device: torch.device) -> Run:
-    """Write the train stage of the sliced run, on all ranks together.
+def write_slices(run: Run, space: Space, folder: Path, device: torch.device) -> list[Run]:
+    """Write the train stages of the slices of all budgets, on all ranks together.
 
     Args:
         run: of the search.
         space: of the supernet.
-        folder: of the search's stage, finished; its first choice is taken.
+        folder: of the search's stage, finished.
         device: to validate on.
     """
-    sliced, data, path = sliced_run(run, folder / "plan.json"), run.stage("ingest"), folder / "plan.json"
-    key = StageKey(
-        stage="train",
-        config=trained_from(sliced),
-        inputs={"ingest": fingerprint(data), f"embedding:{path}": file_fingerprint(path)},
-        resolved=sliced.values,
-        worth_keeping=WHOLE_CHECKPOINT,
-    )
-    with stage(sliced.stage("train"), key, overwrite=True) as aside:
-        if aside is None:
-            return sliced
-        built = build_model(sliced.config, Manifest.read(data))
-        trained = checkpoint.read_tensors(folder / "work" / SUPERNET / LAST, "model.")
-        state = sliced_state(built, trained, space, read_choice(folder))
-        note = {"plan": built.plan.fingerprint, "sliced_from": str(folder)}
-        checkpoint.save(aside / CHECKPOINTS / "best", {"model": state}, note)
-        built.model.load_state_dict(state)
-        figures = validated(sliced, built, device)
-        if dist.get_rank() == 0:
-            metrics = {
-                **figures,
-                "plan.bytes": built.plan.num_bytes,
-                "model.dense_parameters": built.num_dense_parameters,
-            }
-            (aside / "plan.json").write_text(built.plan.to_json())
-            (aside / "history.json").write_text("[]")
-            (aside / "metrics.json").write_text(json.dumps(metrics, indent=1))
-    return sliced
+    slices = []
+    for number, point in enumerate(read_frontier(folder).points):
+        path = folder / plan_name(number, point.budget_bytes)
+        sliced = sliced_run(run, path, slice_name(run.config.name, number, point.budget_bytes))
+        key = StageKey(
+            stage="train",
+            config=trained_from(sliced),
+            inputs={"ingest": fingerprint(run.stage("ingest")), f"embedding:{path}": file_fingerprint(path)},
+            resolved=sliced.values,
+            worth_keeping=WHOLE_CHECKPOINT,
+        )
+        with stage(sliced.stage("train"), key, overwrite=True) as aside:
+            if aside is not None:
+                _write_slice(sliced, space, folder / "work" / SUPERNET / LAST, path, device, aside)
+        slices.append(sliced)
+    return slices
+
+
+def _write_slice(sliced: Run, space: Space, supernet: Path, plan: Path, device: torch.device, aside: Path) -> None:
+    """Write checkpoint, plan and figures of one slice; speed and memory are those of what trained the supernet."""
+    built = build_model(sliced.config, Manifest.read(sliced.stage("ingest")))
+    state = sliced_state(built, checkpoint.read_tensors(supernet, "model."), space, read_choice(plan))
+    note = {"plan": built.plan.fingerprint, "sliced_from": str(supernet)}
+    checkpoint.save(aside / CHECKPOINTS / "best", {"model": state}, note)
+    built.model.load_state_dict(state)
+    figures = validated(sliced, built, device)
+    if dist.get_rank() == 0:
+        progress = json.loads((supernet / checkpoint.STATE_NAME).read_text())["progress"]
+        metrics = {
+            **figures,
+            "train.rows_per_second": round(progress["rows"] / max(progress["seconds"], 1e-9), 1),
+            "train.peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "plan.bytes": built.plan.num_bytes,
+            "model.dense_parameters": built.num_dense_parameters,
+        }
+        (aside / "plan.json").write_text(built.plan.to_json())
+        (aside / "history.json").write_text("[]")
+        (aside / "metrics.json").write_text(json.dumps(metrics, indent=1))
 
 
 def validated(run: Run, built: PlannedModel, device: torch.device) -> dict[str, float]:

@@ -19,10 +19,10 @@ SWEEP = (
     "dataset.zipf_exponent=1.5",
     "name=searched",
     "pareto.methods=[full]",
-    "pareto.searches=[dnis]",
+    "pareto.searches=[matryoshka]",
     "pareto.ratios=[1,4,1000]",
     "pareto.seeds=[1]",
-    "+pareto.overrides.search_dnis={search.epochs:2}",
+    "+pareto.overrides.search_matryoshka={search.epochs:2}",
 )
 
 
@@ -33,12 +33,16 @@ def test_searches_are_made_once_and_their_plans_are_cells(tmp_path: Path) -> Non
     assert ended.returncode == 0, ended.stderr[-3000:]
     numbers = json.loads((runs / "searched" / "pareto.json").read_text())
     cells = {(r["cell"]["method"], r["cell"]["ratio"], r["cell"]["seed"]): r for r in numbers["results"]}
-    assert set(cells) == {("full", 1.0, 1), ("search_dnis", 4.0, 1)}
+    assert set(cells) == {
+        ("full", 1.0, 1),
+        ("search_matryoshka", 4.0, 1),
+        ("search_matryoshka_sliced", 4.0, 1),
+    }
     for (_, ratio, _), cell in cells.items():
         assert cell["plan_bytes"] == pytest.approx(numbers["full_bytes"] / ratio, rel=0.011)
-    assert {refusal["method"] for refusal in numbers["refusals"]} >= {"search_dnis"}
+    assert {refusal["method"] for refusal in numbers["refusals"]} >= {"search_matryoshka"}
     assert all(refusal["floor_bytes"] for refusal in numbers["refusals"])
-    assert [(s["method"], s["seed"], len(s["plans"])) for s in numbers["searches"]] == [("search_dnis", 1, 1)]
+    assert [(s["method"], s["seed"], len(s["plans"])) for s in numbers["searches"]] == [("search_matryoshka", 1, 1)]
     before = records(runs)
     again = call("pareto", runs, *SWEEP)
     assert again.returncode == 0 and records(runs) == before
@@ -75,7 +79,7 @@ def test_searches_are_named_once_and_may_be_named_in_overrides() -> None:
     config = ParetoConfig(
         methods=["mde"], ratios=[2], seeds=[1], searches=["mde"], overrides={"search_mde": {"search.blocks": 1}}
     )
-    assert config.all_methods == ["mde", "search_mde"]
+    assert config.all_methods == ["mde", "search_mde", "search_mde_sliced"]
     assert config.given("search_mde") == ("search.blocks=1",) and config.given("mde") == ()
     with pytest.raises(ConfigError, match="holds an entry twice"):
         ParetoConfig(methods=["full"], ratios=[2], seeds=[1], searches=["mde", "mde"])
