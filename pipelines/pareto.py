@@ -1,5 +1,6 @@
 """`python -m pipelines.pareto experiment=pareto/<dataset>`: every method at every budget, and one page about all.
 
+Searches (`pareto.searches`) go first, one for all budgets of a seed; the plans that they find are cells like others.
 Each cell is a run with the usual stages, so that a sweep that was stopped goes on where it was, and each cell can be
 repeated by the command line that the page prints beside it.
 """

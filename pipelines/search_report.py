@@ -125,7 +125,7 @@ def _widths(space: Space, choice: Choice) -> list[FeatureWidths]:
         FeatureWidths(
             feature=feature.name,
             num_ids=sum(piece.size for piece in pieces),
-            num_rows=choice.kept(number),
+            num_rows=choice.num_rows(number),
             mean_width=choice.width(number),
             pieces=tuple((piece.size, len(piece.columns)) for piece in pieces),
         )

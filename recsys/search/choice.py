@@ -64,7 +64,7 @@ class Choice:
         pieces = self.features[feature]
         return sum(piece.num_bytes for piece in pieces) / FLOAT_BYTES / sum(piece.size for piece in pieces)
 
-    def kept(self, feature: int) -> int:
+    def num_rows(self, feature: int) -> int:
         """How many rows a feature has: as many as ids that have one, but where they share them."""
         return sum(piece.num_rows for piece in self.features[feature])
 

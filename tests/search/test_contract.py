@@ -12,6 +12,7 @@ from pipelines.search_report import Frontier, read_frontier
 from recsys.core.batch import BatchSource
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.plan import TablePlan
+from recsys.export.manifest import BundleManifest
 from recsys.train.trainer import Trainer
 from tests.pipelines.world import SMALL, do
 
@@ -95,7 +96,8 @@ def test_a_plan_is_trained_evaluated_and_exported(results: dict[str, Path]) -> N
             stage, runs, *given, f"name=again_{search}", "embedding=plan", f"embedding.path={folder / 'plan.json'}"
         )
     metrics = json.loads((run.stage("train") / "metrics.json").read_text())
-    assert metrics["plan.bytes"] == read_frontier(folder).points[0].num_bytes
+    exported = BundleManifest.read(run.stage("export")).models["float32"].plan_bytes
+    assert metrics["plan.bytes"] == exported == read_frontier(folder).points[0].num_bytes
 
 
 def test_a_slice_of_the_supernet_is_evaluated_and_exported_without_training(results: dict[str, Path]) -> None:
