@@ -16,6 +16,9 @@ from recsys.core.errors import ConfigError
 from recsys.evaluate.pareto import Cell, Refusal, Searched, SearchedFeature, SearchedPlan
 from recsys.search.method import SupernetSearch
 
+UNUSED = ("embedding.full_below=0", "embedding.init={distribution: normal, scale: 1.0e-4, center: 0.0}")
+"""What a plan from a file has no use for, and refuses where the sweep's experiment sets it for all methods."""
+
 
 @dataclass(frozen=True)
 class SearchJob:
@@ -111,7 +114,7 @@ def _budgets(job: SearchJob, name: str) -> Iterator[PlannedBudget]:
         budget = PlannedBudget(
             method=job.method,
             ratio=ratio,
-            overrides=("embedding=plan", "embedding.full_below=0"),
+            overrides=("embedding=plan", *UNUSED),
             served=f"{job.method}/{ratio:g}",
             trained=f"{job.method}/{ratio:g}",
             frozen=False,

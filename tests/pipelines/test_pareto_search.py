@@ -18,6 +18,7 @@ SWEEP = (
     "model.embedding_dim=4",
     "dataset.zipf_exponent=1.5",
     "name=searched",
+    "embedding.init.scale=0.01",
     "pareto.methods=[full]",
     "pareto.searches=[matryoshka]",
     "pareto.ratios=[1,4,1000]",
