@@ -54,9 +54,13 @@ class PqConfig(EachAloneConfig):
 
     def serve(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Give each feature the parts and centroids that leave least expected error in all."""
+        return TablePlan.merge([option.plan for option in self.share_out(features, budget_bytes=budget_bytes)])
+
+    def share_out(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> list[Option]:
+        """How each feature is served, with the share of a look-up's squared length that this is expected to lose."""
         options = [_options(feature, self.rotate, self.init) for feature in features]
         chosen = allocate(options, budget_bytes)
-        return TablePlan.merge([choices[number].plan for choices, number in zip(options, chosen, strict=True)])
+        return [choices[number] for choices, number in zip(options, chosen, strict=True)]
 
     def compress_one(self, served: TablePlan, table: Tensor, *, generator: torch.Generator) -> EmbeddingParts:
         """Learn centroids and codes."""

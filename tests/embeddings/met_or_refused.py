@@ -53,7 +53,7 @@ def check_budgets(make: Callable[[float], MethodConfig]) -> None:
         for ratio in RATIOS:
             config = make(ratio)
             try:
-                plan = config.plan(features)
+                plan = config.serving_plan(config.plan(features))
             except ConfigError as refusal:
                 plan = _at_floor(config, features, str(refusal))
             else:
@@ -66,9 +66,10 @@ def _at_floor(config: MethodConfig, features: Sequence[FeatureSpec], refusal: st
     found = re.search(r"needs ([\d,]+) bytes, above the budget of .* Raise the budget to ([\d.]+) MiB", refusal)
     assert found, refusal
     floor, advised = int(found[1].replace(",", "")), float(found[2])
-    plan = replace(config, compression_ratio=None, budget_mib=floor / 2**20).plan(features)
+    at_floor, above = (replace(config, compression_ratio=None, budget_mib=mib) for mib in (floor / 2**20, advised))
+    plan = at_floor.serving_plan(at_floor.plan(features))
     assert plan.num_bytes == floor
-    assert replace(config, compression_ratio=None, budget_mib=advised).plan(features).num_bytes >= floor
+    assert above.serving_plan(above.plan(features)).num_bytes >= floor
     with pytest.raises(ConfigError, match=f"needs {floor:,} bytes"):
         replace(config, compression_ratio=None, budget_mib=(floor - 1) / 2**20).plan(features)
     return plan

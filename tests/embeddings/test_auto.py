@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 import torch
 
+from recsys.core.component import Component
 from recsys.core.errors import ConfigError
 from recsys.core.plan import TablePlan
 from recsys.core.specs import FeatureSpec, RowType
 from recsys.embeddings.auto import AutoConfig, KnownOrRare
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.frozen import parts_of
+from recsys.embeddings.full import FullConfig
+from recsys.embeddings.method import Identity
+from recsys.embeddings.pq import PqConfig
 from tests.embeddings import dense_reference as reference
 from tests.embeddings.met_or_refused import RATIOS, cases, check_budgets
 from tests.embeddings.test_dense_parity import CHECKS, EXTREMES, KINDS, SIZES, features
@@ -167,3 +171,67 @@ def test_budgets_bound_what_is_served() -> None:
 def test_values_and_gradients_equal_the_dense_reference(kind: str, check: str) -> None:
     plan = AutoConfig(compression_ratio=12).plan(features(kind, width=6, linear=True))
     CHECKS[check](plan, reference.random_bags(SIZES, 9, seed=0, max_length=KINDS[kind][0]))
+
+
+def without_rare_ids(num_ids: int = 600, width: int = 10) -> list[FeatureSpec]:
+    """Two features, all of whose ids have a hundred look-ups."""
+    counts = tuple(100 * min(2**k, num_ids - 2**k) for k in range((num_ids - 1).bit_length()))
+    return [
+        FeatureSpec(name=name, embedding_dim=width, num_embeddings=num_ids, max_length=1, octave_counts=counts)
+        for name in ("a", "b")
+    ]
+
+
+def kind(config: AutoConfig, features: list[FeatureSpec]) -> str:
+    """What a budget makes of them: full tables, codes, or rows."""
+    plan = config.plan(features)
+    served = config.serving_plan(plan)
+    if plan != FullConfig().plan(features):
+        return "rows"
+    return "full" if served == plan else "codes"
+
+
+def test_codes_are_served_where_the_narrowest_rows_are_too_wide_and_codes_lose_little() -> None:
+    features = without_rare_ids()
+    # full rows take 40 bytes, int4 rows 9 (4.4 times less); centroids and codes of 600 ids do until little is left
+    kinds = [kind(AutoConfig(compression_ratio=ratio), features) for ratio in (1, 2, 4.4, 5, 30)]
+    assert kinds == ["full", "rows", "rows", "codes", "rows"]
+    assert kind(AutoConfig(compression_ratio=5, most_lost=0), features) == "rows"
+    assert kind(AutoConfig(compression_ratio=5, most_lost=1e-6), features) == "rows"
+
+
+def test_rare_ids_and_hashed_features_keep_rows() -> None:
+    features = without_rare_ids()
+    rare = [replace(feature, octave_counts=(*feature.octave_counts[:-1], 80)) for feature in features]
+    assert kind(AutoConfig(), rare) == "rows"
+    hashed = [features[0], replace(features[1], num_embeddings=None)]
+    assert not any(
+        entry.remap == Component.of(Identity) for entry in AutoConfig(compression_ratio=5).plan(hashed).features
+    )
+
+
+def test_codes_are_those_of_opq() -> None:
+    features = without_rare_ids()
+    auto, opq = AutoConfig(compression_ratio=5), PqConfig(compression_ratio=5, rotate=True)
+    plan = auto.plan(features)
+    torch.manual_seed(0)
+    tables = {table.name: torch.randn(table.num_embeddings, table.embedding_dim) for table in plan.tables}
+    parts = parts_of(PlannedEmbeddingBagCollection(plan), tables)
+    frozen, expected = auto.freeze(parts), opq.freeze(parts)
+    assert frozen.plan == expected.plan == auto.serving_plan(plan)
+    assert frozen.plan.num_bytes <= auto.budget_bytes(features)
+    assert all(torch.equal(frozen.tables[name], table) for name, table in expected.tables.items())
+
+
+def test_features_kept_full_stay_so_beside_codes() -> None:
+    small = FeatureSpec(name="c", embedding_dim=10, num_embeddings=8, max_length=1, octave_counts=(100, 200, 400))
+    features = [*without_rare_ids(), small]
+    auto = AutoConfig(compression_ratio=5, full_below=8)
+    served = auto.serving_plan(auto.plan(features))
+    assert [entry.remap == Component.of(Identity) for entry in served.features] == [False, False, True]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_impossible_shares_are_refused(share: float) -> None:
+    with pytest.raises(ConfigError, match="most_lost"):
+        AutoConfig(most_lost=share)
