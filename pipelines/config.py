@@ -45,10 +45,13 @@ class PredictConfig:
     output: str = ""  # Parquet file; empty: predict/scores.parquet of the run
     row_type: RowType = RowType.FLOAT32  # which model of the bundle
     batch_size: int = 65_536
+    k: int = 20  # items of a list, with a bundle that lists items
+    filter_seen: bool = True  # list nothing that a user has met
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size={self.batch_size}: must be 1 or more.")
+        for name in ("batch_size", "k"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be 1 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,12 +46,17 @@ def work(run: Run) -> None:
     """Do every cell that is not done, then say where the page is.
 
     Raises:
-        ConfigError: no sweep is configured, or a method does not exist.
+        ConfigError: no sweep is configured, it is of users and items, or a method does not exist.
         RecsysError: a cell failed; the others are done.
     """
     config = run.config.pareto
     if config is None:
         raise ConfigError("pareto is not set: nothing to sweep. Choose experiment=pareto/<data set>.")
+    if run.config.retrieval is not None:
+        raise ConfigError(
+            "retrieval is set: this page is of click models. Sweep users and items by `python -m pipelines.run "
+            "--multirun embedding=…`, then `python -m tools.recall_by_bytes`."
+        )
     with locked(run.folder / "sweep", wait=False):
         try:
             sweep = _Sweeping(run, config, base_overrides(given_overrides())).run()

@@ -57,16 +57,16 @@ def checked(run: Run) -> SearchConfig:
     """The search of the run.
 
     Raises:
-        ConfigError: none is named, or an embedding that plans for itself is, or retrieval.
+        ConfigError: none is named, the run is of users and items, or an embedding that plans for itself is.
     """
+    if run.config.retrieval is not None:
+        raise ConfigError(
+            "retrieval is set: searches are of click models. Compare methods and budgets for users and items by "
+            "`python -m pipelines.run --multirun embedding=…`, then `python -m tools.recall_by_bytes`."
+        )
     if run.config.search is None:
         raise ConfigError(
             "search= is missing. Name a file of conf/search, such as search=optembed search.budget_mib=4."
-        )
-    if run.config.retrieval is not None:
-        raise ConfigError(
-            "retrieval is set: searches train and score click models, and would search the tables of `model` instead. "
-            "Leave retrieval= out, or plan its tables by another method (embedding=narrow, embedding=mde, …)."
         )
     if not isinstance(run.config.embedding, FullConfig):
         raise ConfigError(

@@ -52,6 +52,8 @@ class RetrievalTask:
         negatives = ids[NEGATIVE].values()
         encoded: Encoded = model(self._nodes)
         first_item = self._nodes.num_users
+        if self._config.sampler.num_kept < negatives.numel() // max(users.numel(), 1):
+            negatives = self._hardest(encoded.final, users, negatives + first_item) - first_item
         places = torch.cat([users, positives + first_item, negatives + first_item])
         triples = self._triples(all_columns(encoded.final.index_select(0, places)), users, positives, negatives)
         loss = self._config.loss(triples)
@@ -63,6 +65,16 @@ class RetrievalTask:
             squares = encoded.initial.index_select(0, places).square().sum()
             loss = loss + 0.5 * self._config.regularizer * squares
         return Loss(loss, loss)
+
+    @torch.no_grad()
+    def _hardest(self, nodes: Tensor, users: Tensor, negatives: Tensor) -> Tensor:
+        """Of each row's negatives those with the highest scores now: node numbers, int64 (B * kept,), row by row."""
+        queries, drawn = (all_columns(nodes.index_select(0, places)) for places in (users, negatives))
+        if self._config.similarity is Similarity.COSINE:
+            drawn = normalize(drawn, dim=1)
+        drawn = drawn.view(users.numel(), -1, queries.shape[1])
+        best = (drawn @ queries.unsqueeze(2)).squeeze(2).topk(self._config.sampler.num_kept, dim=1).indices
+        return negatives.view(users.numel(), -1).gather(1, best).flatten()
 
     def _triples(self, vectors: Tensor, users: Tensor, positives: Tensor, negatives: Tensor) -> Triples:
         if self._config.similarity is Similarity.COSINE:
@@ -79,6 +91,8 @@ class RetrievalTask:
             negative_ids=negatives.view(count, per_row),
             log_positive=self._log_positive,
             log_negative=self._log_negative,
+            user_degrees=self._interactions.user_degrees,
+            item_degrees=self._interactions.item_degrees,
         )
 
     def evaluate(self, session: TrainingSession, source: BatchSource) -> dict[str, float]:

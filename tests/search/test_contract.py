@@ -161,7 +161,7 @@ def budget_of(folder: Path) -> int:
     [
         (("search=mde", "search.budget_mib=100"), "there is nothing to search"),
         (("search=mde", "search.compression_ratio=0.5"), "there is nothing to search"),
-        (("search=mde", "search.compression_ratio=4", "retrieval=default"), "Leave retrieval= out"),
+        (("search=mde", "search.compression_ratio=4", "retrieval=default"), "searches are of click models"),
         (("search=mde", "search.compression_ratio=4", "embedding=hash"), "Leave embedding= out"),
         (("search=dnis", "search.compression_ratio=4", "search.holdout=0.001"), "Raise search.holdout"),
         (("search=dnis", "search.compression_ratio=4", "search.epochs=0"), "search.epochs=0"),
