@@ -91,12 +91,19 @@ def read_source(runs: Path, name: str) -> Source:
     """An evaluated run.
 
     Raises:
+        ConfigError: it lists items.
         StageError: there is none of that name, or it was trained again since it was evaluated.
     """
     folder = runs / name
     if not (folder / "evaluate" / STAGE_NAME).is_file():
         raise StageError(_missing(runs, name))
     record = read_record(folder / "evaluate")
+    if record["resolved"].get("retrieval") is not None:
+        raise ConfigError(
+            f"compare.runs names {name}, which lists items and scores no rows. Recall with its interval is in "
+            f"{folder / 'evaluate'} (report.md, metrics.json); `python -m tools.recall_by_bytes` tells such runs apart "
+            "user by user."
+        )
     train = runs / (record["resolved"].get("trained_by") or name) / "train"
     trained = _record(train)
     if trained is not None and trained["fingerprint"] != record["inputs"].get("train"):

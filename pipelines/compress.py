@@ -141,11 +141,13 @@ def comparison(source: Run, compressed: Run) -> Table:
     """Trained against compressed, on the test split."""
     table = Table("", "trained", "compressed", "difference", title=f"{source.config.name} -> {compressed.config.name}")
     before, after = (_figures(each) for each in (source, compressed))
-    table.add_row(
-        "test AUC", *(f"{x:.5f}" for x in (before["auc"], after["auc"])), f"{after['auc'] - before['auc']:+.5f}"
-    )
-    losses = before["log_loss"], after["log_loss"]
-    table.add_row("test log loss", *(f"{x:.5f}" for x in losses), f"{losses[1] - losses[0]:+.5f}")
+    shown = {"auc": "test AUC", "log_loss": "test log loss"}
+    if source.config.retrieval is not None:
+        k = source.config.retrieval.top_k[-1]
+        shown = {f"recall_at_{k}": f"test recall@{k}", f"ndcg_at_{k}": f"test NDCG@{k}"}
+    for name, title in shown.items():
+        pair = before[name], after[name]
+        table.add_row(title, *(f"{x:.5f}" for x in pair), f"{pair[1] - pair[0]:+.5f}")
     sizes = [_serving_bytes(each) for each in (source, compressed)]
     table.add_row(
         "embedding bytes served", *(f"{size:,}" for size in sizes), f"{sizes[0] / max(sizes[1], 1):.2f}x smaller"

@@ -30,6 +30,9 @@ from recsys.train.config import TrainConfig
 ONLY_HOW = ("checkpoint_every", "num_processes", "num_threads", "sharding", "table_memory", "cache_load_factor")
 """Keys of `train` and `train.run_on` that say how to train, not what: a run may go on with others."""
 
+ONLY_WHERE = ("launcher", "num_workers")
+"""Keys of `ingest` that say who does the work: the result is the same."""
+
 ONLY_RANKING = ("top_k", "users_at_once")
 """Keys of `retrieval` that say how to rank, not what is trained."""
 
@@ -45,10 +48,13 @@ class PredictConfig:
     output: str = ""  # Parquet file; empty: predict/scores.parquet of the run
     row_type: RowType = RowType.FLOAT32  # which model of the bundle
     batch_size: int = 65_536
+    k: int = 20  # items of a list, with a bundle that lists items
+    filter_seen: bool = True  # list nothing that a user has met
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size={self.batch_size}: must be 1 or more.")
+        for name in ("batch_size", "k"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be 1 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +143,8 @@ class Run:
             train = {key: value for key, value in found["train"].items() if key not in ONLY_HOW}
             train["run_on"] = {key: value for key, value in train["run_on"].items() if key not in ONLY_HOW}
             found["train"] = train
+        if "ingest" in found:
+            found["ingest"] = {k: value for k, value in found["ingest"].items() if k not in ONLY_WHERE}
         if "retrieval" in found:
             found["retrieval"] = {k: value for k, value in found["retrieval"].items() if k not in ONLY_RANKING}
         return found

@@ -8,13 +8,15 @@ from torch import nn
 
 from pipelines.config import Run, RunConfig
 from pipelines.stage import StageKey, fingerprint, stage
+from recsys.core.errors import ConfigError
 from recsys.core.manifest import Manifest
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
-from recsys.core.specs import Pooling
+from recsys.core.specs import FeatureSpec, Pooling
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.frozen import build_frozen, load_parts, parts_of, save_parts
 from recsys.models.ctr import CtrModel, SequenceModel
+from recsys.retrieval.encoder import EncoderConfig
 from recsys.train import checkpoint
 from recsys.train.tables import table_of
 
@@ -41,9 +43,24 @@ class PlannedModel:
         return sum(parameter.numel() for parameter in self.model.parameters()) - tables
 
 
+def asked_features(config: RunConfig, manifest: Manifest) -> list[FeatureSpec]:
+    """The embeddings that the model asks for, of clicks or of users and items.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    columns = manifest.feature_specs()
+    if config.retrieval is None:
+        return config.model.features(columns)
+    if not isinstance(config.retrieval.model, EncoderConfig):
+        name = type(config.retrieval.model).__name__.removesuffix("Config")
+        raise ConfigError(f"retrieval.model={name} is fitted without embeddings, so there are no tables to plan.")
+    return config.retrieval.model.features(columns)
+
+
 def plan_tables(config: RunConfig, manifest: Manifest) -> TablePlan:
     """Plan the embedding tables that the model asks for."""
-    return config.embedding.plan(config.model.features(manifest.feature_specs()))
+    return config.embedding.plan(asked_features(config, manifest))
 
 
 def build_model(config: RunConfig, manifest: Manifest, *, on_meta: bool = False) -> PlannedModel:

@@ -1,5 +1,6 @@
 """`python -m pipelines.pareto experiment=pareto/<dataset>`: every method at every budget, and one page about all.
 
+Searches (`pareto.searches`) go first, one for all budgets of a seed; the plans that they find are cells like others.
 Each cell is a run with the usual stages, so that a sweep that was stopped goes on where it was, and each cell can be
 repeated by the command line that the page prints beside it.
 """
@@ -26,12 +27,13 @@ from pipelines.pareto_done import is_done, note_done
 from pipelines.pareto_facts import empty_sweep
 from pipelines.pareto_progress import SweepProgress
 from pipelines.pareto_results import CellFolders, read_result, validation_auc, with_latency
+from pipelines.pareto_search import SearchJob, search_jobs
 from pipelines.pareto_worker import Worker
 from pipelines.stage import fingerprint
 from recsys.core.errors import ConfigError, RecsysError
 from recsys.core.manifest import Manifest
 from recsys.core.progress import ProgressBar
-from recsys.evaluate.pareto import Failure, Refusal, Result, Sweep, TrialResult
+from recsys.evaluate.pareto import Failure, Refusal, Result, Searched, Sweep, TrialResult
 from recsys.evaluate.pareto_page import write_sweep
 
 logger = logging.getLogger(__name__)
@@ -44,12 +46,17 @@ def work(run: Run) -> None:
     """Do every cell that is not done, then say where the page is.
 
     Raises:
-        ConfigError: no sweep is configured, or a method does not exist.
+        ConfigError: no sweep is configured, it is of users and items, or a method does not exist.
         RecsysError: a cell failed; the others are done.
     """
     config = run.config.pareto
     if config is None:
         raise ConfigError("pareto is not set: nothing to sweep. Choose experiment=pareto/<data set>.")
+    if run.config.retrieval is not None:
+        raise ConfigError(
+            "retrieval is set: this page is of click models. Sweep users and items by `python -m pipelines.run "
+            "--multirun embedding=…`, then `python -m tools.recall_by_bytes`."
+        )
     with locked(run.folder / "sweep", wait=False):
         try:
             sweep = _Sweeping(run, config, base_overrides(given_overrides())).run()
@@ -75,18 +82,26 @@ class _Sweeping:
     results: list[tuple[Job, Result]] = field(default_factory=list)
     trials: list[TrialResult] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    searched: list[Searched] = field(default_factory=list)
 
     def run(self) -> Sweep:
         """All of it."""
         self._ingest()
         budgets, refusals = self._plan()
+        jobs, found, unreached = search_jobs(
+            self.config, base=self.base, sweep=self.sweep_run.config.name, runs=self.sweep_run.config.runs
+        )
+        budgets, refusals = [*budgets, *found], [*refusals, *unreached]
         self._empty = empty_sweep(self.sweep_run, self.config, num_budgets=len(budgets), refusals=refusals)
         self._sharing = Sharing()
         first, *others = self.config.seeds
         trials = self.config.trials
-        steps = [b.method for b in budgets for _ in range(len(trials) + (len(trials) > 1))]
+        steps = [f"searching {job.method}" for job in jobs]
+        steps += [b.method for b in budgets for _ in range(len(trials) + (len(trials) > 1))]
         steps += [b.method for _ in others for b in budgets]
         with SweepProgress(steps) as self._progress:
+            for job in jobs:
+                self._search(job)
             chosen = {budget: self._tune(budget, first) for budget in budgets}
             for seed in others:
                 for budget, best in chosen.items():
@@ -120,6 +135,18 @@ class _Sweeping:
                     planned.append(found)
                 bar.advance(1)
         return without_repeats(planned), refusals
+
+    def _search(self, job: SearchJob) -> None:
+        """Do a search, in a process of its own; if it fails, so will the cells of its plans."""
+        self._progress.start(job.name.removeprefix(f"{self.sweep_run.config.name}/"))
+        log = job.run.folder / "log.txt"
+        message = self.worker.do(job.overrides, ["search"], log)
+        self._progress.end(worked=True, failed=bool(message))
+        if message:
+            self.failures.append(Failure(cell=job.cell, message=message, log=str(log)))
+        else:
+            self.searched.append(job.searched())
+        self._write()
 
     def _job(self, budget: PlannedBudget, seed: int) -> Job:
         return Job(
@@ -186,10 +213,11 @@ class _Sweeping:
 
     def _write(self) -> Sweep:
         """Write page, table and numbers of what is done."""
-        order = {name: number for number, name in enumerate(self.config.methods)}
+        order = {name: number for number, name in enumerate(self.config.all_methods)}
         results = [result for _, result in self.results]
         results.sort(key=lambda r: (order[r.cell.method], r.cell.ratio, self.config.seeds.index(r.cell.seed)))
         sweep = replace(self._empty, results=results, trials=list(self.trials), failures=list(self.failures))
+        sweep = replace(sweep, searches=list(self.searched))
         write_sweep(sweep, self.sweep_run.folder)
         return sweep
 

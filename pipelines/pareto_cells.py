@@ -36,6 +36,8 @@ class PlannedBudget:
     served: str  # equal for two budgets of a method that serve the same
     trained: str  # equal for all that train the same tables, to serve them in different forms; else unique
     frozen: bool  # what is served is not what was trained
+    plan_path: str = ""  # of a search's plan, with {seed} for the seed
+    trained_by: str = ""  # name of the run that holds the training of these cells, with {seed} for the seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +62,9 @@ class Job:
     def overrides(self) -> list[str]:
         """All of the command line."""
         shared = [f"from={self.trained_by}"] if self.trained_by else []
+        plan = [f"embedding.path={self.budget.plan_path.format(seed=self.seed)}"] if self.budget.plan_path else []
         own = [f"seed={self.seed}", f"name={self.name}", f"runs={self.runs}"]
-        return [*self.base, *self.budget.overrides, *self.trial.overrides, *shared, *own]
+        return [*self.base, *self.budget.overrides, *plan, *self.trial.overrides, *shared, *own]
 
     @cached_property
     def cell(self) -> Cell:
@@ -73,7 +76,7 @@ class Job:
             seed=self.seed,
             trial=self.trial.label,
             run=self.name,
-            command=" ".join([command, *(_quoted(text) for text in self.overrides)]),
+            command=" ".join([command, *(quoted(text) for text in self.overrides)]),
         )
 
 
@@ -127,7 +130,7 @@ def plan_budget(
         plan = embedding.plan(run.config.model.features(columns))
         serving = embedding.serving_plan(plan)
     except ConfigError as error:
-        return Refusal(method=method, ratio=ratio, floor_bytes=_floor(str(error)), message=str(error))
+        return Refusal(method=method, ratio=ratio, floor_bytes=told_floor(str(error)), message=str(error))
     except Exception as error:  # a bug in one method, which the page tells; the other methods go on
         logger.exception("%s at %g× cannot be planned", method, ratio)
         return Refusal(method=method, ratio=ratio, floor_bytes=None, message=f"{type(error).__name__}: {error}")
@@ -160,6 +163,8 @@ class Sharing:
 
     def applied(self, job: Job) -> Job:
         """The job, told whose training to use if there is one."""
+        if job.budget.trained_by:
+            return replace(job, trained_by=job.budget.trained_by.format(seed=job.seed))
         key = (job.budget.trained, job.trial, job.seed)
         first = self._first.setdefault(key, job.name)
         return job if first == job.name else replace(job, trained_by=first)
@@ -170,11 +175,12 @@ def trial_jobs(job: Job, trials: Sequence[Trial]) -> Iterator[Job]:
     return (replace(job, trial=trial) for trial in trials)
 
 
-def _floor(message: str) -> int | None:
+def told_floor(message: str) -> int | None:
     """Bytes that a refusal names as what the smallest plan needs."""
-    found = re.search(r"needs ([\d,]+) bytes", message)
+    found = re.search(r"(?:needs|below the floor of) ([\d,]+)", message)
     return int(found[1].replace(",", "")) if found else None
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """An override as a shell reads it."""
     return f"'{text}'" if re.search(r"[^\w.=,/+:@-]", text) else text

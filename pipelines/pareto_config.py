@@ -8,6 +8,9 @@ from typing import Any
 
 from recsys.core.errors import ConfigError
 
+SLICED = "_sliced"
+"""Ends the name of a search whose plans are cut out of its supernet, not retrained."""
+
 LEARNING_RATE, REGULARIZER = "train.optimizer.table_learning_rate", "train.optimizer.table_regularizer"
 
 
@@ -33,30 +36,46 @@ class ParetoConfig:
     learning_rates: list[float] = field(default_factory=list)  # of tables; empty: the experiment's own
     regularizers: list[float] = field(default_factory=list)  # of tables; empty: the experiment's own
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # method: {key: value} of its command line
+    searches: list[str] = field(default_factory=list)  # options of `search`, whose plans are retrained: `search_<name>`
 
     def __post_init__(self) -> None:
         for name in ("methods", "ratios", "seeds"):
             if not getattr(self, name):
                 raise ConfigError(f"{name}=[]: needs at least one entry.")
-        for name in ("methods", "ratios", "seeds", "learning_rates", "regularizers"):
+        for name in ("methods", "ratios", "seeds", "learning_rates", "regularizers", "searches"):
             values = getattr(self, name)
             if len(set(values)) != len(values):
                 raise ConfigError(f"{name}={values}: holds an entry twice. Name each once.")
         for name, lowest in (("ratios", 1), ("learning_rates", 0), ("regularizers", 0)):
             if not all(lowest <= value < float("inf") for value in getattr(self, name)):
                 raise ConfigError(f"{name}={getattr(self, name)}: must be {lowest} or more, and finite.")
-        bad = [name for name in self.methods if not re.fullmatch(r"\w[\w.-]*", name)]
+        bad = [name for name in self.all_methods if not re.fullmatch(r"\w[\w.-]*", name)]
         if bad:
             raise ConfigError(f"methods: {bad} cannot name folders. Use letters, digits, '_', '-' and '.'.")
-        # A name with an `embedding` of its own may be left out of a smaller sweep; another one is a slip.
-        unknown = sorted(n for n, given in self.overrides.items() if n not in self.methods and "embedding" not in given)
+        # What has an `embedding` or a `search` of its own may be left out of a smaller sweep; another one is a slip.
+        own = [name for name, given in self.overrides.items() if "embedding" in given or _of_search(given)]
+        unknown = sorted(self.overrides.keys() - {*self.all_methods, *own})
         if unknown:
-            raise ConfigError(f"overrides names {unknown}, which methods does not hold. It has {self.methods}.")
+            raise ConfigError(f"overrides names {unknown}, which methods does not hold. It has {self.all_methods}.")
+
+    @property
+    def searched_methods(self) -> list[str]:
+        """What the sweep calls its searches: an option of `embedding` may have the same name."""
+        return [f"search_{name}" for name in self.searches]
+
+    @property
+    def all_methods(self) -> list[str]:
+        """Methods, then searches, each with its slices, if it has any."""
+        return [*self.methods, *(name + suffix for name in self.searched_methods for suffix in ("", SLICED))]
 
     def method_overrides(self, method: str) -> tuple[str, ...]:
         """What a method has on its command line: its option of `embedding`, and what `overrides` says of it."""
-        given = {"embedding": method, **self.overrides.get(method, {})}
-        return tuple(f"{key}={_shown(value)}" for key, value in given.items())
+        embedding = () if "embedding" in self.overrides.get(method, {}) else (f"embedding={method}",)
+        return (*embedding, *self.given(method))
+
+    def given(self, method: str) -> tuple[str, ...]:
+        """What `overrides` says of a method, or of a search."""
+        return tuple(f"{key}={_shown(value)}" for key, value in self.overrides.get(method, {}).items())
 
     @property
     def trials(self) -> list[Trial]:
@@ -72,6 +91,10 @@ class ParetoConfig:
 
     def _tuned(self) -> dict[str, list[float]]:
         return {LEARNING_RATE: self.learning_rates, REGULARIZER: self.regularizers}
+
+
+def _of_search(given: Mapping[str, Any]) -> bool:
+    return any(key.startswith("search.") for key in given)
 
 
 def _shown(value: Any) -> str:

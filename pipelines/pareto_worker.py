@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from pipelines import evaluate, export, ingest, pareto_validate, train
+from pipelines import evaluate, export, ingest, pareto_validate, search, train
 from pipelines.config import Run
 from pipelines.entry import set_up_logging
 from pipelines.pareto_cells import compose_run
@@ -21,6 +21,7 @@ from recsys.core.errors import RecsysError
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "ingest": ingest.work,
+    "search": search.work,
     "train": train.work,
     "validate": pareto_validate.work,
     "evaluate": evaluate.work,

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from pipelines import ingest
 from pipelines.config import Run, RunConfig
 from pipelines.entry import CONFIG_FOLDER, stage_main
-from pipelines.model import build_model
+from pipelines.model import asked_features, build_model, plan_tables
 from pipelines.plan_tables import show
 from pipelines.stage import StageKey, fingerprint, stage
 from recsys.core.errors import ConfigError
@@ -21,9 +23,12 @@ from recsys.core.manifest import Manifest
 from recsys.core.plan import TablePlan
 from recsys.core.specs import FeatureSpec
 from recsys.data.fingerprint import file_fingerprint
+from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.full import FullConfig
 from recsys.embeddings.method import MethodConfig, full_bytes
 from recsys.embeddings.survey import FeatureSurvey, MethodSurvey, survey_features, survey_method
+from recsys.retrieval.encoder import Encoder
+from recsys.retrieval.node_model import NodeModel
 from recsys.train.forecast import RankForecast, TableForecast, forecast
 
 logger = logging.getLogger(__name__)
@@ -62,7 +67,7 @@ def work(run: Run) -> None:
     data = run.stage("ingest")
     files = [*run.config.embedding.files(), *sorted(METHODS.glob("*.yaml"))]
     inputs = {"ingest": fingerprint(data), **{str(path): file_fingerprint(path) for path in files}}
-    config = run.part("model", "embedding", "plan", "seed") | {"train": run.values["train"]}  # with its ranks
+    config = run.part(run.kind, "embedding", "plan", "seed") | {"train": run.values["train"]}  # with its ranks
     key = StageKey(stage="plan", config=config, inputs=inputs, resolved=run.values)
     folder = run.stage("plan")
     with stage(folder, key, overwrite=True) as aside:  # made in seconds, so nothing of value is lost
@@ -90,8 +95,7 @@ def make(config: RunConfig, embedding: dict[str, Any], manifest: Manifest) -> tu
     Returns:
         The survey, and the plan chosen; None if it is refused.
     """
-    columns = manifest.feature_specs()
-    features = config.model.features(columns)
+    features = asked_features(config, manifest)
     oov_counts = {name: known.oov_count for name, known in manifest.categorical.items()}
     methods = dict(_methods(embedding, features))
     survey = Survey(
@@ -114,7 +118,7 @@ def make(config: RunConfig, embedding: dict[str, Any], manifest: Manifest) -> tu
 
 def surveyed_bytes(run: Run, manifest: Manifest) -> dict[str, int | None]:
     """Bytes that each method serves at the run's budget; None where it refuses it."""
-    features = run.config.model.features(manifest.feature_specs())
+    features = asked_features(run.config, manifest)
     oov_counts = {name: known.oov_count for name, known in manifest.categorical.items()}
     surveyed = _surveyed(dict(_methods(run.values["embedding"], features)), features, oov_counts)
     return {method.method: method.serving_bytes for method in surveyed}
@@ -178,14 +182,24 @@ def _surveyed(
 
 def _forecast(config: RunConfig, manifest: Manifest, survey: Survey) -> Survey:
     run_on = config.train.run_on
-    model = build_model(config, manifest, on_meta=True).model
     try:
         ranks, tables = forecast(
-            model, config.train.optimizer, run_on, num_ranks=config.plan.num_ranks or run_on.num_processes
+            _on_meta(config, manifest),
+            config.train.optimizer,
+            run_on,
+            num_ranks=config.plan.num_ranks or run_on.num_processes,
         )
     except ConfigError as error:
         return replace(survey, ranks_refusal=str(error))
     return replace(survey, ranks=tuple(ranks), tables=tuple(tables))
+
+
+def _on_meta(config: RunConfig, manifest: Manifest) -> nn.Module:
+    """What is sharded, its tables without memory; of users and items the tables are all there is."""
+    if config.retrieval is None:
+        return build_model(config, manifest, on_meta=True).model
+    embeddings = PlannedEmbeddingBagCollection(plan_tables(config, manifest), torch.device("meta"))
+    return NodeModel(embeddings, Encoder())
 
 
 main = stage_main(work)

@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from pipelines.config import Run
 from pipelines.model import CHECKPOINTS
+from pipelines.retrieval_callbacks import retrieval_callbacks
 from pipelines.retrieval_model import (
     KNOWN,
     RECOMMENDER_NAME,
@@ -95,7 +96,7 @@ def prepared(
     initialize_tables(session.model.state_dict(), plan, seed=run.config.seed)
     callbacks = [
         TensorBoardCallback(folder.parent / "tensorboard" / folder.name),
-        *run.config.embedding.callbacks(plan),
+        *retrieval_callbacks(run, built, graph),
     ]
     schedule = replace(train, epochs=epochs, plateau=train.plateau if validation is not None else None)
     trainer = Trainer(session, plan, schedule, folder, callbacks)

@@ -10,7 +10,7 @@ from pipelines.config import Run
 from pipelines.entry import is_first_rank, launched_by_torchrun, relaunch, stage_main
 from pipelines.search_data import held_data
 from pipelines.search_report import show, write_found
-from pipelines.search_slice import write_slice
+from pipelines.search_slice import write_slices
 from pipelines.search_training import Lab, search_by_trials, search_supernet
 from pipelines.stage import StageKey, fingerprint, stage
 from recsys.core.errors import ConfigError
@@ -45,8 +45,10 @@ def work(run: Run) -> None:
             if aside is not None:
                 found = _search(run, space, device, aside / WORK)
                 if is_first_rank():
-                    write_found(space, found, aside)
-        sliced = write_slice(run, space, folder) if isinstance(search, SupernetSearch) and search.slices else None
+                    lottery = isinstance(search, SupernetSearch) and search.lottery
+                    write_found(space, found, aside, ticket_seed=run.config.seed if lottery else None)
+        slices = isinstance(search, SupernetSearch) and search.slices
+        sliced = write_slices(run, space, folder, device) if slices else []
     if is_first_rank():
         _show(folder, sliced)
 
@@ -55,8 +57,13 @@ def checked(run: Run) -> SearchConfig:
     """The search of the run.
 
     Raises:
-        ConfigError: none is named, or an embedding that plans for itself is.
+        ConfigError: none is named, the run is of users and items, or an embedding that plans for itself is.
     """
+    if run.config.retrieval is not None:
+        raise ConfigError(
+            "retrieval is set: searches are of click models. Compare methods and budgets for users and items by "
+            "`python -m pipelines.run --multirun embedding=…`, then `python -m tools.recall_by_bytes`."
+        )
     if run.config.search is None:
         raise ConfigError(
             "search= is missing. Name a file of conf/search, such as search=optembed search.budget_mib=4."
@@ -85,14 +92,15 @@ def space_of(run: Run, search: SearchConfig) -> Space:
     return search.space(features, run.config.embedding.init)
 
 
-def _show(folder: Path, sliced: Run | None) -> None:
+def _show(folder: Path, sliced: list[Run]) -> None:
     """Print what was found, and how to go on."""
     show(folder, Console(highlight=False))
     print(f"{folder}: plan.json, frontier.json, frontier.md. To train it, with the same data and model:")
     print(f"  embedding=plan embedding.path={folder / 'plan.json'}")
-    if sliced is not None:
-        print(f"{sliced.stage('train')}: this plan cut out of the supernet, not trained again.")
-        print(f"  to evaluate: name={sliced.config.name} embedding=plan embedding.path={folder / 'plan.json'}")
+    for each in sliced:
+        path = each.values["embedding"]["path"]
+        print(f"{each.stage('train')}: a plan cut out of the supernet, not trained again.")
+        print(f"  to evaluate: name={each.config.name} embedding=plan embedding.path={path}")
 
 
 def _key(run: Run) -> StageKey:

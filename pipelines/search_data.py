@@ -11,6 +11,7 @@ import torch.distributed as dist
 from pipelines.config import Run
 from pipelines.stage import StageKey, fingerprint, stage
 from recsys.core.batch import Batch, BatchSource
+from recsys.core.errors import DataError
 from recsys.data.fingerprint import fingerprint_of
 from recsys.data.holdout import hold_out
 
@@ -23,6 +24,9 @@ def held_data(run: Run) -> Path:
 
     Vocabularies are the run's, made of all training rows: ids that only held-out rows have keep rows that nothing
     trains, so such rows count a little less here than they will.
+
+    Raises:
+        DataError: too few rows, or held-out rows of one label.
     """
     search = run.config.search
     assert search is not None
@@ -34,7 +38,12 @@ def held_data(run: Run) -> Path:
     folder = source.with_name(f"{source.name}-held-{fingerprint_of([json.dumps(config, sort_keys=True)])[:8]}")
     with stage(folder, key, overwrite=True) as aside:
         if aside is not None and (not dist.is_initialized() or dist.get_rank() == 0):
-            hold_out(source, aside, search.holdout, in_order=in_order, seed=seed)
+            held = hold_out(source, aside, search.holdout, in_order=in_order, seed=seed).splits["validation"]
+            if held.num_positive in (0, held.num_rows):
+                raise DataError(
+                    f"the {held.num_rows} rows held out of {source} for the search are all of one label, so they have "
+                    "no AUC. Raise search.holdout."
+                )
     return folder
 
 

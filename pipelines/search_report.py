@@ -10,9 +10,11 @@ from rich.table import Table
 
 from recsys.core.jsonable import from_json, to_json
 from recsys.embeddings.method import full_bytes
+from recsys.embeddings.planned import write_plan
 from recsys.search.choice import Choice, Space
 from recsys.search.method import Found
 from recsys.search.plans import plan_of
+from recsys.search.ticket import TicketConfig, ticket_of
 
 PLAN_NAME, CHOICE_NAME, FRONTIER_NAME, MARKDOWN_NAME = "plan.json", "choice.json", "frontier.json", "frontier.md"
 
@@ -23,8 +25,8 @@ class FeatureWidths:
 
     feature: str
     num_ids: int
-    num_kept: int  # ids with rows of their own
-    mean_width: float  # over all ids, those without rows counted as 0
+    num_rows: int  # as many as ids that have one, but where ids share them
+    mean_width: float  # numbers stored, by all ids
     pieces: tuple[tuple[int, int], ...]  # (ids, width) of each piece, most frequent ids first
 
 
@@ -48,15 +50,28 @@ class Frontier:
     points: tuple[Point, ...]
 
 
-def write_found(space: Space, found: Sequence[Found], folder: Path) -> None:
-    """Write the plan of the first budget, those of the others below `frontier/`, and the frontier of all."""
+def write_found(space: Space, found: Sequence[Found], folder: Path, *, ticket_seed: int | None) -> None:
+    """Write plan and choice of the first budget, those of the others below `frontier/`, and the frontier of all.
+
+    Args:
+        space: that was searched.
+        found: one for each budget.
+        folder: of the stage.
+        ticket_seed: of the supernet whose initial rows the plans start with; None where they start with their own.
+    """
     whole = full_bytes(space.features)
     points = []
     for number, each in enumerate(found):
         plan = plan_of(space, each.choice)
-        name = PLAN_NAME if not number else f"frontier/{each.budget_bytes}/{PLAN_NAME}"
+        name = plan_name(number, each.budget_bytes)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(plan.to_json())
+        (folder / name).with_name(CHOICE_NAME).write_text(json.dumps(to_json(each.choice), indent=1))
+        if ticket_seed is None:
+            (folder / name).write_text(plan.to_json())
+        else:
+            ticket = ticket_of(space, each.choice, ticket_seed)
+            target = f"{TicketConfig.__module__}.{TicketConfig.__qualname__}"
+            write_plan((folder / name).parent, plan, {"_target_": target, **to_json(ticket)})
         points.append(
             Point(
                 plan=name,
@@ -68,14 +83,18 @@ def write_found(space: Space, found: Sequence[Found], folder: Path) -> None:
             )
         )
     frontier = Frontier(uncompressed_bytes=whole, points=tuple(points))
-    (folder / CHOICE_NAME).write_text(json.dumps(to_json(found[0].choice), indent=1))
     (folder / FRONTIER_NAME).write_text(json.dumps(to_json(frontier), indent=1))
     (folder / MARKDOWN_NAME).write_text(_markdown(frontier))
 
 
-def read_choice(folder: Path) -> Choice:
-    """The choice whose plan is `plan.json`."""
-    return from_json(Choice, json.loads((folder / CHOICE_NAME).read_text()))
+def plan_name(number: int, budget_bytes: int) -> str:
+    """Where the plan of a budget lies, below the stage's folder; `number` counts the budgets of the search."""
+    return f"frontier/{budget_bytes}/{PLAN_NAME}" if number else PLAN_NAME
+
+
+def read_choice(plan: Path) -> Choice:
+    """The choice of which a plan's file was made."""
+    return from_json(Choice, json.loads(plan.with_name(CHOICE_NAME).read_text()))
 
 
 def read_frontier(folder: Path) -> Frontier:
@@ -93,11 +112,11 @@ def show(folder: Path, console: Console) -> None:
         table.add_row(*_cells(point))
     console.print(table)
     widths = Table(title="the first plan, by feature")
-    for name in ("feature", "ids", "with rows", "mean width", "ids x width"):
+    for name in ("feature", "ids", "rows", "numbers an id", "ids x width"):
         widths.add_column(name, justify="left" if name in ("feature", "ids x width") else "right")
     for each in frontier.points[0].features:
         pieces = ", ".join(f"{size:,} x {width}" for size, width in each.pieces)
-        widths.add_row(each.feature, f"{each.num_ids:,}", f"{each.num_kept:,}", f"{each.mean_width:.2f}", pieces)
+        widths.add_row(each.feature, f"{each.num_ids:,}", f"{each.num_rows:,}", f"{each.mean_width:.2f}", pieces)
     console.print(widths)
 
 
@@ -106,7 +125,7 @@ def _widths(space: Space, choice: Choice) -> list[FeatureWidths]:
         FeatureWidths(
             feature=feature.name,
             num_ids=sum(piece.size for piece in pieces),
-            num_kept=choice.kept(number),
+            num_rows=choice.num_rows(number),
             mean_width=choice.width(number),
             pieces=tuple((piece.size, len(piece.columns)) for piece in pieces),
         )
@@ -128,7 +147,7 @@ def _markdown(frontier: Frontier) -> str:
         "|--:|--:|--:|--:|---|",
         *(f"| {' | '.join(_cells(point))} |" for point in frontier.points),
         "",
-        "Mean width of each feature's ids (those without rows count as 0):",
+        "Numbers that each feature stores, by its ids:",
         "",
         "| feature | ids | " + " | ".join(f"{point.compression_ratio:.1f}x" for point in frontier.points) + " |",
         "|---|--:|" + "--:|" * len(frontier.points),

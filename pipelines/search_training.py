@@ -20,6 +20,7 @@ from recsys.metrics import auc
 from recsys.search.choice import Choice, Space
 from recsys.search.method import Found, SupernetSearch, Supervision, TrialSearch
 from recsys.search.plans import plan_of
+from recsys.train import checkpoint
 from recsys.train.config import TrainConfig
 from recsys.train.score import score
 from recsys.train.session import Session, shard
@@ -31,7 +32,9 @@ STORAGE = "storage"
 """Begins the name of files of what was scored, which a search that was killed goes on with."""
 
 SUPERNET = "supernet"
-"""Folder of a supernet's checkpoints."""
+"""Folder of a supernet's checkpoints, of which `LAST` is searched."""
+
+LAST = "last"
 
 
 @dataclass(frozen=True)
@@ -152,17 +155,28 @@ class TrainedSupernet:
 
 
 def search_supernet(lab: Lab, search: SupernetSearch, space: Space, budgets: list[int]) -> list[Found]:
-    """Train one supernet, or go on with it, and search it for all budgets."""
+    """Train one supernet, or go on with it, and search it, as its last epoch leaves it, for all budgets."""
     plan, config = search.supernet(space), lab.run.config
     session = lab.session(plan)
     train, validation = (loaders(lab.run, lab.held)(*which) for which in (("train", True), ("validation", False)))
+    options = _to_the_end(config.train, search.epochs or config.train.epochs)
     given = Supervision(
         held=loaders(lab.run, lab.held)("validation", True),
-        num_steps=config.train.epochs * train.num_batches,
+        num_steps=options.epochs * train.num_batches,
         seed=config.seed,
         loss_sum=lambda model, batch: ClickTask().loss_sum(model, batch).objective,
     )
-    trainer = lab.trainer(session, plan, config.train, SUPERNET, search.callbacks(space, given))
+    trainer = lab.trainer(session, plan, options, SUPERNET, search.callbacks(space, given))
     trainer.run(train, validation, seed=config.seed)
+    last = checkpoint.find(lab.folder / SUPERNET / LAST)
+    assert last is not None
+    checkpoint.load(last, {"model": session.model.state_dict()})  # the trainer ends with the best epoch's weights
+    session.weights_loaded()
     storage = lab.folder / f"{STORAGE}.jsonl"
     return search.find(space, TrainedSupernet(session, lab), budgets, seed=config.seed, storage=storage)
+
+
+def _to_the_end(options: TrainConfig, epochs: int) -> TrainConfig:
+    """These options for all of so many epochs; a plateau lowers rates as ever, and stops nothing."""
+    plateau = options.plateau
+    return replace(options, epochs=epochs, plateau=plateau and replace(plateau, stop_after=epochs + 1))

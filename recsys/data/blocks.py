@@ -5,9 +5,12 @@ from pathlib import Path
 
 import polars as pl
 
+from recsys.core.errors import DataError
 from recsys.data.compression import read_bytes
+from recsys.data.lines import end_of_rows
 
 BLOCK_BYTES = 16 << 20
+MAX_ROW_BYTES = 4 * BLOCK_BYTES
 
 
 def text_blocks(path: Path, *, quoted: bool) -> Iterator[bytes]:
@@ -15,26 +18,35 @@ def text_blocks(path: Path, *, quoted: bool) -> Iterator[bytes]:
 
     Args:
         quoted: a newline between double quotes does not end a line.
+    Raises:
+        DataError: the file cannot be read, or a row has more than `MAX_ROW_BYTES`.
     """
     pieces: list[bytes] = []
+    line, enough = 1, BLOCK_BYTES
     for piece in read_bytes(path):
         pieces.append(piece)
-        if sum(map(len, pieces)) >= BLOCK_BYTES:
+        if sum(map(len, pieces)) >= enough:
             block = b"".join(pieces)
-            end = _end_of_lines(block, quoted=quoted)
+            end = end_of_rows(block, quoted=quoted)
+            if not end and len(block) > MAX_ROW_BYTES:
+                raise _too_long(path, line, len(block), quoted=quoted)
             pieces = [block[end:]]
+            # Looked at again when there is as much more: each time anew, a stray quote would take forever to be told.
+            enough = len(pieces[0]) + BLOCK_BYTES
             if end:
+                line += block.count(b"\n", 0, end)
                 yield block[:end]
     last = b"".join(pieces).rstrip(b"\r\n")
     if last:
         yield last + b"\n"
 
 
-def _end_of_lines(block: bytes, *, quoted: bool) -> int:
-    end = block.rfind(b"\n") + 1
-    while quoted and end and block.count(b'"', 0, end) % 2:
-        end = block.rfind(b"\n", 0, end - 1) + 1
-    return end
+def _too_long(path: Path, line: int, num_bytes: int, *, quoted: bool) -> DataError:
+    why = "A double quote opens that does not close (set quoted=false if quotes mean nothing in this file), or" * quoted
+    return DataError(
+        f"{path}, line {line}: begins a row of more than {num_bytes >> 20} MiB. {why or 'Probably'} the lines do not "
+        "end with a newline. Correct the file."
+    )
 
 
 def slices(frame: pl.DataFrame, chunk_rows: int, *, first_row: int = 0) -> Iterator[pl.DataFrame]:

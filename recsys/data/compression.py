@@ -19,11 +19,12 @@ def read_bytes(path: Path) -> Iterator[bytes]:
     Raises:
         DataError: the file cannot be read, is truncated or is damaged.
     """
+    kind = path.suffix.lower()
     try:
         with path.open("rb") as file:
-            if path.suffix == ".zst":
+            if kind == ".zst":
                 yield from _zstd_pieces(file)
-            elif path.suffix == ".gz":
+            elif kind == ".gz":
                 with gzip.GzipFile(fileobj=file) as unzipped:
                     yield from iter(lambda: unzipped.read(READ_BYTES), b"")
             else:

@@ -16,6 +16,7 @@ import polars as pl
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import Schema
 from recsys.data.faults import Faults, Origin
+from recsys.data.joined import UNKNOWN
 from recsys.data.raw import ROW, typed_columns
 from recsys.data.readers import Reader
 
@@ -76,6 +77,7 @@ class RawChunk:
     split: str | None
     shard: int  # number of the shard that all its rows belong to
     rejected: pl.DataFrame
+    unknown: dict[str, int]  # rows whose key a side table does not know, by key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,7 @@ class RawTable:
     reader: Reader
     split: SplitConfig
     only_positives: bool = False  # every row is an interaction, so that no label is 0
+    beside: tuple[Path, ...] = ()  # files that `reader` has joined to the rows
 
     def __post_init__(self) -> None:
         for file in self.files:
@@ -107,6 +110,24 @@ class RawTable:
                     f"{file.path}: no such file (an input of data set {self.name!r}). "
                     "Correct the path of the dataset config, or set RECSYS_DATA to the folder of the data sets."
                 )
+
+    def check_kept(self) -> None:
+        """Refuse columns that are kept as they are if their type differs between files: it is one column of the result.
+
+        Raises:
+            DataError: one does, or a file is unreadable.
+        """
+        known: dict[str, tuple[pl.DataType, Path]] = {}
+        kept = {*self.schema.passthrough, self.split.column} - {""}
+        for file in self.files if kept and len(self.files) > 1 else ():
+            first = next(self.reader.frames(file.path, 1, keep_damaged=True), pl.DataFrame())
+            for name in kept & set(first.columns):
+                dtype, path = known.setdefault(name, (first[name].dtype, file.path))
+                if dtype != first[name].dtype:
+                    raise DataError(
+                        f"column {name!r} is {dtype} in {path} and {first[name].dtype} in {file.path}: it is kept as "
+                        "it is, so it must have one type. Write it in one type in all files."
+                    )
 
     def count_rows(self) -> list[int]:
         """Rows of each file.
@@ -165,14 +186,24 @@ class RawTable:
         first = shard.position + row - shard.first_row
         rows = pl.int_range(first, first + frame.height, dtype=pl.Int64, eager=True)
         sound = faults.sound(self._typed(frame, faults).with_columns(rows.alias(ROW)))
-        return RawChunk(frame=sound, split=file.split, shard=shard.number, rejected=faults.rejected())
+        keys = [name for name in frame.columns if name.startswith(UNKNOWN)]
+        return RawChunk(
+            frame=sound,
+            split=file.split,
+            shard=shard.number,
+            rejected=faults.rejected(),
+            unknown={name.removeprefix(UNKNOWN): int(frame[name].sum()) for name in keys},
+        )
 
     def _typed(self, frame: pl.DataFrame, faults: Faults) -> pl.DataFrame:
         time = self.split.column
         typed = typed_columns(frame, self.schema, faults, other=[time] if time else [])
         if time:
+            column, bad = frame[time], frame[time].is_null()
+            if column.dtype.is_nested() or column.dtype == pl.Binary:
+                faults.refuse(column, ~bad, f"is {column.dtype}, no time to split by. Name another column.")
             problem = "is no time to split by. Fill or remove such rows, or choose another split method."
-            faults.note(frame[time], frame[time].is_null(), problem)
+            faults.note(column, bad | column.is_nan() if column.dtype.is_float() else bad, problem)
         return typed
 
 

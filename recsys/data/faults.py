@@ -1,7 +1,7 @@
 """What is wrong with raw rows: the first fault is refused, or faulty rows are set aside up to a limit."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,10 +109,10 @@ def _shown(value: object) -> str | None:
 class Rejected:
     """Rows that are set aside, in `rejected/part-<shard>.parquet` of a dataset folder."""
 
-    def __init__(self, folder: Path, *, num_rows: int, limit: float, num_done: int) -> None:
-        """Take up to the share `limit` of `num_rows` rows; those of the first `num_done` shards are there."""
+    def __init__(self, folder: Path, *, num_rows: int, limit: float, done: Iterable[int] = ()) -> None:
+        """Take up to the share `limit` of `num_rows` rows; those of the shards `done` are there."""
         self._folder, self._num_rows, self._limit = folder / REJECTED_FOLDER, num_rows, limit
-        known = {shard: self._path(shard) for shard in range(num_done) if self._path(shard).is_file()}
+        known = {shard: self._path(shard) for shard in done if self._path(shard).is_file()}
         self._parts = {shard: pl.read_parquet(path, glob=False) for shard, path in known.items()}
 
     @property
@@ -129,13 +129,18 @@ class Rejected:
         if rows.is_empty():
             return
         self._parts[shard] = pl.concat([*([self._parts[shard]] if shard in self._parts else []), rows])
-        if self.count > self._limit * self._num_rows:
+        # Tolerance: 0.29 * 100 is 28.999999999999996.
+        if self.count > self._limit * self._num_rows + 1e-6:
             self.write(shard)
             raise DataError(
                 f"{self.count:,} of {self._num_rows:,} rows have faults so far, more than ingest.max_rejected="
-                f"{self._limit:g} allows: {self._told()}. {self._folder} lists them. Correct the rows or the schema, "
+                f"{self._limit:g} allows: {self._told()} {self._folder} lists them. Correct the rows or the schema, "
                 "or allow more."
             )
+
+    def of(self, shard: int) -> pl.DataFrame:
+        """What was taken of a shard."""
+        return self._parts.get(shard, pl.DataFrame(schema=REJECTED))
 
     def write(self, shard: int) -> None:
         """Write what was taken of a shard, if anything."""
@@ -152,7 +157,7 @@ class Rejected:
         return self._folder / f"part-{shard:05d}.parquet"
 
     def _told(self) -> str:
-        return _told(list(self._parts.values()))
+        return _told([part for _, part in sorted(self._parts.items())])
 
 
 def _told(parts: Sequence[pl.DataFrame]) -> str:

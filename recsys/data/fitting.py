@@ -1,6 +1,7 @@
 """What encoding needs to know of the training rows: found shard by shard, kept on disk, and merged."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from recsys.core.manifest import CategoricalStatistics, NumericStatistics
 from recsys.core.schema import LENGTHS_SUFFIX, Schema, is_bucketed
-from recsys.data.dataset import SPLIT_NAMES
+from recsys.data.dataset import SPLIT_NAMES, RawChunk
 from recsys.data.derive import Sources
 from recsys.data.raw import ROW, tensors_of
 from recsys.data.state import put_json
@@ -29,6 +30,7 @@ class Fit:
     vocabularies: dict[str, pl.DataFrame]  # `COUNTS`, most frequent key first; of hashed columns none
     bounds: dict[str, tuple[float, ...]]
     label_counts: list[list[int]]  # negative and positive rows of each split
+    unknown: Counter[str]  # rows whose key a side table does not know, by key
 
 
 class ShardFit:
@@ -43,9 +45,12 @@ class ShardFit:
         # Kept till the end: moments of parts, merged, would tell where one chunk ended and the next began.
         self._numbers: list[list[Tensor]] = [[] for _ in schema.numeric]
         self._labels = torch.zeros(NUM_SPLITS, 2, dtype=torch.int64)
+        self._unknown: Counter[str] = Counter()
 
-    def update(self, frame: pl.DataFrame, codes: Tensor) -> None:
-        """Add rows as `RawChunk` has them; `codes`, int8 (B,), are their splits, 0 for train."""
+    def update(self, chunk: RawChunk, codes: Tensor) -> None:
+        """Add rows; `codes`, int8 (B,), are their splits, 0 for train."""
+        frame = chunk.frame
+        self._unknown.update(chunk.unknown)
         labels = frame[self._schema.label].to_torch().long()
         pairs = torch.bincount(codes.long() * 2 + labels, minlength=self._labels.numel())
         self._labels += pairs.view_as(self._labels)
@@ -72,7 +77,7 @@ class ShardFit:
             moments[feature.name] = [found.count, found.mean, found.squares, found.num_missing]
         sampled = {name: [sample.num_known, sample.num_missing] for name, sample in self._samples.items()}
         known = {"labels": self._labels.tolist(), "max_lengths": lengths, "moments": moments, "sampled": sampled}
-        put_json(stem.with_suffix(".json"), known)
+        put_json(stem.with_suffix(".json"), known | {"unknown": self._unknown})
 
 
 def merged_fit(schema: Schema, stems: Iterable[Path]) -> Fit:
@@ -89,6 +94,7 @@ def merged_fit(schema: Schema, stems: Iterable[Path]) -> Fit:
         vocabularies={},
         bounds={},
         label_counts=torch.tensor([each["labels"] for each in found]).sum(0).tolist(),
+        unknown=sum((Counter(each["unknown"]) for each in found), Counter()),
     )
     for feature in schema.numeric:
         moments = NumericMoments(feature)

@@ -9,7 +9,8 @@ import polars as pl
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.data.blocks import text_blocks
-from recsys.data.json_lines import JsonLinesReader
+from recsys.data.json_lines import BYTE_ORDER_MARK, JsonLinesReader
+from recsys.data.lines import has_misplaced_quote
 from recsys.data.profile import Profile, profile_of
 from recsys.data.readers import PACKED, ArrowReader, ParquetReader, Reader
 from recsys.data.table import FileKind
@@ -44,7 +45,7 @@ def look(path: Path, num_rows: int) -> Look:
     """
     if not path.is_file():
         raise DataError(f"infer.files: {path}: no such file. Correct the path.")
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix not in PACKED]
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in PACKED]
     kind = KINDS.get(suffixes[-1] if suffixes else "", FileKind.TEXT)
     separator, columns, quoted = ",", tuple[str, ...](), True
     reader: Reader
@@ -68,14 +69,14 @@ def look(path: Path, num_rows: int) -> Look:
 
 def _text_form(path: Path) -> tuple[str, tuple[str, ...], bool]:
     """(separator, names of the columns if there is no header, whether values may stand between quotes)."""
-    block = next(text_blocks(path, quoted=False), b"")
-    lines = block.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")[:100]
+    block = next(text_blocks(path, quoted=False), b"").removeprefix(BYTE_ORDER_MARK)
+    lines = block.decode("utf-8", "replace").split("\n")[:100]
     first = lines[0] if lines else ""
     separator = max(",\t;|", key=first.count)
     values = [value.strip('" \r') for value in first.split(separator)]
     named = len(set(values)) == len(values) and all(values) and not any(_is_number(value) for value in values)
     columns = () if named else tuple(f"column_{i}" for i in range(1, len(values) + 1))
-    return separator, columns, b'"' in block
+    return separator, columns, b'"' in block and not has_misplaced_quote(block, separator=separator.encode())
 
 
 def _is_number(text: str) -> bool:
@@ -89,12 +90,14 @@ def _is_number(text: str) -> bool:
 def _json_reader(path: Path) -> JsonLinesReader:
     names: dict[str, None] = {}
     lists: set[str] = set()
-    lines = next(text_blocks(path, quoted=False), b"").split(b"\n")[:1000]
-    for line in filter(None, lines):
+    block = next(text_blocks(path, quoted=False), b"").removeprefix(BYTE_ORDER_MARK)
+    for line in filter(None, block.split(b"\n")[:1000]):
         try:
             found = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: a line is not JSON ({error}). Write one object a line.") from error
+        if not isinstance(found, dict):
+            raise DataError(f"{path}: a line is no JSON object ({line[:40]!r}). Write one object a line.")
         names |= dict.fromkeys(found)
         lists |= {name for name, value in found.items() if isinstance(value, list)}
     return JsonLinesReader(columns=tuple(names), lists=tuple(lists))
@@ -181,12 +184,14 @@ def _label(profiles: Sequence[Profile], label: str) -> Profile:
 
 
 def _positive(target: Profile) -> float:
-    return target.most_share if target.most in ("1", "true", "1.0") else 1 - target.most_share
+    return target.most_share if target.most in ("1", "true", "True", "TRUE", "1.0") else 1 - target.most_share
 
 
 def _role(profile: Profile) -> tuple[str, str, str]:
     """(section of the yaml or nothing, entry, why)."""
     name = _quoted(profile.name)
+    if profile.unusable:
+        return "", "", profile.unusable
     if profile.num_values < 2:
         return "", "", "one value or none"
     if profile.time_form:

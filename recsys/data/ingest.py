@@ -9,26 +9,26 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import torch
-from torch import Tensor
 
 from recsys.core.errors import ConfigError, DataError
-from recsys.core.jsonable import from_json, to_json
+from recsys.core.jsonable import from_json
 from recsys.core.manifest import Manifest, Split
 from recsys.core.progress import ProgressBar
-from recsys.data.dataset import SPLIT_NAMES, Dataset, RawChunk, RawTable, Shard
+from recsys.data.dataset import SPLIT_NAMES, Dataset, RawTable, Shard
 from recsys.data.encoder import FeatureEncoder, vocabulary_path
 from recsys.data.faults import Rejected
 from recsys.data.fingerprint import file_fingerprint, fingerprint_of
-from recsys.data.fitting import Fit, ShardFit, merged_fit
-from recsys.data.raw import tensors_of
-from recsys.data.splits import Assign, check_splits, split_assigner
-from recsys.data.state import State, put_json
-from recsys.data.writer import Part, encoded_frame, split_of, write_shard
+from recsys.data.fitting import Fit, merged_fit
+from recsys.data.launch import Launcher, Task, launched
+from recsys.data.passes import ENCODE, FIT, Passes
+from recsys.data.splits import check_splits, split_assigner
+from recsys.data.state import State
+from recsys.data.writer import Part, split_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +44,14 @@ class IngestOptions:
     rows_per_file: int = 131_072  # raw rows of a shard, of which every split gets a file: all that a kill loses
     chunk_rows: int = 65_536  # raw rows in memory at a time
     max_rejected: float = 0.0  # share of rows with faults that may be left out; 0 refuses the first one
+    launcher: Launcher = Launcher.PROCESS  # who works on shards
+    num_workers: int = 0  # of RAY: tasks at a time; 0: as many as the cluster has CPUs
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_rejected < 1:
             raise ConfigError(f"ingest.max_rejected={self.max_rejected}: must be at least 0 and less than 1.")
+        if self.num_workers < 0:
+            raise ConfigError(f"ingest.num_workers={self.num_workers}: must be 0 or more.")
         for name in ("rows_per_file", "chunk_rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"ingest.{name}={getattr(self, name)}: must be 1 or more.")
@@ -61,6 +65,7 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
     """
     folder.mkdir(parents=True, exist_ok=True)
     table = dataset.open(folder)
+    before = _versions(table)
     fingerprint = input_fingerprint(table, seed=options.seed)
     state = State(folder, fingerprint_of([fingerprint, options.rows_per_file, options.max_rejected]))
     run = _Run(table, folder, options, state)
@@ -68,6 +73,9 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
     bounds = {name: torch.tensor(found, dtype=torch.float32) for name, found in fit.bounds.items()}
     keys = {name: vocabulary["key"].to_torch() for name, vocabulary in fit.vocabularies.items()}
     splits = run.encode(FeatureEncoder(table.schema, fit.numeric, keys, bounds))
+    if _versions(table) != before:
+        state.drop()
+        raise _changed(table)
     manifest = Manifest(
         dataset=table.name,
         schema=table.schema,
@@ -87,7 +95,18 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
 def input_fingerprint(table: RawTable, *, seed: int) -> str:
     """Fingerprint of the raw input, the schema, the split rule and the seed."""
     files = [[file_fingerprint(file.path), file.split or ""] for file in table.files]
-    return fingerprint_of([files, table.schema, table.split, seed])
+    beside = [[file_fingerprint(path) for path in table.beside]] if table.beside else []
+    return fingerprint_of([files, *beside, table.schema, table.split, seed])
+
+
+def _versions(table: RawTable) -> list[tuple[int, int, int]]:
+    """What changes with the bytes of an input: they are not read a third time."""
+    found = [path.stat() for path in (*(file.path for file in table.files), *table.beside)]
+    return [(each.st_ino, each.st_size, each.st_mtime_ns) for each in found]
+
+
+def _changed(table: RawTable) -> DataError:
+    return DataError(f"an input of data set {table.name!r} changed while it was read. Run ingest again.")
 
 
 class _Run:
@@ -95,41 +114,46 @@ class _Run:
 
     def __init__(self, table: RawTable, folder: Path, options: IngestOptions, state: State) -> None:
         self._table, self._folder, self._options, self._state = table, folder, options, state
-        self._strict = options.max_rejected == 0
+        table.check_kept()
         self._shards = table.shards(options.rows_per_file)
         self._num_rows = sum(shard.num_rows for shard in self._shards)
-        self._assign: Assign = split_assigner(
-            table, self._shards, seed=options.seed, chunk_rows=options.chunk_rows, strict=self._strict
+        strict = options.max_rejected == 0
+        self._passes = Passes(
+            table=table,
+            folder=folder,
+            state=state,
+            assign=split_assigner(table, self._shards, seed=options.seed, chunk_rows=options.chunk_rows, strict=strict),
+            num_rows=self._num_rows,
+            chunk_rows=options.chunk_rows,
+            max_rejected=options.max_rejected,
         )
         self.rejected = Rejected(
-            folder, num_rows=self._num_rows, limit=options.max_rejected, num_done=state.num_done("fit")
+            folder, num_rows=self._num_rows, limit=options.max_rejected, done=state.done(FIT, len(self._shards))
         )
 
-    def _chunks(self, shards: Sequence[Shard]) -> Iterator[RawChunk]:
-        return self._table.chunks(shards, self._options.chunk_rows, strict=self._strict)
-
-    def _left(self, work: str, description: str) -> Iterator[tuple[int, Iterator[RawChunk]]]:
-        """Every shard that a pass is not done with: its number and its rows."""
-        num_done = self._state.num_done(work)
+    def _do(self, name: str, task: Task, description: str) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Work on every shard that a pass is not done with."""
+        done = self._state.done(name, len(self._shards))
+        left = [shard for shard in self._shards if shard.number not in done]
         with ProgressBar(description, total=self._num_rows) as progress:
-            progress.advance(sum(shard.num_rows for shard in self._shards[:num_done]))
-            for number, chunks in groupby(self._chunks(self._shards[num_done:]), key=lambda chunk: chunk.shard):
-                yield number, chunks
+            progress.advance(sum(self._shards[number].num_rows for number in done))
+            for number, rows in launched(task, left, self._options.launcher, self._options.num_workers):
+                yield number, rows
                 progress.advance(self._shards[number].num_rows)
-        if self._state.num_done(work) < len(self._shards):
-            raise DataError(f"an input of data set {self._table.name!r} changed while it was read. Run ingest again.")
+        if len(self._state.done(name, len(self._shards))) < len(self._shards):
+            raise _changed(self._table)
 
     def fit(self) -> Fit:
         """Statistics and vocabularies of the training rows; writes the vocabularies."""
-        for number, chunks in self._left("fit", "statistics"):
-            shard = ShardFit(self._table.schema)
-            for chunk in chunks:
-                self.rejected.add(number, chunk.rejected)
-                shard.update(chunk.frame, self._assign(chunk))
-            self.rejected.write(number)
-            shard.save(self._state.stem("fit", number))
+        for number, rows in self._do(FIT, self._passes.fit, "statistics"):
+            self.rejected.add(number, rows)
         self.rejected.log()
-        fit = merged_fit(self._table.schema, (self._state.stem("fit", shard.number) for shard in self._shards))
+        fit = merged_fit(self._table.schema, (self._state.stem(FIT, shard.number) for shard in self._shards))
+        for key, count in fit.unknown.items():
+            logger.warning(
+                "%d of %d rows have a %r that no side table knows: what it would say is missing there",
+                *(count, self._num_rows, key),
+            )
         check_splits(self._table, fit.label_counts)
         for name, vocabulary in fit.vocabularies.items():
             path = vocabulary_path(self._folder, name)
@@ -139,15 +163,8 @@ class _Run:
 
     def encode(self, encoder: FeatureEncoder) -> dict[str, Split]:
         """Write every split's files and the sample of raw rows."""
-        schema = self._table.schema
-        for number, chunks in self._left("encode", "encoding"):
-            frames: list[pl.DataFrame] = []
-            codes: list[Tensor] = []
-            for chunk in chunks:
-                frames.append(encoded_frame(chunk.frame, schema, encoder(tensors_of(chunk.frame, schema))))
-                codes.append(self._assign(chunk))
-            parts = write_shard(self._folder, number, pl.concat(frames, rechunk=True), torch.cat(codes))
-            put_json(self._state.stem("encode", number).with_suffix(".json"), to_json(parts))
+        for _ in self._do(ENCODE, partial(self._passes.encode, encoder=encoder), "encoding"):
+            pass
         found = [self._parts_of(shard) for shard in self._shards]
         self._write_sample(
             [shard for shard, parts in zip(self._shards, found, strict=True) if SPLIT_NAMES[-1] in parts]
@@ -155,7 +172,7 @@ class _Run:
         return {name: split_of(parts[name] for parts in found if name in parts) for name in SPLIT_NAMES}
 
     def _parts_of(self, shard: Shard) -> dict[str, Part]:
-        found = json.loads(self._state.stem("encode", shard.number).with_suffix(".json").read_text())
+        found = json.loads(self._state.stem(ENCODE, shard.number).with_suffix(".json").read_text())
         return {split: from_json(Part, part) for split, part in found.items()}
 
     def _write_sample(self, tested: Sequence[Shard]) -> None:
@@ -164,8 +181,8 @@ class _Run:
         missing = RAW_SAMPLE_ROWS
         # Without test rows an empty sample, which has the columns all the same.
         first, last = (tested[0].number, tested[-1].number) if tested else (0, 0)
-        for chunk in self._chunks(self._shards[first : last + 1]):
-            test = pl.Series((self._assign(chunk) == len(SPLIT_NAMES) - 1).numpy())
+        for chunk in self._passes.chunks(self._shards[first : last + 1]):
+            test = pl.Series((self._passes.assign(chunk) == len(SPLIT_NAMES) - 1).numpy())
             sample.append(chunk.frame.filter(test).head(missing))
             missing -= sample[-1].height
             if not missing:

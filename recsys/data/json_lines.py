@@ -16,6 +16,8 @@ from recsys.data.faults import with_damaged
 MANY_LINES = 10_000
 """Lines among which a key of lists has a value."""
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 
 @dataclass(frozen=True, kw_only=True)
 class JsonLinesReader:
@@ -42,8 +44,21 @@ class JsonLinesReader:
         )
 
     def count_rows(self, path: Path) -> int:
-        """Rows of the file."""
-        return sum(block.count(b"\n") for block in text_blocks(path, quoted=False))
+        """Rows of the file.
+
+        Raises:
+            DataError: a column is on no line.
+        """
+        # Here, because who counts reads to the end, as who takes rows need not.
+        rows, absent = 0, set(self.columns)
+        for block in text_blocks(path, quoted=False):
+            rows += block.count(b"\n")
+            absent = {name for name in absent if not _has_key(block, name)}
+        if absent and rows:
+            raise DataError(
+                f"{path}: no line has the key(s) {sorted(absent)}. Correct the dataset config, or the file."
+            )
+        return rows
 
     def frames(
         self, path: Path, chunk_rows: int, *, first_row: int = 0, keep_damaged: bool = False
@@ -51,23 +66,18 @@ class JsonLinesReader:
         """The rows in order, at most `chunk_rows` at a time.
 
         Raises:
-            DataError: a line is no JSON object and is not kept, or a column is on no line.
+            DataError: a line is no JSON object and is not kept.
         """
         row = 0
-        absent = set(self.columns)
         types: dict[str, pl.DataType] = {}
         for block in text_blocks(path, quoted=False):
+            block = block if row else block.removeprefix(BYTE_ORDER_MARK)
             num_lines = block.count(b"\n")
             types = types or self._types(block)
-            absent = {name for name in absent if not _has_key(block, name)}
             if row + num_lines > first_row:
                 frame = _parsed(block, types, (path, row), keep_damaged=keep_damaged)
                 yield from slices(frame, chunk_rows, first_row=first_row - row)
             row += num_lines
-        if absent and row:
-            raise DataError(
-                f"{path}: no line has the key(s) {sorted(absent)}. Correct the dataset config, or the file."
-            )
 
     def _types(self, block: bytes) -> dict[str, pl.DataType]:
         """What each key is read as, by the file's first block."""
@@ -81,7 +91,7 @@ class JsonLinesReader:
 def _holds_lists(block: bytes, name: str) -> bool:
     """False if the first value of that key is no list: then the values of a row stand in one text."""
     for line in block.split(b"\n", MANY_LINES)[:MANY_LINES]:
-        with suppress(ValueError, AttributeError):
+        with suppress(ValueError, AttributeError, RecursionError):
             found = json.loads(line).get(name)
             if found is not None:
                 return isinstance(found, list)
@@ -97,9 +107,12 @@ def _parsed(block: bytes, types: dict[str, pl.DataType], at: tuple[Path, int], *
     lists = [name for name, dtype in types.items() if isinstance(dtype, pl.List)]
     lines = block.removesuffix(b"\n").split(b"\n")
     damaged = {i: problem for i, line in enumerate(lines) if (problem := _problem(line, lists)) is not None}
-    if not damaged or not keep_damaged:
+    # What Python takes for JSON, polars need not.
+    damaged = damaged or {i: problem for i, line in enumerate(lines) if (problem := _unread(line, types)) is not None}
+    assert damaged, at
+    if not keep_damaged:
         path, row = at
-        place, problem = min(damaged.items(), default=(0, "begins lines that cannot be read"))
+        place, problem = min(damaged.items())
         raise DataError(f"{path}, line {row + place + 1}: {problem}")
     sound = b"\n".join(b"{}" if i in damaged else line for i, line in enumerate(lines))
     texts = {i: (lines[i].decode(errors="replace"), problem) for i, problem in damaged.items()}
@@ -109,14 +122,28 @@ def _parsed(block: bytes, types: dict[str, pl.DataType], at: tuple[Path, int], *
 def _problem(line: bytes, lists: list[str]) -> str | None:
     """What is wrong with a line, None if nothing is; `lists` are the keys that hold lists."""
     try:
-        found = json.loads(line)
+        found = json.loads(line, parse_constant=_no_constant)
     except ValueError as error:
         return f"is not JSON ({error}). Write one object a line."
+    except RecursionError:
+        return "is nested too deep. Write flat objects."
     if not isinstance(found, dict):
         return "is not a JSON object. Write one object a line."
     wrong = [name for name in lists if not isinstance(found.get(name, []), list | None)]
     if wrong:
         return f"the key(s) {wrong} of multi-valued features hold no list, as those before. Write a JSON list, or null."
+    return None
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"it has no {name}: a missing number is null")
+
+
+def _unread(line: bytes, types: dict[str, pl.DataType]) -> str | None:
+    try:
+        pl.read_ndjson(line + b"\n", schema=types)
+    except pl.exceptions.PolarsError as error:
+        return f"cannot be read ({str(error).splitlines()[0]}). Write one flat object a line."
     return None
 
 

@@ -5,6 +5,8 @@ import numpy.typing as npt
 
 QUOTE, NEWLINE, RETURN = ord('"'), ord("\n"), ord("\r")
 
+Codes = npt.NDArray[np.uint8]
+
 
 def damaged_line(block: bytes, *, separator: bytes, num_values: int, quoted: bool) -> tuple[int, str] | None:
     """The first line that is not UTF-8, has a misplaced quote or another number of values; None where all are sound.
@@ -29,11 +31,30 @@ def damaged_line(block: bytes, *, separator: bytes, num_values: int, quoted: boo
     return block.count(b"\n", 0, position), problem
 
 
-def is_ragged(block: bytes, *, separator: bytes, num_values: int, quoted: bool) -> bool:
-    """True if some line cannot have `num_values` values."""
+def is_damaged(block: bytes, *, separator: bytes, num_values: int, quoted: bool) -> bool:
+    """True if some line cannot have `num_values` values, or a quote is misplaced."""
     if not (quoted and b'"' in block):
         return block.count(separator) != (num_values - 1) * block.count(b"\n")
+    # A parser takes two stray quotes for one long value, and the lines between them for its text.
+    if has_misplaced_quote(block, separator=separator):
+        return True
     return _ragged(np.frombuffer(block, np.uint8), separator[0], num_values, quoted) is not None
+
+
+def has_misplaced_quote(block: bytes, *, separator: bytes) -> bool:
+    """True if double quotes stand elsewhere than around values."""
+    codes = np.frombuffer(block, np.uint8)
+    return _misplaced_quote(codes, np.flatnonzero(codes == QUOTE), separator[0]) is not None
+
+
+def end_of_rows(block: bytes, *, quoted: bool) -> int:
+    """Position after the last newline that ends a row; 0 where none does. `block` begins with a row."""
+    end = block.rfind(b"\n") + 1
+    if not quoted or block.count(b'"', 0, end) % 2 == 0:
+        return end
+    codes = np.frombuffer(block, np.uint8, count=end)
+    ends = np.flatnonzero((codes == NEWLINE) & _outside(codes, quoted=True))
+    return int(ends[-1]) + 1 if ends.size else 0
 
 
 def _not_utf8(block: bytes) -> tuple[int, str] | None:
@@ -44,14 +65,18 @@ def _not_utf8(block: bytes) -> tuple[int, str] | None:
     return None
 
 
-def _misplaced_quote(
-    codes: npt.NDArray[np.uint8], quotes: npt.NDArray[np.int64], separator: int
-) -> tuple[int, str] | None:
+def _one_of(codes: Codes, wanted: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    table = np.zeros(256, np.bool_)
+    table[list(wanted)] = True
+    return table[codes]
+
+
+def _misplaced_quote(codes: Codes, quotes: npt.NDArray[np.int64], separator: int) -> tuple[int, str] | None:
     """A quote that opens a value must follow a separator or newline, one that closes it must precede one."""
     opening, closing = quotes[0::2], quotes[1::2]
     # Doubled quotes inside a value look like one that closes and one that opens at once.
-    before = np.isin(codes[opening - 1], (separator, NEWLINE, QUOTE)) | (opening == 0)
-    after = np.isin(codes[closing + 1], (separator, NEWLINE, RETURN, QUOTE))
+    before = _one_of(codes[opening - 1], (separator, NEWLINE, QUOTE)) | (opening == 0)
+    after = _one_of(codes[closing + 1], (separator, NEWLINE, RETURN, QUOTE))
     bad = np.concatenate([opening[~before], opening[: closing.size][~after], opening[closing.size :]])
     if not bad.size:
         return None
@@ -62,11 +87,12 @@ def _misplaced_quote(
 
 
 def num_rows(block: bytes, *, quoted: bool) -> int:
-    """Rows of whole lines; a newline between double quotes ends none."""
+    """Rows of whole lines; a newline between double quotes ends none. A row whose quote does not close counts."""
     if not (quoted and b'"' in block):
         return block.count(b"\n")
     codes = np.frombuffer(block, np.uint8)
-    return int(((codes == NEWLINE) & _outside(codes, quoted=True)).sum())
+    outside = _outside(codes, quoted=True)
+    return int(((codes == NEWLINE) & outside).sum()) + (not outside[-1])
 
 
 def without_damaged(
@@ -98,14 +124,12 @@ def without_damaged(
     return b"".join([*pieces, block[at:]]), damaged
 
 
-def _outside(codes: npt.NDArray[np.uint8], *, quoted: bool) -> npt.NDArray[np.bool_]:
+def _outside(codes: Codes, *, quoted: bool) -> npt.NDArray[np.bool_]:
     """By byte: it stands outside of double quotes."""
     return (np.cumsum(codes == QUOTE, dtype=np.uint8) & 1) == 0 if quoted else np.ones(codes.size, np.bool_)
 
 
-def _rows(
-    codes: npt.NDArray[np.uint8], separator: int, quoted: bool
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _rows(codes: Codes, separator: int, quoted: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(Position of the newline that ends each row, number of values of each row)."""
     outside = _outside(codes, quoted=quoted)
     ends = np.flatnonzero((codes == NEWLINE) & outside)
@@ -113,7 +137,7 @@ def _rows(
     return ends, np.diff(np.searchsorted(separators, ends), prepend=0) + 1
 
 
-def _ragged(codes: npt.NDArray[np.uint8], separator: int, num_values: int, quoted: bool) -> tuple[int, str] | None:
+def _ragged(codes: Codes, separator: int, num_values: int, quoted: bool) -> tuple[int, str] | None:
     ends, found = _rows(codes, separator, quoted)
     bad = np.flatnonzero(found != num_values)
     if not bad.size:

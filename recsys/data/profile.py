@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from recsys.data.raw import TRUTH
+
 TIME_NAMES = ("time", "date", "timestamp", "ts", "hour", "day", "created", "published")
 SECONDS = (631_152_000, 4_102_444_800)  # 1990 to 2100
 SEPARATORS = ("|", ";", " ", ",")
@@ -29,6 +31,7 @@ class Profile:
     time_form: str  # form of a timestamp that all values have; "": none
     separator: str  # between several values in one text; "": none
     is_list: bool
+    unusable: str  # why no feature can be made of the column; "": one can
     longest: int  # values of the longest row
 
     @property
@@ -39,11 +42,12 @@ class Profile:
 
 def profile_of(column: pl.Series) -> Profile:
     """Look at a column, as its reader gives it."""
+    unusable, column = _usable(column)
     is_list = isinstance(column.dtype, pl.List)
     lengths = column.list.len() if is_list else pl.Series([1])
     given = _given(column)
     counts = given.value_counts(sort=True)
-    floats = given.replace({"true": "1", "false": "0"}).cast(pl.Float64, strict=False)
+    integers, floats = _as_numbers(column, given)
     finite = floats.is_finite() & floats.is_not_null()
     known = floats.filter(finite)
     separator = "" if is_list else _separator(given)
@@ -56,7 +60,7 @@ def profile_of(column: pl.Series) -> Profile:
         most=str(counts[0, 0]) if counts.height else "",
         most_share=int(counts["count"][0]) / len(column) if counts.height else 0.0,
         once_share=int((counts["count"] == 1).sum()) / max(len(given), 1),
-        integers=_share(given.cast(pl.Int64, strict=False).is_not_null()),
+        integers=_share(integers.is_not_null()),
         numbers=_share(finite),
         is_binary=bool(len(known) and _share(finite) == 1 and known.is_in([0.0, 1.0]).all()),
         low=_float(known.min()),
@@ -64,8 +68,32 @@ def profile_of(column: pl.Series) -> Profile:
         time_form=_time_form(column, known if _share(finite) >= SAME else floats.head(0), given),
         separator=separator,
         is_list=is_list,
+        unusable=unusable,
         longest=int(_float(parts.max())),
     )
+
+
+def _usable(column: pl.Series) -> tuple[str, pl.Series]:
+    """(Why no feature can be made of the column, the column; in that case without values)."""
+    why = _unusable(column)
+    return why, pl.Series(column.name, [None] * len(column), dtype=pl.String) if why else column
+
+
+def _as_numbers(column: pl.Series, given: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """(Integers, floats), null where a value is none; coded texts are texts to ingest, whatever they hold."""
+    if column.dtype in (pl.Categorical, pl.Enum):
+        given = given.set(given.is_not_null(), None)
+    return given.cast(pl.Int64, strict=False), given.replace(TRUTH).cast(pl.Float64, strict=False)
+
+
+def _unusable(column: pl.Series) -> str:
+    if any(mark in column.name for mark in (".", "@", "__")):
+        return "'.', '@' and '__' cannot stand in the name of a feature; rename the column"
+    inner = column.dtype.inner if isinstance(column.dtype, pl.List) else column.dtype
+    number = column.dtype != inner and (inner.is_float() or inner.is_decimal())
+    if inner.is_nested() or inner in (pl.Binary, pl.Duration) or number:
+        return f"no feature is made of {column.dtype}"
+    return ""
 
 
 def _given(column: pl.Series) -> pl.Series:

@@ -21,6 +21,9 @@ from recsys.data.times import seconds_of, times_of
 ROW = "__row__"
 LABEL = "__label__"
 TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum)
+TRUTH = {text: str(i) for i, texts in enumerate(("false False FALSE", "true True TRUE")) for text in texts.split()}
+"""Truth as JSON, Python and spreadsheets write it, and as a number."""
+
 NOT_AN_INTEGER = (
     "is no signed 64-bit integer. Correct it, leave it empty if it is missing, or give the feature key_type STRING."
 )
@@ -47,10 +50,10 @@ def typed_columns(
     keep = [*schema.passthrough, *other] if label else [*other]
     _check_columns(frame, [*([schema.label] if label else []), *schema.raw_columns, *keep], faults)
     faults.note_damaged(frame)
-    columns = [_label(frame[schema.label], faults)] if label else []
-    columns += [_numbers(frame[name], faults) for name in schema.raw_numbers]
-    columns += [_categories(frame[feature.name], feature, faults) for feature in schema.raw_categories]
-    columns += [times_of(frame[timestamp.name], timestamp, faults) for timestamp in schema.timestamps]
+    columns = [_label(_column(frame, schema.label), faults)] if label else []
+    columns += [_numbers(_column(frame, name), faults) for name in schema.raw_numbers]
+    columns += [_categories(_column(frame, feature.name), feature, faults) for feature in schema.raw_categories]
+    columns += [times_of(_column(frame, timestamp.name), timestamp, faults) for timestamp in schema.timestamps]
     taken = {column.name for column in columns}
     columns += [frame[name] for name in dict.fromkeys(keep) if name not in taken]
     return pl.DataFrame(columns)
@@ -65,7 +68,14 @@ def _check_columns(frame: pl.DataFrame, names: Sequence[str], faults: Faults) ->
         )
 
 
+def _column(frame: pl.DataFrame, name: str) -> pl.Series:
+    """A column; where it holds nothing its type, which may be any, means nothing."""
+    column = frame[name]
+    return column if column.null_count() < len(column) else pl.Series(name, [None] * len(column), dtype=pl.Null)
+
+
 def _label(column: pl.Series, faults: Faults) -> pl.Series:
+    _check_number_type(column, faults)
     label = _as_numbers(column).cast(pl.Float32)
     problem = "is not a label. Labels must be 0 or 1 on every row; remove or relabel such rows."
     faults.note(column, label.is_null() | ~label.is_in([0.0, 1.0]), problem)
@@ -73,8 +83,7 @@ def _label(column: pl.Series, faults: Faults) -> pl.Series:
 
 
 def _numbers(column: pl.Series, faults: Faults) -> pl.Series:
-    if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Boolean, pl.Null)):
-        faults.refuse(column, column.is_not_null(), f"is {column.dtype}, not a number. Make the column numeric.")
+    _check_number_type(column, faults)
     numbers = _as_numbers(column)
     if column.dtype == pl.String:
         problem = "is not a number. Correct it, or leave it empty if it is missing."
@@ -85,11 +94,16 @@ def _numbers(column: pl.Series, faults: Faults) -> pl.Series:
     return numbers
 
 
+def _check_number_type(column: pl.Series, faults: Faults) -> None:
+    if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Boolean, pl.Null)):
+        faults.refuse(column, column.is_not_null(), f"is {column.dtype}, not a number. Make the column numeric.")
+
+
 def _as_numbers(column: pl.Series) -> pl.Series:
-    """Float64, null where a value is no number; the texts `true` and `false`, as JSON writes them, are 1 and 0."""
+    """Float64, null where a value is no number; texts of `TRUTH` are numbers too."""
     numbers = column.cast(pl.Float64, strict=False)
     if column.dtype == pl.String and numbers.null_count() > column.null_count():
-        numbers = column.replace({"true": "1", "false": "0"}).cast(pl.Float64, strict=False)
+        numbers = column.replace(TRUTH).cast(pl.Float64, strict=False)
     return numbers
 
 
@@ -100,7 +114,7 @@ def _categories(column: pl.Series, feature: CategoricalFeature, faults: Faults) 
         given = column.is_not_null() & (column != "") if column.dtype == pl.String else column.is_not_null()
         faults.note(column, keys.is_null() & given, NOT_AN_INTEGER)
         return keys
-    if column.dtype in (pl.String, pl.Null):
+    if column.dtype in (*TEXT_TYPES, pl.Null):
         column = column.cast(pl.String).str.split(feature.separator)
     if not isinstance(column.dtype, pl.List):
         faults.refuse(column, column.is_not_null(), f"is {column.dtype}. A multi-valued column must be text or lists.")
@@ -116,7 +130,7 @@ def _categories(column: pl.Series, feature: CategoricalFeature, faults: Faults) 
 
 def _check_key_type(column: pl.Series, dtype: pl.DataType, feature: CategoricalFeature, faults: Faults) -> pl.DataType:
     """The type that keys of this feature have; refuses columns that cannot become that without guessing."""
-    legal = dtype.is_integer() or dtype in (pl.Boolean, pl.Null, *TEXT_TYPES) or dtype.is_temporal()
+    legal = dtype.is_integer() or dtype in (pl.Boolean, pl.Null, pl.Date, pl.Datetime, pl.Time, *TEXT_TYPES)
     if feature.key_type is KeyType.INTEGER:
         legal = dtype.is_integer() or dtype in (pl.Boolean, pl.Null, pl.String)
     if not legal:

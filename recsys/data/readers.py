@@ -110,8 +110,8 @@ def reader_for(path: Path, schema: Schema, *, columns: tuple[str, ...] = (), quo
     Raises:
         ConfigError: the ending is none of these.
     """
-    suffixes = [suffix for suffix in path.suffixes if suffix not in PACKED]
-    kind = suffixes[-1].lower() if suffixes else ""
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in PACKED]
+    kind = suffixes[-1] if suffixes else ""
     if kind == ".parquet":
         return ParquetReader()
     if kind in (".arrow", ".ipc", ".feather"):

@@ -12,6 +12,7 @@ from recsys.core.schema import CategoricalFeature
 from recsys.data.compression import read_bytes
 from recsys.data.events import EventLog, filled, typed
 from recsys.data.faults import Origin
+from recsys.data.joined import check_unique, existing, keyed_rows
 from recsys.data.locate import located
 from recsys.data.readers import ParquetReader, Reader
 from recsys.data.text import TextReader
@@ -61,30 +62,25 @@ def with_side(items: pl.DataFrame, side: SideFile, log: EventLog) -> pl.DataFram
     path, *others = side.paths
     if others:
         raise ConfigError(f"dataset.side.path={side.path!r}: fits {1 + len(others)} files. Name one.")
-    if not path.is_file():
-        raise DataError(
-            f"{path}: no such file (dataset.side). Correct the path of the dataset config, or set RECSYS_DATA to the "
-            "folder of the data sets."
-        )
-    raw = _json_rows(path, side, log) if side.is_json else _table_rows(path, side)
+    item = CategoricalFeature(name=log.item, key_type=log.key_type)
+    raw = _json_rows(path, side, log) if side.is_json else keyed_rows(_reader(path, side), path, item, side.attributes)
     columns = tuple(CategoricalFeature(name=n, key_type=log.key_type) for n in (log.item, *side.attributes))
     table = typed(raw, log, columns, Origin(path=str(path))).select(log.item, *side.attributes)
-    twice = table.filter(pl.col(log.item).is_duplicated())
-    if twice.height:
-        raise DataError(f"{path}: item {twice[log.item][0]!r} has more than one row. Keep one row per item.")
+    check_unique(table, log.item, str(path))
     lacking = items.join(table, on=log.item, how="anti").height
     if lacking:
         logger.warning("%s knows nothing of %d of %d items: their attributes are missing", path, lacking, items.height)
     return filled(items.join(table, on=log.item, how="left", maintain_order="left"), side.attributes, log)
 
 
-def _table_rows(path: Path, side: SideFile) -> pl.DataFrame:
-    text = TextReader(separator=side.separator.replace("\\t", "\t"))
-    reader: Reader = ParquetReader() if path.suffix == ".parquet" else text
-    return pl.concat(reader.frames(path, 1 << 20))
+def _reader(path: Path, side: SideFile) -> Reader:
+    if path.suffix == ".parquet":
+        return ParquetReader()
+    return TextReader(separator=side.separator.replace("\\t", "\t"))
 
 
 def _json_rows(path: Path, side: SideFile, log: EventLog) -> pl.DataFrame:
+    existing(path)
     try:
         values = json.loads(b"".join(read_bytes(path)))
         frame = pl.DataFrame({log.item: list(values), "value": list(values.values())})

@@ -14,6 +14,7 @@ from recsys.ops.hashing import mix64, salt_for
 
 logger = logging.getLogger(__name__)
 
+DAY_FIRST = r"^\d\d?[./-]\d\d?[./-]\d\d"
 NON_NEGATIVE = 0x7FFFFFFFFFFFFFFF
 
 Assign = Callable[[RawChunk], Tensor]
@@ -83,11 +84,11 @@ def _by_time(table: RawTable, chunks: Iterable[RawChunk], num_rows: int) -> Tens
     """Oldest rows first; rows of one time stay together, so the cuts move to where the next time begins.
 
     Raises:
-        DataError: a time is missing, or there are fewer different times than splits.
+        DataError: a time is missing or of another form than the others, or there are fewer times than splits.
     """
     name = table.split.column
     read = [chunk.frame.select(pl.col(name).alias("time"), ROW) for chunk in chunks]
-    ranked = _with_numbers(pl.concat(read)).sort("time", ROW)
+    ranked = _sortable(pl.concat(read), table).sort("time", ROW)
     times = ranked["time"]
     runs = times.rle().struct.unnest()
     first, second = _nearest_cuts(runs["len"].cast(pl.Int64).cum_sum().to_list(), table)
@@ -122,10 +123,28 @@ def _nearest_cuts(ends: list[int], table: RawTable) -> tuple[int, int]:
     return ends[first_at - 1], ends[second_at - 1]
 
 
-def _with_numbers(times: pl.DataFrame) -> pl.DataFrame:
-    """Text that is all numbers sorts as numbers."""
-    numbers = times["time"].cast(pl.Float64, strict=False) if times["time"].dtype == pl.String else None
-    return times if numbers is None or numbers.null_count() else times.with_columns(numbers.alias("time"))
+def _sortable(times: pl.DataFrame, table: RawTable) -> pl.DataFrame:
+    """Text that is all numbers sorts as numbers; text that would sort otherwise than by time is refused."""
+    if times["time"].dtype != pl.String:
+        return times
+    texts, numbers = times["time"], times["time"].cast(pl.Float64, strict=False)
+    is_number = numbers.is_not_null() & numbers.is_not_nan().fill_null(False)
+    if is_number.all():
+        return times.with_columns(numbers.alias("time"))
+    where = f"data set {table.name!r}: column {table.split.column!r}"
+    if is_number.any():
+        raise DataError(
+            f"{where} holds numbers ({texts.filter(is_number)[0]!r}) and other texts "
+            f"({texts.filter(~is_number)[0]!r}), which have no common order to split by. Make it one of the "
+            "timestamps, so that what is no time is a fault of its row, or correct it."
+        )
+    shuffled = texts.filter(texts.str.contains(DAY_FIRST))
+    if len(shuffled):
+        raise DataError(
+            f"{where} holds dates like {shuffled[0]!r}, whose text does not sort by time. Make it one of the "
+            "timestamps, {form: pattern, pattern: …}, or write YYYY-MM-DD."
+        )
+    return times
 
 
 def check_splits(table: RawTable, label_counts: list[list[int]]) -> None:

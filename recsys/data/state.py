@@ -37,12 +37,9 @@ class State:
         """Path of that shard's state in that pass, without an ending."""
         return self._folder / f"{work}-{shard:06d}"
 
-    def num_done(self, work: str) -> int:
-        """Shards that the pass is done with: they are done in order."""
-        done = 0
-        while self.stem(work, done).with_suffix(".json").is_file():
-            done += 1
-        return done
+    def done(self, work: str, num_shards: int) -> set[int]:
+        """Shards that the pass is done with."""
+        return {shard for shard in range(num_shards) if self.stem(work, shard).with_suffix(".json").is_file()}
 
     def drop(self) -> None:
         """Forget all."""

@@ -1,12 +1,13 @@
 """Anybody's table: CSV, TSV, JSON lines, Parquet or Arrow files with a schema in the dataset config."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
 from recsys.core.schema import CategoricalFeature, NumericFeature, Schema, Timestamp
 from recsys.data.dataset import RawFile, RawTable, SplitConfig, SplitMethod
+from recsys.data.joined import JoinedReader, SideTable, read_side
 from recsys.data.json_lines import JsonLinesReader
 from recsys.data.locate import located
 from recsys.data.readers import ArrowReader, ParquetReader, Reader
@@ -39,6 +40,7 @@ class TableDataset:
     categorical: tuple[CategoricalFeature, ...] = ()
     timestamps: tuple[Timestamp, ...] = ()
     passthrough: tuple[str, ...] = ()
+    side: tuple[SideTable, ...] = ()  # joined to the rows, in this order; their columns are raw columns like any other
     name: str = "table"
     split: SplitConfig = field(default_factory=SplitConfig)
 
@@ -50,10 +52,14 @@ class TableDataset:
                 f"{len(self.train)} dataset.train files: method GIVEN needs train (and validation, test), "
                 "every other method needs files, and nothing else."
             )
+        taken = [name for side in self.side for name in side.columns]
+        repeated = sorted({name for name in taken if taken.count(name) > 1})
+        if repeated:
+            raise ConfigError(f"dataset.side takes column(s) {repeated} from two tables. Name each once.")
 
     def inputs(self) -> tuple[Path, ...]:
-        """The files, in row order."""
-        return tuple(file.path for file in self._files())
+        """The files, in row order, and those of side tables."""
+        return (*(file.path for file in self._files()), *self._beside())
 
     def open(self, folder: Path) -> RawTable:
         """The raw rows; `folder` is not used."""
@@ -65,7 +71,19 @@ class TableDataset:
             passthrough=self.passthrough,
         )
         reader = self._reader(schema)
-        return RawTable(name=self.name, schema=schema, files=self._files(), reader=reader, split=self.split)
+        if self.side:
+            reader = JoinedReader(reader=reader, sides=tuple(read_side(side, schema) for side in self.side))
+        return RawTable(
+            name=self.name,
+            schema=schema,
+            files=self._files(),
+            reader=reader,
+            split=self.split,
+            beside=self._beside(),
+        )
+
+    def _beside(self) -> tuple[Path, ...]:
+        return tuple(path for side in self.side for path in side.paths)
 
     def _reader(self, schema: Schema) -> Reader:
         if self.kind is FileKind.PARQUET:
@@ -73,7 +91,11 @@ class TableDataset:
         if self.kind is FileKind.ARROW:
             return ArrowReader()
         if self.kind is FileKind.JSONL:
-            return JsonLinesReader.of(schema, label=True, other=(self.split.column,) if self.split.column else ())
+            keys = tuple(side.key for side in self.side)
+            other = (self.split.column, *keys) if self.split.column else keys
+            reader = JsonLinesReader.of(schema, label=True, other=other)
+            joined = {name for side in self.side for name in side.columns}
+            return replace(reader, columns=tuple(name for name in reader.columns if name not in joined))
         # A command line gives the two characters `\t`; in a yaml's double quotes they are a tab.
         separator = self.separator.replace("\\t", "\t")
         return TextReader(separator=separator, columns=self.columns, quoted=self.quoted)

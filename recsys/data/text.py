@@ -13,7 +13,7 @@ import polars as pl
 from recsys.core.errors import ConfigError, DataError
 from recsys.data.blocks import slices, text_blocks
 from recsys.data.faults import with_damaged
-from recsys.data.lines import damaged_line, is_ragged, num_rows, without_damaged
+from recsys.data.lines import damaged_line, is_damaged, num_rows, without_damaged
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -68,7 +68,9 @@ class TextReader:
             # As a row: polars would give repeated names other names.
             names = pl.read_csv(header + b"\n", separator=self.separator, infer_schema=False, has_header=False).row(0)
         except pl.exceptions.PolarsError as error:
-            raise DataError(f"{path}, line 1: cannot be read as a header ({error}). Check the encoding.") from error
+            raise DataError(
+                f"{path}, line 1: cannot be read as a header ({str(error).splitlines()[0]}). Check encoding and quotes."
+            ) from error
         columns = tuple(name or "" for name in names)
         repeated = _repeated(columns)
         if repeated:
@@ -85,7 +87,7 @@ class TextReader:
             return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
         separator = self.separator.encode()
         because = "damaged"
-        if not is_ragged(block, separator=separator, num_values=len(columns), quoted=self.quoted):
+        if not is_damaged(block, separator=separator, num_values=len(columns), quoted=self.quoted):
             try:
                 return self._sound(block, columns)
             except pl.exceptions.PolarsError as error:

@@ -24,6 +24,8 @@ def times_of(column: pl.Series, timestamp: Timestamp, faults: Faults) -> pl.Seri
         times = column.cast(pl.Datetime("us")) if column.dtype == pl.Date else column.dt.cast_time_unit("us")
         zoned = getattr(times.dtype, "time_zone", None) is not None
         return times.dt.convert_time_zone("UTC") if zoned else times.dt.replace_time_zone("UTC")
+    if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
+        faults.refuse(column, column.is_not_null(), f"is {column.dtype}, no time. Write times, numbers or text.")
     if timestamp.form in UNITS:
         times = _from_numbers(column, UNITS[timestamp.form])
     else:
@@ -39,9 +41,12 @@ def times_of(column: pl.Series, timestamp: Timestamp, faults: Faults) -> pl.Seri
 
 
 def _from_numbers(column: pl.Series, microseconds: int) -> pl.Series:
+    texts = column.dtype in (pl.String, pl.Categorical, pl.Enum)
+    # A column with missing values was a float column to who wrote it, so that `1600000000.0` is a whole number.
+    column = column.cast(pl.String).str.replace(r"\.0+$", "") if texts else column
     numbers = column.cast(pl.Int64, strict=False)
-    if column.dtype.is_float():
-        numbers = numbers.set(numbers.cast(pl.Float64) != column, None)
+    if column.dtype.is_float() or column.dtype.is_decimal():
+        numbers = numbers.set(numbers.cast(pl.Float64) != column.cast(pl.Float64), None)
     limit = LAST_SECOND * 1_000_000 // microseconds
     numbers = numbers.set((numbers > limit) | (numbers < -limit), None)
     return (numbers * microseconds).cast(TIME_TYPE)

@@ -52,7 +52,7 @@ def _check_width(entry: FeaturePlan, combiner: Combiner, ids: Tensor, used: list
     try:
         with torch.no_grad():
             shape = tuple(combiner(ids, [torch.zeros(len(ids), width) for width in widths]).shape)
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
         raise ConfigError(
             f"the plan of feature {entry.feature.name!r}: {entry.combiner.target} cannot join rows of widths {widths} "
             f"({error}). Give its tables widths that fit it."

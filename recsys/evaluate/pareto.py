@@ -65,6 +65,33 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchedFeature:
+    """What a search gives a feature."""
+
+    feature: str
+    pieces: Sequence[tuple[int, float]]  # (ids, numbers stored by each) of its pieces, most frequent ids first
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchedPlan:
+    """What a search found for a budget."""
+
+    ratio: float
+    features: Sequence[SearchedFeature]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """One search, which found the plans of all budgets."""
+
+    method: str
+    seed: int
+    seconds: float  # wall clock of the process that ended it; what it trained before it was stopped is not in it
+    cell: Cell  # its run and command, at its first budget
+    plans: Sequence[SearchedPlan]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
     """Everything that a report of a sweep shows."""
 
@@ -80,6 +107,7 @@ class Sweep:
     trials: Sequence[TrialResult] = field(default_factory=tuple)
     refusals: Sequence[Refusal] = field(default_factory=tuple)
     failures: Sequence[Failure] = field(default_factory=tuple)
+    searches: Sequence[Searched] = field(default_factory=tuple)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,8 @@ from recsys.evaluate import sections
 from recsys.evaluate.pareto import Choice, Point, Sweep, as_json, baseline, choices, comparable, points
 from recsys.evaluate.pareto_figure import CSS as FIGURE_CSS
 from recsys.evaluate.pareto_figure import pareto_figure, standalone
+from recsys.evaluate.pareto_search import CSS as SEARCH_CSS
+from recsys.evaluate.pareto_search import search_markdown, search_section
 from recsys.evaluate.pareto_tables import (
     cell_table,
     choice_table,
@@ -77,7 +79,8 @@ def write_sweep(sweep: Sweep, folder: Path) -> None:
     chosen = choices(found, sweep.ratios, sweep.full_bytes)
     _put(folder / PAGE_FILE, render_sweep(sweep))
     _put(folder / JSON_FILE, json.dumps(as_json(sweep), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    _put(folder / MARKDOWN_FILE, markdown(sweep, found, chosen))
+    lines = [markdown(sweep, found, chosen).rstrip(), *search_markdown(sweep.searches)]
+    _put(folder / MARKDOWN_FILE, "\n".join(lines) + "\n")
     if found:
         _put(folder / FIGURE_FILE, standalone(_figure("all", sweep, found)))
 
@@ -94,12 +97,13 @@ def render_sweep(sweep: Sweep) -> str:
         _figures(sweep, found),
         _choices(chosen, found),
         _points(sweep, found),
+        search_section(sweep.searches),
         _refusals(sweep),
         _failures(sweep),
         _details(sweep),
         f"<h2>How to read this</h2>{_terms(sweep)}",
     ]
-    title, css = sections.text(sweep.title), FIGURE_CSS + PAGE_CSS
+    title, css = sections.text(sweep.title), FIGURE_CSS + PAGE_CSS + SEARCH_CSS
     return page(title, "compression", "".join(parts), css=css, script=PAGE_SCRIPT)
 
 

@@ -33,28 +33,28 @@ POINT_HEADS = (
 def point_table(points: Sequence[Point], full_bytes: int) -> str:
     """One row for each (method, budget), means over seeds."""
     full = baseline(points)
-    return _sortable("points", POINT_HEADS, [_point_row(point, full, full_bytes) for point in points])
+    return sortable("points", POINT_HEADS, [_point_row(point, full, full_bytes) for point in points])
 
 
 def _point_row(point: Point, full: Point | None, full_bytes: int) -> str:
     return "".join(
         [
-            _text(point.method),
-            _number(point.ratio, f"{point.ratio:g}×"),
-            _number(point.plan_bytes, f"{point.plan_bytes:,}"),
-            _number(full_bytes / point.plan_bytes, f"{full_bytes / point.plan_bytes:.1f}×"),
-            _number(point.file_bytes, f"{point.file_bytes:,}"),
-            _number(point.peak_rss_bytes, f"{point.peak_rss_bytes / MIB:,.0f}"),
-            _number(point.validation_auc, f"{point.validation_auc:.4f}"),
-            _number(point.test_auc, f"{point.test_auc:.4f}"),
+            text_cell(point.method),
+            number_cell(point.ratio, f"{point.ratio:g}×"),
+            number_cell(point.plan_bytes, f"{point.plan_bytes:,}"),
+            number_cell(full_bytes / point.plan_bytes, f"{full_bytes / point.plan_bytes:.1f}×"),
+            number_cell(point.file_bytes, f"{point.file_bytes:,}"),
+            number_cell(point.peak_rss_bytes, f"{point.peak_rss_bytes / MIB:,.0f}"),
+            number_cell(point.validation_auc, f"{point.validation_auc:.4f}"),
+            number_cell(point.test_auc, f"{point.test_auc:.4f}"),
             _optional(point.test_auc_sd, ".4f", "one seed has no spread"),
             _optional(None if full is None else point.test_auc - full.test_auc, "+.4f", "the sweep has no `full`"),
-            _number(point.test_log_loss, f"{point.test_log_loss:.4f}"),
-            _number(point.rows_per_second, f"{point.rows_per_second:,.0f}"),
+            number_cell(point.test_log_loss, f"{point.test_log_loss:.4f}"),
+            number_cell(point.rows_per_second, f"{point.rows_per_second:,.0f}"),
             _optional(point.latency_ms, ".2f", "measured when all cells are done"),
-            _number(point.num_seeds, str(point.num_seeds)),
-            _text(point.trial or "as configured"),
-            _text(ON_FRONTIER if point.on_frontier else ""),
+            number_cell(point.num_seeds, str(point.num_seeds)),
+            text_cell(point.trial or "as configured"),
+            text_cell(ON_FRONTIER if point.on_frontier else ""),
         ]
     )
 
@@ -66,18 +66,18 @@ def choice_table(chosen: Sequence[Choice], full: Point | None) -> str:
     rows = [
         "".join(
             [
-                _number(choice.ratio, f"{choice.ratio:g}×"),
-                _number(choice.budget_bytes, f"{choice.budget_bytes:,}"),
-                _text(f"{choice.point.method} ({choice.point.ratio:g}×)"),
-                _number(choice.point.plan_bytes, f"{choice.point.plan_bytes:,}"),
-                _number(choice.point.validation_auc, f"{choice.point.validation_auc:.4f}"),
-                _number(choice.point.test_auc, f"{choice.point.test_auc:.4f}"),
+                number_cell(choice.ratio, f"{choice.ratio:g}×"),
+                number_cell(choice.budget_bytes, f"{choice.budget_bytes:,}"),
+                text_cell(f"{choice.point.method} ({choice.point.ratio:g}×)"),
+                number_cell(choice.point.plan_bytes, f"{choice.point.plan_bytes:,}"),
+                number_cell(choice.point.validation_auc, f"{choice.point.validation_auc:.4f}"),
+                number_cell(choice.point.test_auc, f"{choice.point.test_auc:.4f}"),
                 _optional(None if full is None else choice.point.test_auc - full.test_auc, "+.4f", "no `full`"),
             ]
         )
         for choice in chosen
     ]
-    return _sortable("choices", heads, rows)
+    return sortable("choices", heads, rows)
 
 
 def cell_table(results: Sequence[Result]) -> str:
@@ -87,38 +87,38 @@ def cell_table(results: Sequence[Result]) -> str:
     rows = [
         "".join(
             [
-                _text(result.cell.method),
-                _number(result.cell.ratio, f"{result.cell.ratio:g}×"),
-                _number(result.cell.seed, str(result.cell.seed)),
-                _text(result.cell.trial or "as configured"),
-                _number(result.plan_bytes, f"{result.plan_bytes:,}"),
-                _number(result.file_bytes, f"{result.file_bytes:,}"),
-                _number(result.peak_rss_bytes, f"{result.peak_rss_bytes / MIB:,.0f}"),
-                _number(result.validation_auc, f"{result.validation_auc:.5f}"),
-                _number(result.test_auc, f"{result.test_auc:.5f}"),
-                _number(result.test_log_loss, f"{result.test_log_loss:.5f}"),
-                _number(result.rows_per_second, f"{result.rows_per_second:,.0f}"),
+                text_cell(result.cell.method),
+                number_cell(result.cell.ratio, f"{result.cell.ratio:g}×"),
+                number_cell(result.cell.seed, str(result.cell.seed)),
+                text_cell(result.cell.trial or "as configured"),
+                number_cell(result.plan_bytes, f"{result.plan_bytes:,}"),
+                number_cell(result.file_bytes, f"{result.file_bytes:,}"),
+                number_cell(result.peak_rss_bytes, f"{result.peak_rss_bytes / MIB:,.0f}"),
+                number_cell(result.validation_auc, f"{result.validation_auc:.5f}"),
+                number_cell(result.test_auc, f"{result.test_auc:.5f}"),
+                number_cell(result.test_log_loss, f"{result.test_log_loss:.5f}"),
+                number_cell(result.rows_per_second, f"{result.rows_per_second:,.0f}"),
                 _optional(result.latency_ms, ".3f", "measured when all cells are done"),
                 _code(result.cell.command),
             ]
         )
         for result in results
     ]
-    return _sortable("cells", [(name, name in ("method", "trial", "command")) for name in heads], rows)
+    return sortable("cells", [(name, name in ("method", "trial", "command")) for name in heads], rows)
 
 
 def trial_table(trials: Sequence[TrialResult]) -> str:
     """Every setting that was tried, and which was taken."""
     heads = [("method", True), ("budget", False), ("trial", True), ("validation AUC", False), ("taken", True)]
     rows = [
-        _text(trial.cell.method)
-        + _number(trial.cell.ratio, f"{trial.cell.ratio:g}×")
-        + _text(trial.cell.trial)
-        + _number(trial.validation_auc, f"{trial.validation_auc:.5f}")
-        + _text("yes" if trial.chosen else "")
+        text_cell(trial.cell.method)
+        + number_cell(trial.cell.ratio, f"{trial.cell.ratio:g}×")
+        + text_cell(trial.cell.trial)
+        + number_cell(trial.validation_auc, f"{trial.validation_auc:.5f}")
+        + text_cell("yes" if trial.chosen else "")
         for trial in trials
     ]
-    return _sortable("trials", heads, rows)
+    return sortable("trials", heads, rows)
 
 
 def refusal_table(refusals: Sequence[Refusal], full_bytes: int) -> str:
@@ -127,13 +127,13 @@ def refusal_table(refusals: Sequence[Refusal], full_bytes: int) -> str:
     rows = []
     for method, budgets, floor, message in _by_method(refusals):
         rows.append(
-            _text(method)
-            + _text(budgets)
+            text_cell(method)
+            + text_cell(budgets)
             + _optional(floor, ",.0f", "its message does not tell")
             + _optional(None if floor is None else full_bytes / floor, ".1f", "its message does not tell")
             + _long(message)
         )
-    return _sortable("refusals", heads, rows)
+    return sortable("refusals", heads, rows)
 
 
 def _by_method(refusals: Sequence[Refusal]) -> Iterator[tuple[str, str, int | None, str]]:
@@ -149,13 +149,13 @@ def failure_table(failures: Sequence[Failure]) -> str:
     """Cells that did not end well."""
     heads = [("cell", True), ("what happened", True), ("log", True), ("command", True)]
     rows = [
-        _text(failure.cell.run.rpartition("cells/")[2])
+        text_cell(failure.cell.run.rpartition("cells/")[2])
         + _long(failure.message)
         + _code(failure.log)
         + _code(failure.cell.command)
         for failure in failures
     ]
-    return _sortable("failures", heads, rows)
+    return sortable("failures", heads, rows)
 
 
 def markdown(sweep: Sweep, points: Sequence[Point], chosen: Sequence[Choice]) -> str:
@@ -166,13 +166,13 @@ def markdown(sweep: Sweep, points: Sequence[Point], chosen: Sequence[Choice]) ->
         "",
         "![Test AUC against serving bytes](pareto.svg)",
         "",
-        *_markdown_table(
+        *markdown_table(
             [name for name, _ in POINT_HEADS], [_markdown_point(p, full, sweep.full_bytes) for p in points]
         ),
         "",
         "Best on validation among all that fit:",
         "",
-        *_markdown_table(
+        *markdown_table(
             ["budget", "method", "plan bytes", "validation AUC", "test AUC"],
             [
                 (
@@ -212,7 +212,8 @@ def _markdown_point(point: Point, full: Point | None, full_bytes: int) -> tuple[
     )
 
 
-def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table."""
     return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
 
 
@@ -229,7 +230,8 @@ def _short(message: str) -> str:
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
-def _sortable(name: str, heads: Sequence[tuple[str, bool]], rows: Sequence[str]) -> str:
+def sortable(name: str, heads: Sequence[tuple[str, bool]], rows: Sequence[str]) -> str:
+    """A table that sorts by the head that is chosen; heads are (name, as text), rows the cells of each."""
     columns = "".join(
         f'<th{" class=text" if as_text else ""} scope="col"><button>{text(head)}</button></th>'
         for head, as_text in heads
@@ -239,7 +241,8 @@ def _sortable(name: str, heads: Sequence[tuple[str, bool]], rows: Sequence[str])
     return f'<div class="box table grid"><div class="scroll tall">{table}</div></div>'
 
 
-def _text(value: str) -> str:
+def text_cell(value: str) -> str:
+    """A cell of words."""
     return f'<td class="text">{text(value)}</td>'
 
 
@@ -251,11 +254,12 @@ def _code(value: str) -> str:
     return f'<td class="text code"><code>{text(value)}</code></td>'
 
 
-def _number(value: float, shown: str) -> str:
+def number_cell(value: float, shown: str) -> str:
+    """A cell that sorts by its value."""
     return f'<td data-sort="{value!r}">{text(shown)}</td>'
 
 
 def _optional(value: float | None, form: str, reason: str) -> str:
     if value is None:
         return f'<td class="none" data-sort=""><abbr title="{text(reason)}">—</abbr></td>'
-    return _number(value, f"{value:{form}}".replace("-", "−"))
+    return number_cell(value, f"{value:{form}}".replace("-", "−"))

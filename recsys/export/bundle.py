@@ -154,7 +154,7 @@ def _describe(
         inputs=tensors,
         outputs=MODEL_OUTPUTS,
         models=models,
-        versions=_versions(),
+        versions=installed_versions(),
         lineage=dict(lineage),
     )
     (folder / TRITON_NAME).write_text(triton_config(tensors, name="recsys"))
@@ -193,9 +193,10 @@ def _check_golden(golden: Golden, tensors: Sequence[BorderTensor]) -> None:
         )
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Of Python and of what a bundle is made with."""
     found = {"python": platform.python_version()}
-    for name in ("torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu", "recsys"):
+    for name in ("torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu", "faiss-cpu", "recsys"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -29,7 +29,7 @@ Needs `torch` and `xxhash`, nothing else.
 ```
 
 """
-_HELPER = '''\
+KEY_HELPER = f'''\
 import torch
 import xxhash
 
@@ -37,17 +37,20 @@ import xxhash
 def key(text):
     """xxh64 of the UTF-8 bytes, seed 0, as a signed 64-bit integer; empty or absent text is the missing key."""
     if not text:
-        return {missing}
+        return {MISSING_KEY}
     unsigned = xxhash.xxh64_intdigest(text.encode())
     return unsigned - 2**64 if unsigned >= 2**63 else unsigned
 
 
-model = torch.jit.load("model.pt")
+'''
+"""Code that makes keys of text."""
+_HELPER = """\
+{helper}model = torch.jit.load("model.pt")
 features = {{  # two rows
 {features}
 }}
 logits, probabilities = model(features)
-print(probabilities.tolist())'''
+print(probabilities.tolist())"""
 
 
 def model_card(manifest: BundleManifest, parity: Parity) -> str:
@@ -59,7 +62,7 @@ def model_card(manifest: BundleManifest, parity: Parity) -> str:
             _inputs(manifest),
             _SCORING.format(code=example_code(manifest)),
             _parity(parity),
-            _origin(manifest),
+            origin(manifest.lineage, {"schema": manifest.schema_fingerprint, **manifest.versions}),
         ]
     )
 
@@ -69,13 +72,13 @@ def example_code(manifest: BundleManifest) -> str:
     strings = {f.name for f in manifest.schema.raw_categories if f.key_type is KeyType.STRING}
     lines = []
     for tensor in manifest.inputs:
-        value, why = _example_value(tensor, tensor.name in strings)
+        value, why = example_value(tensor, tensor.name in strings)
         # The comment stands behind the comma: in front of it, it would swallow it.
         lines.append(f"    {json.dumps(tensor.name, ensure_ascii=False)}: {value},{why and f'  # {why}'}")
-    return _HELPER.format(missing=MISSING_KEY, features="\n".join(lines))
+    return _HELPER.format(helper=KEY_HELPER, features="\n".join(lines))
 
 
-def _example_value(tensor: BorderTensor, is_string: bool) -> tuple[str, str]:
+def example_value(tensor: BorderTensor, is_string: bool) -> tuple[str, str]:
     """(Python expression of the tensor for two rows, comment or nothing)."""
     if tensor.dtype is TensorType.FLOAT32:
         return 'torch.tensor([1.0, float("nan")])', ""
@@ -159,9 +162,8 @@ def _delta(value: float | None) -> str:
     return "undefined" if value is None else f"{value:+.2e}"
 
 
-def _origin(manifest: BundleManifest) -> str:
-    """What made the bundle, in a few lines; `manifest.json` has all of it."""
-    lineage = manifest.lineage
+def origin(lineage: Mapping[str, Any], versions: Mapping[str, str]) -> str:
+    """What made a bundle, in a few lines; `manifest.json` has all of it."""
     trained = lineage.get("train") or {}
     dataset = (trained.get("resolved") or {}).get("dataset") or {}
     known = {
@@ -169,8 +171,7 @@ def _origin(manifest: BundleManifest) -> str:
         "commit": trained.get("commit"),
         "data": " ".join(str(part) for part in (dataset.get("name"), lineage.get("data")) if part),
         "trained": trained.get("finished_at"),
-        "schema": manifest.schema_fingerprint,
-        **manifest.versions,
+        **versions,
     }
     lines = [f"| {name} | {value} |\n" for name, value in known.items() if value]
     return "## Origin\n\n| | |\n|---|---|\n" + "".join(lines) + "\n`manifest.json` has the whole configuration.\n"

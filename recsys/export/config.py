@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from recsys.core.errors import ConfigError
 from recsys.core.specs import RowType
+from recsys.export.index_config import IndexConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class ExportConfig:
     """The first of them that are stored in the bundle with their scores."""
     calibrated: bool = True
     """Put the map that evaluation fitted (`evaluate.calibration`) into the model's probabilities; logits stay raw."""
+    index: IndexConfig = field(default_factory=IndexConfig)
+    """Of item vectors, where a retrieval model's scores are dot products."""
 
     def __post_init__(self) -> None:
         if RowType.FLOAT32 not in self.row_types or len(set(self.row_types)) != len(self.row_types):

@@ -71,7 +71,10 @@ class BundleManifest:
                 f"{path}: no such file, so this is no bundle. Run the export stage, or point to its output folder."
             )
         try:
-            return from_json(BundleManifest, json.loads(path.read_text()))
+            values = json.loads(path.read_text())
+            if is_retrieval(values):
+                raise DataError(f"{path}: of a bundle that lists items for users, and has no rows to score.")
+            return from_json(BundleManifest, values)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}: not valid JSON ({error}). Export again.") from error
 
@@ -111,6 +114,11 @@ class BundleManifest:
                 "Copy the bundle again, or export again."
             )
         return path
+
+
+def is_retrieval(values: Mapping[str, Any]) -> bool:
+    """Whether the values of a `manifest.json` are those of a bundle that lists items."""
+    return "recommender" in values
 
 
 def schema_fingerprint(schema: Schema) -> str:

@@ -3,6 +3,9 @@
 Legend: B users of a request, H items of their given histories together, M items with the unknown one, K places.
 """
 
+# mypy: disable-error-code="operator"
+# Methods of sub-modules are called here, and TorchScript reads a comment beside such a call as an annotation.
+
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +61,14 @@ class ServingRecommender(nn.Module):
             (raw item keys, int64 (B, K); scores, float32 (B, K)), best first. Where there is nothing to list, the score
             is -inf. Of a new user without a history all scores are equal: items by frequency.
         """
+        users, items, bounds = self.known(features)
+        scores = self.recommender(users, items, bounds)
+        hidden, ends = (items, bounds) if filter_seen else (items[:0], torch.zeros_like(bounds))
+        best, values = top_k(hide(scores, hidden, ends), k)
+        return self.item_keys[best], values
+
+    def known(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids of users, int64 (B,), and what they have met: items and offsets, int64 (B + 1,)."""
         users = features[self.user_name]
         if self.item_name not in features:
             features = {
@@ -67,10 +78,7 @@ class ServingRecommender(nn.Module):
             }
         _, ids, offsets = self.encoder(features)
         items, bounds = self._histories(ids[0], ids[1], offsets[1])
-        scores = self.recommender(ids[0], items, bounds)
-        hidden, ends = (items, bounds) if filter_seen else (items[:0], torch.zeros_like(bounds))
-        best, values = top_k(hide(scores, hidden, ends), k)
-        return self.item_keys[best], values
+        return ids[0], items, bounds
 
     def _histories(self, users: Tensor, given: Tensor, given_offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Each user's known and given items, distinct: (items, offsets)."""
@@ -84,3 +92,14 @@ class ServingRecommender(nn.Module):
         counts = torch.bincount(torch.div(keys, size, rounding_mode="floor"), minlength=users.size(0))
         bounds = torch.cumsum(counts, 0)
         return keys % size, torch.cat([torch.zeros_like(bounds[:1]), bounds])
+
+
+class ServingVectors(ServingRecommender):
+    """One whose scores are dot products: it also says a user's vector, for an index of items to search."""
+
+    @torch.jit.export
+    def query(self, features: dict[str, Tensor]) -> Tensor:
+        """Vectors of users, float32 (B, d); `features` as for `forward`."""
+        users, items, bounds = self.known(features)
+        vectors: Tensor = self.recommender.vectors(users, items, bounds)
+        return vectors

@@ -5,7 +5,8 @@ from enum import Enum
 
 from recsys.core.errors import ConfigError
 from recsys.retrieval.bpr import BPRConfig
-from recsys.retrieval.encoder import RetrieverConfig
+from recsys.retrieval.encoder import EncoderConfig, RetrieverConfig
+from recsys.retrieval.fast_rp import FastRPConfig
 from recsys.retrieval.lightgcn import LightGCNConfig
 from recsys.retrieval.loss import LossConfig
 from recsys.retrieval.sampler import SamplerConfig
@@ -26,6 +27,7 @@ class RetrievalConfig:
     model: RetrieverConfig = field(default_factory=LightGCNConfig)
     loss: LossConfig = field(default_factory=BPRConfig)
     sampler: SamplerConfig = field(default_factory=UniformConfig)
+    start: FastRPConfig | None = None  # vectors that training starts from, as wide as the model's; None: from chance
     similarity: Similarity = Similarity.DOT
     # Times half the squared norms of a batch's rows as looked up (layer 0), in the mean over rows. LightGCN's decay.
     regularizer: float = 1e-4
@@ -39,6 +41,8 @@ class RetrievalConfig:
     users_at_once: int = 128  # in evaluation: memory is 4 bytes a user and item; matrices of some 20 MB are fastest
 
     def __post_init__(self) -> None:
+        if self.start is not None:
+            self._check_start(self.start)
         if not self.regularizer >= 0:
             raise ConfigError(f"retrieval.regularizer={self.regularizer}: must be 0 or more.")
         for name, least in (("monitor_k", 1), ("num_validation_users", 0), ("users_at_once", 1)):
@@ -47,4 +51,13 @@ class RetrievalConfig:
         if not self.top_k or min(self.top_k) < 1:
             raise ConfigError(
                 f"retrieval.top_k={list(self.top_k)}: name at least one number of places, each 1 or more."
+            )
+
+    def _check_start(self, start: FastRPConfig) -> None:
+        if not isinstance(self.model, EncoderConfig):
+            raise ConfigError("retrieval.start with a model that is not trained: set retrieval/start=null.")
+        if start.embedding_dim != self.model.embedding_dim:
+            raise ConfigError(
+                f"retrieval.start.embedding_dim={start.embedding_dim} and retrieval.model.embedding_dim="
+                f"{self.model.embedding_dim}: rows of the tables start as these vectors. Make them equal."
             )

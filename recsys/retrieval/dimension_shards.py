@@ -31,6 +31,32 @@ def check_width(embedding_dim: int) -> None:
         )
 
 
+def refuse_ranks(model: str) -> None:
+    """Refuse to shard the columns of a model that mixes them.
+
+    Raises:
+        ConfigError: there are several ranks.
+    """
+    if num_ranks() > 1:
+        raise ConfigError(
+            f"retrieval/model={model} on {num_ranks()} ranks: its weights mix the columns of an embedding, of which "
+            "each rank would hold some. Set train.run_on.num_processes=1, or choose lightgcn, mf, simgcl, xsimgcl or "
+            "ultra_gcn."
+        )
+
+
+def row_squares(columns: Tensor) -> Tensor:
+    """Squared length of each row, (n, 1), over the columns of all ranks; without gradient.
+
+    Args:
+        columns: this rank's (n, D / W) of the same rows as on every rank.
+    """
+    total = columns.square().sum(1, keepdim=True)
+    if num_ranks() > 1:
+        dist.all_reduce(total)
+    return total
+
+
 def shares(count: int) -> list[int]:
     """How many of `count` things each rank takes, first ranks first; they differ by one at most."""
     return [part.numel() for part in torch.empty(count).tensor_split(num_ranks())]

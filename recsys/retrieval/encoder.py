@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
 from recsys.core.specs import FeatureSpec
+from recsys.ops.propagation import SparseRows, bipartite_adjacency
 from recsys.retrieval.recommender import Recommender
 
 Gather = Callable[[Tensor], Tensor]
@@ -94,3 +95,16 @@ class FittedConfig(RetrieverConfig, ABC):
     @abstractmethod
     def fit(self, interactions: Interactions) -> Recommender:
         """The recommender of these interactions."""
+
+
+def graph_of(interactions: Interactions) -> SparseRows:
+    """The symmetric normalised adjacency of all nodes, on the device of the interactions."""
+    return bipartite_adjacency(
+        interactions.users, interactions.items, num_users=interactions.num_users, num_items=interactions.num_items
+    )
+
+
+def inverse_root_degrees(interactions: Interactions) -> Tensor:
+    """1 / sqrt(degree) of every node, float32 (N, 1); 1 of a node without neighbours."""
+    degrees = torch.cat([interactions.user_degrees, interactions.item_degrees])
+    return degrees.clamp(min=1).float().rsqrt().unsqueeze(1)

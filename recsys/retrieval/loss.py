@@ -22,6 +22,8 @@ class Triples:
     negative_ids: Tensor  # int64 (B, n)
     log_positive: Tensor  # float32 (M,): log probability that an item is a row's positive
     log_negative: Tensor  # float32 (M,): log probability that an item is drawn as a negative
+    user_degrees: Tensor  # int64 (U,): items that each user met
+    item_degrees: Tensor  # int64 (M,): users that met each item
 
     def positive_scores(self) -> Tensor:
         """(B,)."""

@@ -41,11 +41,15 @@ class DotRecommender(Recommender):
 
     def forward(self, users: Tensor, items: Tensor, offsets: Tensor) -> Tensor:
         """Return scores, float32 (B, M)."""
+        return self.vectors(users, items, offsets) @ self.items.t()
+
+    def vectors(self, users: Tensor, items: Tensor, offsets: Tensor) -> Tensor:
+        """Vectors of users, float32 (B, d); arguments as of `forward`."""
         vectors = self.users[users]
         new = (users == 0).nonzero().squeeze(1)
         if new.numel() > 0:
             vectors = torch.where((users == 0).unsqueeze(1), self.of_history(items, offsets), vectors)
-        return vectors @ self.items.t()
+        return vectors
 
     def of_history(self, items: Tensor, offsets: Tensor) -> Tensor:
         """Vectors of users known by their histories alone, float32 (B, d): one step of propagation."""

@@ -75,6 +75,11 @@ class SamplerConfig(ABC):
         if self.num_negatives < 1:
             raise ConfigError(f"retrieval.sampler.num_negatives={self.num_negatives}: must be 1 or more.")
 
+    @property
+    def num_kept(self) -> int:
+        """How many of a row's drawn items the loss sees: those that the model scores highest."""
+        return self.num_negatives
+
     @abstractmethod
     def negatives(self, interactions: Interactions) -> NegativeSampler:
         """The sampler of these interactions' complement."""

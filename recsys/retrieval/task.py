@@ -60,14 +60,19 @@ class RetrievalTask:
         users, positives = ids[USER].values(), ids[POSITIVE].values()
         negatives = ids[NEGATIVE].values()
         first_item = self._nodes.num_users
-        places = torch.cat([users, positives + first_item, negatives + first_item])
         # The module that sharding wraps is not reachable by one name; the encoder is where it was built.
         encoder = _encoder_of(model)
+        choosing = self._config.sampler.num_kept < negatives.numel() // max(users.numel(), 1)
+        encoded: Encoded | None = None
+        if choosing or type(encoder).auxiliary is not Encoder.auxiliary:  # these look at more than the batch's rows
+            encoded = model(self._nodes)
+        if choosing and encoded is not None:
+            negatives = self._hardest(encoded.final, users, negatives + first_item) - first_item
+        places = torch.cat([users, positives + first_item, negatives + first_item])
         own = None
-        if type(encoder).auxiliary is Encoder.auxiliary:
+        if encoded is None:
             rows: Encoded = model(self._nodes, places)
         else:
-            encoded: Encoded = model(self._nodes)
             own = encoder.auxiliary(encoded, users, positives + first_item, all_columns)
             rows = Encoded(*(part.index_select(0, places) for part in encoded))
         loss = self._config.loss(self._triples(all_columns(rows.final), users, positives, negatives))
@@ -76,6 +81,16 @@ class RetrievalTask:
             # Columns are this rank's alone, so their squares are its part already.
             loss = loss + 0.5 * self._config.regularizer * rows.initial.square().sum()
         return Loss(loss, loss)
+
+    @torch.no_grad()
+    def _hardest(self, nodes: Tensor, users: Tensor, negatives: Tensor) -> Tensor:
+        """Of each row's negatives those with the highest scores now: node numbers, int64 (B * kept,), row by row."""
+        queries, drawn = (all_columns(nodes.index_select(0, places)) for places in (users, negatives))
+        if self._config.similarity is Similarity.COSINE:
+            drawn = normalize(drawn, dim=1)
+        drawn = drawn.view(users.numel(), -1, queries.shape[1])
+        best = (drawn @ queries.unsqueeze(2)).squeeze(2).topk(self._config.sampler.num_kept, dim=1).indices
+        return negatives.view(users.numel(), -1).gather(1, best).flatten()
 
     def _triples(self, vectors: Tensor, users: Tensor, positives: Tensor, negatives: Tensor) -> Triples:
         if self._config.similarity is Similarity.COSINE:
@@ -92,6 +107,8 @@ class RetrievalTask:
             negative_ids=negatives.view(count, per_row),
             log_positive=self._log_positive,
             log_negative=self._log_negative,
+            user_degrees=self._interactions.user_degrees,
+            item_degrees=self._interactions.item_degrees,
         )
 
     def evaluate(self, session: TrainingSession, source: BatchSource) -> dict[str, float]:

@@ -15,21 +15,34 @@ class Piece:
 
     size: int
     columns: tuple[int, ...]
+    shared_rows: int = 0  # full rows that the ids share by a hash; 0: each has its own
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the table."""
+        return (self.shared_rows or self.size) if self.columns else 0
 
     @property
     def num_bytes(self) -> int:
         """Bytes of the rows, float32."""
-        return self.size * len(self.columns) * FLOAT_BYTES
+        return self.num_rows * len(self.columns) * FLOAT_BYTES
 
 
 Pieces = tuple[Piece, ...]
+
+
+def with_rows(pieces: Pieces) -> list[tuple[int, Piece]]:
+    """(first id, piece) of the pieces that have rows."""
+    firsts = [sum(piece.size for piece in pieces[:number]) for number in range(len(pieces))]
+    return [(first, piece) for first, piece in zip(firsts, pieces, strict=True) if piece.columns]
 
 
 @dataclass(frozen=True)
 class Choice:
     """Pieces of every feature, in order; neighbours with the same columns are one piece.
 
-    Ids in a piece without columns read the row of id 0, out-of-vocabulary, so the first piece has some.
+    Ids in a piece without columns read the row of id 0, out-of-vocabulary, so the first piece has some. A piece whose
+    ids share rows is all of its feature.
     """
 
     features: tuple[Pieces, ...]
@@ -38,6 +51,7 @@ class Choice:
         for pieces in self.features:
             assert pieces and pieces[0].columns, "id 0 has no row, and dropped ids read it"
             assert all(piece.size > 0 for piece in pieces)
+            assert len(pieces) == 1 or not any(piece.shared_rows for piece in pieces)
         object.__setattr__(self, "features", tuple(_merged(pieces) for pieces in self.features))
 
     @property
@@ -46,16 +60,18 @@ class Choice:
         return sum(piece.num_bytes for pieces in self.features for piece in pieces)
 
     def width(self, feature: int) -> float:
-        """Mean width of a feature's ids, dropped ones counted as 0."""
+        """Numbers that a feature stores, by its ids: the mean width where none shares rows or has none."""
         pieces = self.features[feature]
-        return sum(piece.size * len(piece.columns) for piece in pieces) / sum(piece.size for piece in pieces)
+        return sum(piece.num_bytes for piece in pieces) / FLOAT_BYTES / sum(piece.size for piece in pieces)
 
-    def kept(self, feature: int) -> int:
-        """How many ids of a feature have rows of their own."""
-        return sum(piece.size for piece in self.features[feature] if piece.columns)
+    def num_rows(self, feature: int) -> int:
+        """How many rows a feature has: as many as ids that have one, but where they share them."""
+        return sum(piece.num_rows for piece in self.features[feature])
 
 
 def _merged(pieces: Pieces) -> Pieces:
+    if len(pieces) == 1:
+        return pieces
     groups = groupby(pieces, key=lambda piece: piece.columns)
     return tuple(Piece(size=sum(piece.size for piece in group), columns=columns) for columns, group in groups)
 

@@ -42,6 +42,7 @@ class Mask(Combiner):
         if pieces is None:
             self._tried = None
             return
+        assert not any(piece.shared_rows for piece in pieces), "rows of a supernet are not shared"
         device = self.ends.device
         sizes = torch.tensor([piece.size for piece in pieces], device=device)
         shown = torch.zeros(len(pieces), self.embedding_dim, device=device)

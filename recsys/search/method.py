@@ -17,6 +17,7 @@ from recsys.core.specs import FeatureSpec, Init
 from recsys.embeddings.method import full_bytes
 from recsys.search.choice import Choice, Space
 from recsys.search.fit import check_budget
+from recsys.search.proportions import Way
 
 Score = Callable[[Choice], Iterator[float]]
 """Learning curve of a choice: trains its plan a little further for each value asked for, higher is better."""
@@ -101,11 +102,19 @@ class SearchConfig:
         """What may be chosen.
 
         Raises:
-            ConfigError: a feature has no vocabulary, or a budget is below the floor.
+            ConfigError: a feature has no vocabulary, or a budget is below the floor, or above the bytes of full tables.
         """
-        space = Space.of(features, num_blocks=self.blocks, init=init)
+        if not features:
+            raise ConfigError("there is no categorical feature whose embeddings could be searched. Name at least one.")
+        space, whole = Space.of(features, num_blocks=self.blocks, init=init), full_bytes(features)
         for budget in self.budgets(features):
             check_budget(space, budget)
+            if budget > whole:
+                raise ConfigError(
+                    f"search.budget_mib={budget / 2**20:.4g} is {budget:,} bytes, and full tables take {whole:,}: "
+                    "there is nothing to search. Lower it (or raise the ratio above 1), or train with "
+                    "embedding=full."
+                )
         return space
 
 
@@ -125,9 +134,12 @@ class TrialSearch(SearchConfig, ABC):
     trials: int = 16
     rungs: int = 3  # values of a trial's learning curve, the last of which is its score
     steps_per_rung: int = 100
+    ways: list[Way] = field(default_factory=lambda: list(Way))  # to make a feature fit its share of the budget
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.ways or len(set(self.ways)) < len(self.ways):
+            raise ConfigError(f"search.ways={[way.value for way in self.ways]}: one or more, each once.")
         for name in ("trials", "rungs", "steps_per_rung"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"search.{name}={getattr(self, name)}: must be 1 or more.")
@@ -147,9 +159,20 @@ class TrialSearch(SearchConfig, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class SupernetSearch(SearchConfig, ABC):
-    """A search in one trained supernet: full tables behind masks, which all budgets share."""
+    """A search in one trained supernet: full tables behind masks, which all budgets share.
+
+    It trains for all its epochs and is searched as the last one leaves it: what it learns of widths needs its time, and
+    the epoch of best validation, which early stopping would take, may lie before that.
+    """
 
     slices: ClassVar[bool] = False  # whether the supernet's weights are those of a choice's plan, without retraining
+    lottery: ClassVar[bool] = False  # whether a plan is retrained from the initial rows that the supernet had
+    epochs: int | None = None  # of the supernet; None: train.epochs
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epochs is not None and self.epochs < 1:
+            raise ConfigError(f"search.epochs={self.epochs}: must be 1 or more, or null for train.epochs.")
 
     @abstractmethod
     def supernet(self, space: Space) -> TablePlan:

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from recsys.core.component import Component
+from recsys.core.errors import ConfigError
 from recsys.core.modules import Combiner
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec, Init, TableSpec
+from recsys.embeddings.hash import HashConfig
 from recsys.embeddings.mde import PopularityRemap
 from recsys.embeddings.method import full_table
 from recsys.embeddings.min_count import KeepFirst
-from recsys.search.choice import Choice, Piece, Pieces, Space
+from recsys.search.choice import Choice, Piece, Pieces, Space, with_rows
 
 
 class Columns(Combiner):
@@ -39,6 +41,20 @@ class Columns(Combiner):
         return wide.index_copy(1, self.columns, row)
 
 
+def check_pieces(firsts: Sequence[int], sizes: Sequence[int]) -> None:
+    """Refuse pieces that are not one after the other, as only a file edited by hand can have them.
+
+    Raises:
+        ConfigError: they overlap, or there are not as many firsts as sizes.
+    """
+    ends = [0, *(first + size for first, size in zip(firsts, sizes, strict=False))]
+    if len(firsts) != len(sizes) or any(first < end for first, end in zip(firsts, ends, strict=False)):
+        raise ConfigError(
+            f"firsts={list(firsts)}, sizes={list(sizes)}: pieces of ids must have a first id and a size each, and "
+            "begin where the one before ends, or later. Write the plan anew with pipelines.search."
+        )
+
+
 class KeptPieces(PopularityRemap):
     """As `PopularityRemap`, with ids in none of the pieces kept reading as id 0 does: row 0 of the first piece."""
 
@@ -46,6 +62,7 @@ class KeptPieces(PopularityRemap):
 
     def __init__(self, firsts: list[int], sizes: list[int]) -> None:
         super().__init__(sizes)
+        check_pieces(firsts, sizes)
         self.register_buffer("firsts", torch.tensor(firsts, dtype=torch.int64).unsqueeze(1), persistent=False)
 
 
@@ -59,6 +76,7 @@ class PieceColumns(Combiner):
 
     def __init__(self, firsts: list[int], sizes: list[int], columns: list[list[int]], embedding_dim: int) -> None:
         super().__init__()
+        check_pieces(firsts, sizes)
         self.embedding_dim = embedding_dim
         self.bounds = [(first, first + size) for first, size in zip(firsts, sizes, strict=True)]
         self.parts = torch.nn.ModuleList(Columns(own, embedding_dim) for own in columns)
@@ -85,11 +103,12 @@ def plan_of(space: Space, choice: Choice) -> TablePlan:
 
 
 def _plan_one(feature: FeatureSpec, pieces: Pieces, init: Init) -> TablePlan:
-    firsts = [sum(piece.size for piece in pieces[:number]) for number in range(len(pieces))]
-    kept = [(first, piece) for first, piece in zip(firsts, pieces, strict=True) if piece.columns]
+    kept = with_rows(pieces)
     if len(kept) > 1:
         return _plan_pieces(feature, kept, init)
     (_, only), width = kept[0], feature.embedding_dim
+    if only.shared_rows:
+        return HashConfig(init=init).plan_group([feature], budget_bytes=only.num_bytes)
     whole = full_table(feature, init).features[0]
     remap = whole.remap if len(pieces) == 1 else Component.of(KeepFirst, num_kept=only.size)
     combiner = whole.combiner
@@ -119,7 +138,7 @@ def _tables(feature: FeatureSpec, pieces: Sequence[Piece], init: Init) -> tuple[
     return tuple(
         TableSpec(
             name=f"table_{feature.name}" + (f"_piece{number}" if len(pieces) > 1 else ""),
-            num_embeddings=piece.size,
+            num_embeddings=piece.num_rows,
             embedding_dim=len(piece.columns),
             init=init,
         )

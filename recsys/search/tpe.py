@@ -1,4 +1,4 @@
-"""`tpe`: tree-structured Parzen estimators of good widths (Bergstra et al., NeurIPS 2011), by Optuna."""
+"""`tpe`: tree-structured Parzen estimators of good settings (Bergstra et al., NeurIPS 2011), by Optuna."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from recsys.core.errors import ConfigError
 from recsys.search.choice import Space
 from recsys.search.method import Found, Score, TrialSearch
-from recsys.search.proportions import REACH, proportional
+from recsys.search.proportions import REACH, Setting, Way, choice_of
 
 EXPONENT = "exponent"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -44,25 +44,33 @@ class TpeConfig(TrialSearch):
             study.sampler = optuna.samplers.TPESampler(seed=seed + ended, n_startup_trials=self.startup_trials)
             study.pruner = optuna.pruners.MedianPruner(n_startup_trials=self.startup_trials)
             if not ended:
-                study.enqueue_trial({EXPONENT: 0.0, **{_weight(n): 0.0 for n in range(len(space.features))}})
+                study.enqueue_trial(self._first(space))
             self._try(study, space, score, budget_bytes)
         best: FrozenTrial = study.best_trial
-        weights = [best.params[_weight(number)] for number in range(len(space.features))]
-        choice = proportional(space, budget_bytes, exponent=best.params[EXPONENT], weights=weights)
+        choice = choice_of(space, budget_bytes, self._setting(best, len(space.features)))
         return Found(budget_bytes=budget_bytes, choice=choice, score=best.value)
 
     def _try(self, study: optuna.Study, space: Space, score: Score, budget_bytes: int) -> None:
         trial = study.ask()
-        exponent = trial.suggest_float(EXPONENT, 0.0, 1.0)
-        weights = [trial.suggest_float(_weight(number), -REACH, REACH) for number in range(len(space.features))]
+        choice = choice_of(space, budget_bytes, self._setting(trial, len(space.features)))
         value = float("nan")
-        for rung, value in enumerate(score(proportional(space, budget_bytes, exponent=exponent, weights=weights))):
+        for rung, value in enumerate(score(choice)):
             trial.report(value, rung)
             if rung < self.rungs - 1 and trial.should_prune():
                 study.tell(trial, state=TrialState.PRUNED)
                 return
         study.tell(trial, value)
 
+    def _setting(self, trial: Trial | FrozenTrial, num_features: int) -> Setting:
+        """What a trial draws, or has drawn."""
+        names = [way.value for way in self.ways]
+        exponent = trial.suggest_float(EXPONENT, 0.0, 1.0)
+        weights = tuple(trial.suggest_float(f"weight_{n}", -REACH, REACH) for n in range(num_features))
+        ways = tuple(Way(trial.suggest_categorical(f"way_{n}", names)) for n in range(num_features))
+        return Setting(exponent, weights, ways)
 
-def _weight(number: int) -> str:
-    return f"weight_{number}"
+    def _first(self, space: Space) -> dict[str, float | str]:
+        """Parameters of the first trial."""
+        first = Setting.first(space, self.ways)
+        weights = {f"weight_{number}": weight for number, weight in enumerate(first.weights)}
+        return {EXPONENT: first.exponent, **weights, **{f"way_{n}": way.value for n, way in enumerate(first.ways)}}

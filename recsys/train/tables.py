@@ -1,16 +1,12 @@
 """Values of physical tables: initial weights that do not depend on how they are sharded."""
 
-import hashlib
-
 import torch
 from torch import Tensor
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
+from recsys.core.initial import BLOCK_ROWS, initial_block
 from recsys.core.plan import TablePlan
 from recsys.core.specs import TableSpec
-
-BLOCK_ROWS = 65_536
-"""Rows that share one random stream: enough to be fast, few enough that a rank draws little beyond its shard."""
 
 
 def initialize_tables(state: dict[str, Tensor | ShardedTensor], plan: TablePlan, *, seed: int) -> None:
@@ -55,13 +51,3 @@ def _fill(part: Tensor, table: TableSpec, first_row: int, first_column: int, see
             part[low - first_row : high - first_row] = values[
                 low - start : high - start, first_column : first_column + width
             ]
-
-
-def initial_block(table: TableSpec, block: int, seed: int) -> Tensor:
-    """Initial rows [block * BLOCK_ROWS, …) of a table, float32, padded with zeros to its storage width."""
-    digest = hashlib.sha256(f"{seed}/{table.name}/{block}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-    rows = min(BLOCK_ROWS, table.num_embeddings - block * BLOCK_ROWS)
-    values = torch.zeros(rows, table.storage_dim)
-    values[:, : table.embedding_dim] = table.init.fill_(torch.empty(rows, table.embedding_dim), generator)
-    return values

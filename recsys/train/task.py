@@ -9,7 +9,7 @@ from recsys.core.batch import Batch, BatchSource
 from recsys.core.errors import ConfigError
 from recsys.core.loss import Loss
 from recsys.metrics import auc, log_loss
-from recsys.train.score import score
+from recsys.train.score import Scorer, score
 from recsys.train.session import Session
 
 
@@ -61,7 +61,7 @@ class ClickTask:
         outputs: Tensor = model(batch.dense, batch.sparse).float()[: batch.labels.numel()]
         return click_loss(outputs, batch.labels)
 
-    def evaluate(self, session: Session, source: BatchSource) -> dict[str, float]:
+    def evaluate(self, session: Scorer, source: BatchSource) -> dict[str, float]:
         """Exact AUC and log loss.
 
         Raises:

@@ -9,7 +9,7 @@ import pytest
 
 from recsys.core.errors import DataError
 from recsys.data.ingest import ingest
-from recsys.data.lines import damaged_line, is_ragged
+from recsys.data.lines import damaged_line, is_damaged
 from tests.data.test_bad_input import OPTIONS, table, with_row
 
 QUOTE_CASES: dict[str, tuple[str, str]] = {
@@ -41,5 +41,5 @@ def test_what_the_csv_module_writes_is_sound(seed: int) -> None:
         csv.writer(text, quoting=quoting, lineterminator="\n").writerows(rows)
         block = text.getvalue().encode()
         assert damaged_line(block, separator=b",", num_values=4, quoted=True) is None
-        assert not is_ragged(block, separator=b",", num_values=4, quoted=True)
-        assert is_ragged(block, separator=b",", num_values=5, quoted=True)
+        assert not is_damaged(block, separator=b",", num_values=4, quoted=True)
+        assert is_damaged(block, separator=b",", num_values=5, quoted=True)

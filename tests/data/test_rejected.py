@@ -187,3 +187,11 @@ def test_readers_begin_where_they_are_told(tmp_path: Path, first_row: int, monke
         frames = [whole.head(0), *reader.frames(tmp_path / name, 7, first_row=first_row)]
         assert pl.concat(frames).equals(whole.slice(first_row))
         assert all(frame.height <= 7 for frame in frames)
+
+
+def test_a_share_that_floating_point_rounds_down(tmp_path: Path) -> None:
+    text = HEADER + "".join(f"{FAULTY[3] if i < 29 else ROWS[i % 60]}\n" for i in range(100))
+    (tmp_path / "raw.csv").write_text(text)
+    assert ingest(table(tmp_path / "raw.csv"), tmp_path / "out", options=options(0.29)).num_rejected == 29
+    with pytest.raises(DataError, match=r"remove or relabel such rows\. .*rejected lists them"):
+        ingest(table(tmp_path / "raw.csv"), tmp_path / "less", options=options(0.28))

@@ -10,8 +10,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys.data import fitting
-from recsys.data import ingest as module
+from recsys.core.errors import DataError
+from recsys.data import fitting, passes
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.state import STATE_FOLDER, put_json
 from recsys.data.table import TableDataset
@@ -44,7 +44,7 @@ def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         done.append(path.stem)
 
     monkeypatch.setattr(fitting, "put_json", put)
-    monkeypatch.setattr(module, "put_json", put)
+    monkeypatch.setattr(passes, "put_json", put)
     return done
 
 
@@ -78,11 +78,32 @@ def test_a_changed_input_begins_anew(tmp_path: Path, dataset: Build, monkeypatch
     assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
 
 
+def test_an_input_that_changes_between_the_passes(
+    tmp_path: Path, dataset: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = dataset(with_faults())
+
+    def put(path: Path, value: object) -> None:
+        if path.stem == f"fit-{SHARDS - 1:06d}":
+            dataset(with_faults().with_columns(pl.col("number") + 1))
+        put_json(path, value)
+
+    with monkeypatch.context() as context:
+        context.setattr(fitting, "put_json", put)
+        with pytest.raises(
+            DataError, match=r"an input of data set 'table' changed while it was read. Run ingest again"
+        ):
+            ingest(source, tmp_path / "out", options=OPTIONS)
+    ingest(source, tmp_path / "out", options=OPTIONS)
+    ingest(source, tmp_path / "whole", options=OPTIONS)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from recsys.data import ingest as module
-from recsys.data.ingest import IngestOptions
+from recsys.data import passes
+from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.state import put_json
 from recsys.data.synthetic import SyntheticDataset
 
@@ -91,8 +112,8 @@ def put(path, value):
     if sys.argv[2:] and path.stem.endswith("2"):
         os.kill(os.getpid(), signal.SIGKILL)
 
-module.put_json = put
-module.ingest(SyntheticDataset(num_rows=4000), Path(sys.argv[1]), options=IngestOptions(rows_per_file=1000))
+passes.put_json = put
+ingest(SyntheticDataset(num_rows=4000), Path(sys.argv[1]), options=IngestOptions(rows_per_file=1000))
 """
 
 

@@ -5,20 +5,22 @@ import math
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from recsys.core.errors import ConfigError, DataError, ParityError
+from recsys.core.jsonable import build_config
 from recsys.core.specs import RowType
 from recsys.export import fresh_process
 from recsys.export.border import border_tensors, slice_rows
 from recsys.export.bundle import GOLDEN_TENSORS_NAME, write_bundle
 from recsys.export.config import ExportConfig
 from recsys.export.fresh_process import check_in_fresh_process
+from recsys.export.index_config import IndexConfig
 from recsys.export.manifest import BundleManifest
 from recsys.export.parity import Parity
 from recsys.export.script import load_scripted
@@ -218,7 +220,8 @@ def test_impossible_configs_are_refused(values: dict[str, object], said: str) ->
 
 
 def test_the_yaml_gives_the_defaults_of_the_class() -> None:
-    values = OmegaConf.load(REPOSITORY / "conf" / "export" / "default.yaml")
-    assert isinstance(values, DictConfig)
-    assert values.pop("_target_") == "recsys.export.config.ExportConfig"
-    assert OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(ExportConfig), values)) == ExportConfig()
+    values = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf" / "export" / "default.yaml"))
+    assert isinstance(values, dict)
+    assert set(values) - {"_target_"} == {field.name for field in fields(ExportConfig)}
+    assert set(values["index"]) == {field.name for field in fields(IndexConfig)}
+    assert build_config(ExportConfig, values, key="export") == ExportConfig()

@@ -1,6 +1,7 @@
 """A retrieval run from files to lists: every stage, any embedding method, any loss, resumption, the exported file."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 
+from pipelines.entry import CONFIG_FOLDER
 from recsys.core.errors import DataError
 from recsys.export.script import load_scripted
 from tests.pipelines.world import STAGES, do
@@ -27,6 +29,9 @@ SMALL = (
 
 ENCODER = ("retrieval.model.embedding_dim=8", "retrieval.model.num_layers=2")
 """Options of models that are trained; the others have none of them."""
+
+MANY_NEGATIVES = ("retrieval.sampler.num_negatives=8", "retrieval.loss.margin=0.4", "retrieval.loss.negative_weight=4")
+NEIGHBORS = ("retrieval.loss.negative_weight=1", "retrieval.model.neighbor_weight=0.1")
 
 
 def files(folder: Path) -> tuple[str, ...]:
@@ -99,6 +104,7 @@ def test_a_new_user_is_ranked_for_by_his_history(done: tuple[Path, tuple[str, ..
         ("retrieval/model=item_cf", "retrieval.model.num_neighbors=10"),
         ("retrieval/model=ease", "retrieval.model.regularizer=5"),
         ("retrieval/model=gf_cf", "retrieval.model.num_vectors=4"),
+        ("retrieval/model=bspm", "retrieval.model.num_vectors=4"),
     ],
     ids=lambda changed: "+".join(text.rpartition("=")[2] for text in changed),
 )
@@ -106,13 +112,7 @@ def test_every_choice_goes_from_files_to_lists(
     changed: tuple[str, ...], done: tuple[Path, tuple[str, ...]], tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
-    shutil.copytree(done[0] / "data", runs / "data")
-    trained = not changed[0].startswith(("retrieval/model=item_cf", "retrieval/model=ease", "retrieval/model=gf_cf"))
-    given = [option for option in done[1] if trained or option not in ENCODER]
-    for stage in STAGES:
-        do(stage, runs, *given, *changed, "name=changed")
-    metrics = json.loads((runs / "changed/evaluate/metrics.json").read_text())
-    assert metrics["recall_at_10"] > 0.36
+    do_stages(STAGES, changed, done, runs)
     assert (runs / "changed/export/manifest.json").is_file()
 
 
@@ -128,6 +128,44 @@ def test_the_options_of_few_epochs_learn_and_tell_apart_what_was_selected_on_tes
     assert 1 <= trained["selected_on_test.epoch"] <= trained["train.best_epoch"]
     assert trained["selected_on_test.recall_at_5"] >= tested["recall_at_5"] - 1e-6
     assert "best epoch by test" in (tmp_path / "runs/small/evaluate/report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ("retrieval/model=ngcf", "retrieval/sampler=hard"),
+        ("retrieval/model=simplex", "retrieval/loss=ccl", "retrieval.similarity=cosine", *MANY_NEGATIVES),
+        ("retrieval/model=mf", "retrieval/loss=ccl", "retrieval.similarity=cosine", *MANY_NEGATIVES),
+        (
+            "retrieval/model=ultra_gcn",
+            "retrieval/loss=degree_weighted",
+            "retrieval.sampler.num_negatives=4",
+            *NEIGHBORS,
+        ),
+        ("retrieval/model=simgcl", "retrieval/sampler=hard", "retrieval.sampler.num_hardest=2"),
+        ("retrieval/model=xsimgcl", "retrieval.model.num_layers=2"),
+        ("retrieval/loss=direct_au",),
+        ("retrieval/model=fast_rp", "retrieval.model.embedding_dim=256"),
+        ("retrieval/start=fast_rp", "retrieval.start.embedding_dim=8"),
+    ],
+    ids=lambda changed: "+".join(text.rpartition("=")[2] for text in changed),
+)
+def test_every_model_learns_what_is_planted(
+    changed: tuple[str, ...], done: tuple[Path, tuple[str, ...]], tmp_path: Path
+) -> None:
+    do_stages(STAGES[:-1], changed, done, tmp_path / "runs")  # they are all exported alike, as dot products
+
+
+def do_stages(
+    stages: tuple[str, ...], changed: tuple[str, ...], done: tuple[Path, tuple[str, ...]], runs: Path
+) -> None:
+    shutil.copytree(done[0] / "data", runs / "data")
+    model = changed[0].removeprefix("retrieval/model=") if changed[0].startswith("retrieval/model=") else "lightgcn"
+    known = (Path(CONFIG_FOLDER) / "retrieval" / "model" / f"{model}.yaml").read_text()
+    given = [o for o in done[1] if o not in ENCODER or re.search(rf"^{o.split('=')[0].split('.')[-1]}:", known, re.M)]
+    for stage in stages:
+        do(stage, runs, *given, *changed, "name=changed")
+    assert json.loads((runs / "changed/evaluate/metrics.json").read_text())["recall_at_10"] > 0.36
 
 
 def test_an_empty_test_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ from torch.nn.functional import cross_entropy
 
 from recsys.core.errors import ConfigError
 from recsys.retrieval.bpr import BPRConfig
+from recsys.retrieval.ccl import CCLConfig
+from recsys.retrieval.degree_weighted import DegreeWeightedConfig
+from recsys.retrieval.direct_au import DirectAUConfig, uniformity
 from recsys.retrieval.in_batch_softmax import InBatchSoftmaxConfig
 from recsys.retrieval.loss import LossConfig, Triples
 from recsys.retrieval.sampled_softmax import SampledSoftmaxConfig
@@ -28,6 +31,8 @@ def triples() -> Triples:
         negative_ids=torch.randint(1, ITEMS, (ROWS, NEGATIVES), generator=generator),
         log_positive=torch.log(torch.arange(ITEMS) / 36),
         log_negative=torch.log(torch.arange(ITEMS) / 36),
+        user_degrees=torch.arange(ROWS + 1) + 1,
+        item_degrees=torch.arange(ITEMS),
     )
 
 
@@ -102,6 +107,8 @@ def test_in_batch_softmax_and_its_gradients_are_those_of_the_whole_matrix_of_log
         negative_ids=none,
         log_positive=log_positive,
         log_negative=log_positive,
+        user_degrees=log_positive,
+        item_degrees=log_positive,
     )
     logits = users @ table[ids].t() / 0.3 - (log_positive[ids] if correct else 0)
     same = (ids.unsqueeze(1) == ids).fill_diagonal_(False)
@@ -111,12 +118,83 @@ def test_in_batch_softmax_and_its_gradients_are_those_of_the_whole_matrix_of_log
         torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-4)
 
 
-@pytest.mark.parametrize("loss", [BPRConfig(), SampledSoftmaxConfig(), InBatchSoftmaxConfig()])
+def test_ccl_leaves_negatives_below_the_margin_alone() -> None:
+    t, expected = triples(), 0.0
+    for b in range(ROWS):
+        expected += max(0.0, 1 - dot(t.users[b], t.positives[b]))
+        expected += 7.0 * sum(max(0.0, dot(t.users[b], t.negatives[b, n]) - 0.4) for n in range(NEGATIVES)) / NEGATIVES
+    assert float(CCLConfig(margin=0.4, negative_weight=7.0)(t).detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def unit(x: torch.Tensor) -> list[float]:
+    length = math.sqrt(sum(value**2 for value in x.tolist()))
+    return [value / length for value in x.tolist()]
+
+
+def squared_distance(a: list[float], b: list[float]) -> float:
+    return sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+
+
+def test_direct_au_aligns_pairs_and_spreads_users_and_items() -> None:
+    t = triples()
+    users, items = ([unit(row) for row in part] for part in (t.users, t.positives))
+    align = sum(squared_distance(u, i) for u, i in zip(users, items, strict=True)) / ROWS
+    pairs = [(a, b) for a in range(ROWS) for b in range(a)]
+    spread = [
+        math.log(sum(math.exp(-2 * squared_distance(side[a], side[b])) for a, b in pairs) / len(pairs))
+        for side in (users, items)
+    ]
+    expected = ROWS * (align + 3.0 * sum(spread) / 2)
+    assert float(DirectAUConfig(gamma=3.0)(t).detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(uniformity(t.users[:1].detach())) == 0.0, "one row has no pair"
+
+
+def test_degree_weighted_entropy() -> None:
+    t, expected = triples(), 0.0
+    config = DegreeWeightedConfig(
+        positive_floor=0.5, positive_scale=2.0, negative_floor=0.25, negative_scale=3.0, negative_weight=4.0
+    )
+    for b in range(ROWS):
+        d = b + 2  # degree of user b + 1
+        own = math.sqrt(d + 1) / d
+        at = int(t.positive_ids[b])
+        expected += (0.5 + 2 * own / math.sqrt(at + 1)) * softplus(-dot(t.users[b], t.positives[b]))
+        for n in range(NEGATIVES):
+            weight = 0.25 + 3 * own / math.sqrt(int(t.negative_ids[b, n]) + 1)
+            expected += 4 * weight * softplus(dot(t.users[b], t.negatives[b, n])) / NEGATIVES
+    assert float(config(t).detach()) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        BPRConfig(),
+        SampledSoftmaxConfig(),
+        InBatchSoftmaxConfig(),
+        CCLConfig(margin=-0.9),
+        DirectAUConfig(),
+        DegreeWeightedConfig(),
+    ],
+)
 def test_gradients_reach_all_vectors_that_are_used(loss: LossConfig) -> None:
     t = triples()
     loss(t).backward()
     used = [t.users, t.positives, *([t.negatives] if loss.needs_negatives else [])]
     assert all(part.grad is not None and bool((part.grad != 0).any()) for part in used)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (CCLConfig, {"margin": 1.0}),
+        (CCLConfig, {"negative_weight": 0.0}),
+        (DirectAUConfig, {"gamma": -1.0}),
+        (DegreeWeightedConfig, {"negative_floor": -1.0}),
+    ],
+)
+def test_impossible_settings_are_named(kind: type[LossConfig], wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=f"retrieval.loss.{next(iter(wrong))}="):
+        kind(**wrong)
 
 
 @pytest.mark.parametrize("kind", [SampledSoftmaxConfig, InBatchSoftmaxConfig])

@@ -1,13 +1,17 @@
 """Estimators and updates of supernets against derivations of their own."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
+from recsys.search.choice import Piece
 from recsys.search.dnis import SoftSelection, stepped
+from recsys.search.masks import Mask
 from recsys.search.matryoshka import Prefix
 from recsys.search.optembed import RowsAndPrefixes
+from recsys.search.pep import SoftThreshold
 from recsys.search.thresholds import step_function
 
 
@@ -84,3 +88,32 @@ def test_prefixes_are_shared_and_whole_when_not_training() -> None:
     ones = torch.ones(2, 6)
     assert mask(torch.arange(2), [ones]).sum().item() == 2 * math.floor(0.25 * 6 + 0.5)
     assert mask.eval()(torch.arange(2), [ones]).sum().item() == 12
+
+
+MASKS: dict[str, Callable[[], Mask]] = {
+    "optembed": lambda: RowsAndPrefixes(sizes=[3, 3], embedding_dim=4),
+    "dnis": lambda: SoftSelection(sizes=[3, 3], embedding_dim=4),
+    "pep": lambda: SoftThreshold(sizes=[3, 3], embedding_dim=4, initial=-1.0),
+    "matryoshka": lambda: Prefix(sizes=[3, 3], embedding_dim=4),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("training", [True, False])
+def test_masks_only_shrink(name: str, training: bool) -> None:
+    torch.manual_seed(0)
+    mask = MASKS[name]().train(training)
+    for _, buffer in mask.named_buffers():
+        if buffer.is_floating_point():
+            buffer.copy_(torch.rand_like(buffer))
+    ids, rows = torch.arange(6), torch.randn(6, 4)
+    shown = mask(ids, [rows])
+    assert (shown.abs() <= rows.abs()).all() and (shown * rows >= 0).all()
+    mask.try_out((Piece(size=2, columns=(0, 1, 2)), Piece(size=4, columns=(1,))))
+    torch.manual_seed(1)
+    more = mask(ids, [rows])
+    mask.try_out((Piece(size=2, columns=(0, 2)), Piece(size=1, columns=(1,)), Piece(size=3, columns=())))
+    torch.manual_seed(1)
+    less = mask(ids, [rows])
+    assert (less.abs() <= more.abs()).all() and int((less != 0).sum()) < int((more != 0).sum())
+    assert not less[3:].any()

@@ -1,9 +1,13 @@
 """A plan of a choice embeds what the supernet shows of the choice, id by id, scripted too."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from recsys.core.component import Component
+from recsys.core.errors import ConfigError
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.search.choice import Choice
 from recsys.search.masks import Mask, masks_in, supernet_plan, try_out
@@ -83,3 +87,17 @@ def test_remap_and_combiner_script_to_the_same() -> None:
     tables = [torch.randn(size, width) for size, width in ((4, 8), (6, 2), (20, 1))]
     looked_up = [table[row] for table, row in zip(tables, rows, strict=True)]
     torch.testing.assert_close(torch.jit.script(combiner)(ids, looked_up), combiner(ids, looked_up))
+
+
+def test_a_plan_edited_by_hand_is_refused_with_what_does_not_fit() -> None:
+    with pytest.raises(ConfigError, match="must have a first id and a size each"):
+        KeptPieces(firsts=[0], sizes=[4, 6])
+    with pytest.raises(ConfigError, match="begin where the one before ends"):
+        PieceColumns(firsts=[0, 3], sizes=[4, 6], columns=[[0], [1]], embedding_dim=8)
+    plan = plan_of(SPACE, CHOICES["columns"])
+    entry = plan.features[1]
+    for columns in ([1, 4, 9], [1, 4], [1, 4, 7, 6]):
+        combiner = Component(entry.combiner.target, {**entry.combiner.params, "columns": columns})
+        edited = replace(plan, features=(plan.features[0], replace(entry, combiner=combiner), *plan.features[2:]))
+        with pytest.raises(ConfigError, match="plan of feature 'item'"):
+            PlannedEmbeddingBagCollection(edited)

@@ -1,0 +1,99 @@
+"""`manifest.json` of a retrieval bundle: what lists items, for whom, how well it was proven, where it came from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recsys.core.errors import DataError
+from recsys.core.jsonable import from_json, to_json
+from recsys.core.schema import CategoricalFeature, Schema
+from recsys.export.border import BorderTensor
+from recsys.export.index_config import IndexReport
+from recsys.export.manifest import BUNDLE_MANIFEST_NAME, file_sha256, is_retrieval
+
+FORMAT_VERSION = 1
+ITEMS_NAME = "items.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalParity:
+    """The exported file against the recommender, over the lists of known users and of the same ones as new users."""
+
+    num_lists: int
+    places: int
+    max_score_error: float  # largest |difference| / max(1, largest |score|)
+    different_places: int  # of all lists; items that score alike within that error may change places
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalManifest:
+    """Everything that a server or a later stage needs to know."""
+
+    format_version: int
+    recommender: str  # class
+    schema: Schema  # user, then items of a history
+    inputs: tuple[BorderTensor, ...]
+    outputs: Mapping[str, str]
+    num_users: int
+    num_items: int
+    file: str
+    file_bytes: int
+    sha256: str
+    plan_bytes: int  # of the embeddings that vectors were made of, as the method serves them; 0 without any
+    parity: RetrievalParity
+    index: IndexReport | None  # of items.faiss; None without one
+    versions: Mapping[str, str]
+    lineage: Mapping[str, Any]
+
+    @property
+    def user(self) -> CategoricalFeature:
+        """Column of users."""
+        return self.schema.categorical[0]
+
+    @property
+    def item(self) -> CategoricalFeature:
+        """Column of items."""
+        return self.schema.categorical[1]
+
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json`."""
+        (folder / BUNDLE_MANIFEST_NAME).write_text(json.dumps(to_json(self), indent=1))
+
+    @staticmethod
+    def read(folder: Path) -> "RetrievalManifest":
+        """Read `manifest.json`.
+
+        Raises:
+            DataError: absent, damaged, or of a bundle of another kind.
+        """
+        path = folder / BUNDLE_MANIFEST_NAME
+        try:
+            values = json.loads(path.read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise DataError(f"{path}: not readable ({error}). Export the retrieval run, or name its bundle.") from error
+        if not is_retrieval(values):
+            raise DataError(f"{path}: of a bundle that scores rows, not one that lists items. Leave retrieval out.")
+        return from_json(RetrievalManifest, values)
+
+    def model_path(self, folder: Path) -> Path:
+        """Path of the model, after checking that it is the file that was exported.
+
+        Raises:
+            DataError: it is missing, or was truncated or changed.
+        """
+        path = folder / self.file
+        if not path.is_file() or file_sha256(path) != self.sha256:
+            raise DataError(
+                f"{path}: missing, or not the file that was exported. Copy the bundle again, or export again."
+            )
+        return path
+
+
+def lists_items(folder: Path) -> bool:
+    """Whether the bundle in a folder lists items; false too where there is none that can be read."""
+    try:
+        return is_retrieval(json.loads((folder / BUNDLE_MANIFEST_NAME).read_text()))
+    except (OSError, json.JSONDecodeError):
+        return False
