@@ -13,6 +13,7 @@ from tools.published_lightgcn import PublishedLightGCN
 
 
 def test_the_published_algorithm_computes_what_ours_does() -> None:
+    torch.manual_seed(0)
     graph = interactions()
     model = PublishedLightGCN(graph, width=8, num_layers=3)
     initial = torch.cat([model.users.weight, model.items.weight]).detach().requires_grad_()
@@ -37,7 +38,9 @@ def test_the_published_algorithm_computes_what_ours_does() -> None:
     dot = DotRecommender(users=users.detach(), items=items.detach(), fold_in=items.detach())
     found = model.lists(asked, 5)
     listed = rank(dot, asked, graph, k=5, users_at_once=8).items
-    assert (found == listed).float().mean() > 0.95, "but for item 0, which theirs may list, and sigmoids that tie"
+    comparable = (found != 0).all(1)  # theirs may list item 0, which is none
+    assert comparable.float().mean() > 0.5
+    assert (found == listed)[comparable].float().mean() > 0.98, "but for sigmoids that tie"
 
 
 def test_bytes_of_a_product() -> None:
