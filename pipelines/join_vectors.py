@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from pipelines.config import PredictConfig, Run
 from pipelines.disk import no_space_told
 from pipelines.entry import stage_main
-from pipelines.predict_rows import Job, is_done, predict
+from pipelines.predict_rows import Job, input_columns, is_done, predict
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import CategoricalFeature, Schema
 from recsys.data.raw import border_tensors
-from recsys.data.readers import reader_for
 from recsys.export.retrieval_manifest import ITEMS_NAME, RetrievalManifest
 
 logger = logging.getLogger(__name__)
@@ -102,8 +101,7 @@ def vector_job(bundle: Path, source: Path, config: PredictConfig) -> VectorJob:
         )
     if not source.is_file():
         raise DataError(f"predict.input={source}: no such file. Give a CSV, TSV, JSONL, Parquet or Arrow file.")
-    reader = reader_for(source, manifest.schema, columns=tuple(config.columns), quoted=config.quoted)
-    columns = next(reader.frames(source, 1), pl.DataFrame()).columns
+    columns = input_columns(source, manifest.schema, config)
     user = manifest.user if manifest.user.name in columns else None
     item = replace(manifest.item, multi_valued=False) if manifest.item.name in columns else None
     present = tuple(column for column in (user, item) if column is not None)

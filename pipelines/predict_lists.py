@@ -1,6 +1,5 @@
 """Scoring with a retrieval bundle: a list of items for each row, which names a user or holds a history."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,11 +8,10 @@ import torch
 from torch import nn
 
 from pipelines.config import PredictConfig
-from pipelines.predict_rows import Job
+from pipelines.predict_rows import Job, input_columns
 from recsys.core.errors import DataError
 from recsys.core.schema import KeyType, Schema
 from recsys.data.raw import ROW, border_tensors
-from recsys.data.readers import reader_for
 from recsys.export.retrieval_manifest import ITEMS_NAME, RetrievalManifest
 
 USERS_AT_ONCE = 512
@@ -83,9 +81,7 @@ def list_job(bundle: Path, source: Path, config: PredictConfig) -> ListJob:
 
 def _present(manifest: RetrievalManifest, source: Path, config: PredictConfig) -> Schema:
     """The schema without histories where the input has none."""
-    reader = reader_for(source, manifest.schema, columns=tuple(config.columns), quoted=config.quoted)
-    first: Iterator[pl.DataFrame] = reader.frames(source, 1)
-    columns = next(iter(first), pl.DataFrame()).columns
+    columns = input_columns(source, manifest.schema, config)
     if manifest.user.name not in columns:
         raise DataError(
             f"{source}: no column {manifest.user.name!r} of users; it has {columns}. Name it so, and a column of what "

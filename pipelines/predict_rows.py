@@ -60,6 +60,12 @@ class Job:
         )
 
 
+def input_columns(source: Path, schema: Schema, config: PredictConfig) -> list[str]:
+    """Columns of the input, by its first row; none of a file without rows."""
+    reader = reader_for(source, schema, columns=tuple(config.columns), quoted=config.quoted)
+    return next(reader.frames(source, 1), pl.DataFrame()).columns
+
+
 def predict(job: Job, target: Path) -> int:
     """Write what the job says of each row; returns the number of rows.
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import resource
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from pipelines.retrieval_model import (
 from pipelines.tensorboard import TensorBoardCallback
 from recsys.core.interactions import Interactions
 from recsys.core.manifest import Manifest
+from recsys.core.memory import peak_mib
 from recsys.core.plan import TablePlan
 from recsys.data.interactions import relevant_pairs
 from recsys.embeddings.planned import write_plan
@@ -124,7 +124,7 @@ def _fit(run: Run, folder: Path, device: torch.device, started: float) -> dict[s
         (folder / "history.json").write_text("[]")
     return {
         "train.seconds": round(time.monotonic() - started, 3),
-        "train.peak_rss_mib": _peak_mib(),
+        "train.peak_rss_mib": round(peak_mib(), 1),
         "model.bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
     }
 
@@ -140,7 +140,7 @@ def _metrics(run: Run, plan: TablePlan, chosen: Progress, progress: Progress) ->
         "train.steps": progress.step,
         "train.seconds": round(seconds, 3),
         "train.rows_per_second": round(progress.rows / max(progress.seconds, 1e-9), 1),
-        "train.peak_rss_mib": _peak_mib(),
+        "train.peak_rss_mib": round(peak_mib(), 1),
         "plan.bytes": run.config.embedding.serving_plan(plan).num_bytes,
         "plan.training_bytes": training_bytes(plan),
     }
@@ -155,7 +155,3 @@ def _selected_on_test(progress: Progress) -> dict[str, float]:
     return {f"selected_on_test.{name.removeprefix('test_')}": best[name] for name in names} | {
         "selected_on_test.epoch": best["epoch"]
     }
-
-
-def _peak_mib() -> float:
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

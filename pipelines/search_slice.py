@@ -1,7 +1,6 @@
 """A plan's tables cut out of a trained supernet: a run that was trained by slicing, ready to evaluate and to export."""
 
 import json
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from pipelines.stage import StageKey, fingerprint, stage
 from pipelines.train import WHOLE_CHECKPOINT, loaders, trained_from
 from recsys.core.jsonable import build_config
 from recsys.core.manifest import Manifest
+from recsys.core.memory import peak_mib
 from recsys.data.fingerprint import file_fingerprint
 from recsys.embeddings.planned import PlanFileConfig
 from recsys.search.choice import Choice, Space, with_rows
@@ -85,7 +85,7 @@ def _write_slice(sliced: Run, space: Space, supernet: Path, plan: Path, device: 
         metrics = {
             **figures,
             "train.rows_per_second": round(progress["rows"] / max(progress["seconds"], 1e-9), 1),
-            "train.peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "train.peak_rss_mib": round(peak_mib(), 1),
             "plan.bytes": built.plan.num_bytes,
             "model.dense_parameters": built.num_dense_parameters,
         }

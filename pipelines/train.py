@@ -4,7 +4,6 @@ import csv
 import fcntl
 import json
 import logging
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from pipelines.retrieval_train import train_retrieval
 from pipelines.stage import StageKey, fingerprint, stage
 from pipelines.tensorboard import TensorBoardCallback
 from recsys.core.manifest import Manifest
+from recsys.core.memory import peak_mib
 from recsys.core.plan import TablePlan
 from recsys.data.fingerprint import file_fingerprint
 from recsys.data.loader import LoaderOptions, ParquetLoader
@@ -123,7 +123,7 @@ def _metrics(progress: Progress, built: PlannedModel, serving: TablePlan) -> dic
         "train.steps": progress.step,
         "train.seconds": round(progress.total_seconds, 3),
         "train.rows_per_second": round(progress.rows / max(progress.seconds, 1e-9), 1),
-        "train.peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "train.peak_rss_mib": round(peak_mib(), 1),
         "plan.bytes": serving.num_bytes,
         "plan.training_bytes": training_bytes(built.plan),
         "model.dense_parameters": built.num_dense_parameters,

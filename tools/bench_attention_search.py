@@ -10,7 +10,6 @@ are printed in milliseconds, and the ratio to the widest attention. One thread; 
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -29,6 +28,7 @@ from recsys.embeddings.full import FullConfig
 from recsys.export.serving import ServingEmbeddings
 from recsys.models.ctr import SequenceModel
 from recsys.models.dare import ATTENTION_SUFFIX, DAREConfig
+from tools.stepping import take_turns
 
 CATEGORIES, GAPS = 10_000, 32
 COLUMNS = ("item", "category", "hist_item", "hist_category", "hist_gap")
@@ -140,14 +140,7 @@ def medians(sizes: Sizes, rounds: int) -> dict[str, dict[int, float]]:
     """Milliseconds by kind of call and width of attention; the first rounds warm up and do not count."""
     widths = [sizes.dim // share for share in (1, 2, 4)]
     calls = {(kind, width): call for width in widths for kind, call in contestants(sizes, width).items()}
-    seconds: dict[tuple[str, int], list[float]] = {key: [] for key in calls}
-    warm_up = 5
-    for number in range(warm_up + rounds):
-        for key, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if number >= warm_up:
-                seconds[key].append(time.perf_counter() - start)
+    seconds = take_turns(calls, rounds, warm_up=5)
     kinds = dict.fromkeys(kind for kind, _ in calls)
     return {kind: {width: statistics.median(seconds[kind, width]) * 1e3 for width in widths} for kind in kinds}
 

@@ -10,7 +10,6 @@ the plain collection are printed. Run it alone on the machine.
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +33,7 @@ from recsys.embeddings.hash import HashConfig
 from recsys.embeddings.method import MethodConfig
 from recsys.embeddings.quotient_remainder import QuotientRemainderConfig
 from recsys.embeddings.unified import UnifiedConfig
+from tools.stepping import take_turns
 
 NUM_FEATURES, BATCH_SIZE = 26, 4096
 METHODS: dict[str, tuple[MethodConfig, int, int | None]] = {  # config, embedding_dim, max_length
@@ -100,13 +100,7 @@ def step(model: nn.Module, ids: KeyedJaggedTensor) -> Callable[[], None]:
 
 def measure(contestants: dict[str, Callable[[], None]], num_rounds: int) -> dict[str, float]:
     """Median seconds of each, after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(num_rounds + 1):
-        for name, run in contestants.items():
-            started = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(taken[1:]) for name, taken in seconds.items()}
+    return {name: statistics.median(taken) for name, taken in take_turns(contestants, num_rounds, warm_up=1).items()}
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ once.
 import argparse
 import json
 import multiprocessing
-import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ import polars as pl
 import pyarrow.parquet as pq
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
+from recsys.core.memory import peak_mib
 from recsys.evaluate import EvaluateConfig, Predictions, evaluate
 
 CHUNK = 1 << 20
@@ -74,9 +74,9 @@ def measure(path: Path, task: str) -> Measured:
     """Evaluate a file; to be called in a process that has done nothing else."""
     source = Predictions.read(path)
     evaluate(source.frame.head(1000).collect(), TASKS[task])  # what is loaded once
-    before, started, cpu = _peak_mib(), time.perf_counter(), time.process_time()
+    before, started, cpu = peak_mib(), time.perf_counter(), time.process_time()
     found = evaluate(source, TASKS[task])
-    seconds, cpu_seconds, grown = time.perf_counter() - started, time.process_time() - cpu, _peak_mib() - before
+    seconds, cpu_seconds, grown = time.perf_counter() - started, time.process_time() - cpu, peak_mib() - before
     ends = found.intervals["auc"]
     return Measured(
         rows=source.num_rows,
@@ -101,10 +101,6 @@ def differences(path: Path, metrics: dict[str, float | None]) -> dict[str, float
         "brier_score": brier_score_loss(labels, probabilities),
     }
     return {name: abs((metrics[name] or 0.0) - float(value)) for name, value in theirs.items()}
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:

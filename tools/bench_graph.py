@@ -15,7 +15,6 @@ All that a part compares takes turns within every round; figures are medians ove
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -39,8 +38,10 @@ from pipelines.retrieval_train import prepared
 from recsys.core.batch import Batch
 from recsys.core.interactions import Interactions
 from recsys.core.manifest import Manifest
+from recsys.core.memory import peak_mib
 from recsys.core.plan import TablePlan
-from recsys.ops.propagation import SparseRows, bipartite_adjacency, propagate_rows
+from recsys.ops.propagation import SparseRows, propagate_rows
+from recsys.retrieval.encoder import graph_of
 from recsys.retrieval.ranking import rank
 from recsys.retrieval.recommender import DotRecommender
 from recsys.retrieval.triples import NEGATIVE, POSITIVE, USER
@@ -131,7 +132,7 @@ class Reading:
     @classmethod
     def of(cls, graph: Interactions) -> "Reading":
         """Of a graph's adjacency."""
-        matrix = bipartite_adjacency(graph.users, graph.items, num_users=graph.num_users, num_items=graph.num_items)
+        matrix = graph_of(graph)
         kinds = (torch.float32, torch.bfloat16)
         return cls({kind: matrix.to(CPU, kind) for kind in kinds}, torch.ones(READ_BYTES // 4))
 
@@ -214,7 +215,7 @@ def grown(num_edges: int, rounds: int, threads: int) -> Grown:
     generator = torch.Generator().manual_seed(0)
     graph = power_law(num_edges, generator)
     started = time.perf_counter()
-    adjacency = bipartite_adjacency(graph.users, graph.items, num_users=graph.num_users, num_items=graph.num_items)
+    adjacency = graph_of(graph)
     build = time.perf_counter() - started
     adjacency = adjacency.to(CPU, torch.bfloat16)
     x = torch.randn(adjacency.num_rows, WIDTH, generator=generator).requires_grad_()
@@ -228,13 +229,12 @@ def grown(num_edges: int, rounds: int, threads: int) -> Grown:
         return final
 
     seconds = take_turns({"": both_ways}, rounds)[""]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return Grown(
         edges=graph.num_pairs,
         nodes=adjacency.num_rows,
         build_seconds=build,
         seconds=statistics.median(seconds),
-        peak_mib=peak,
+        peak_mib=peak_mib(),
     )
 
 

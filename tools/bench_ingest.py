@@ -11,7 +11,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -20,6 +19,7 @@ from pathlib import Path
 import polars as pl
 import polars_hash
 
+from recsys.core.memory import peak_mib
 from recsys.data.blocks import BLOCK_BYTES
 from recsys.data.criteo import CATEGORICAL, NUMERIC, CriteoDataset
 from recsys.data.dataset import SplitConfig, SplitMethod
@@ -74,15 +74,11 @@ def measured(work: Callable[[Path, Path], None], source: Path, folder: Path) -> 
 
 
 def _timed(work: Callable[[Path, Path], None], source: Path, folder: Path, sender: Connection) -> None:
-    before = _peak_mib()
+    before = peak_mib()
     started = time.monotonic()
     work(source, folder)
     seconds = time.monotonic() - started
-    sender.send({"seconds": seconds, "peak_mib": _peak_mib(), "imported_mib": before})
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sender.send({"seconds": seconds, "peak_mib": peak_mib(), "imported_mib": before})
 
 
 def ingested(source: Path, folder: Path) -> None:

@@ -12,12 +12,14 @@ import os
 import statistics
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from recsys.core.plan import TablePlan
 from tools.all_methods import planned_methods, ranked
+from tools.stepping import take_turns
 
 NUM_IDS = (1 << 20, 1 << 22)
 VOCABULARY = 1_000_003
@@ -46,14 +48,10 @@ def _labelled(label: str, plan: TablePlan) -> tuple[str, nn.Module, int]:
 def measure(contestants: Mapping[str, nn.Module], ids: Tensor, num_rounds: int) -> dict[str, list[float]]:
     """Seconds of each in every round, after one that does not count; of the CPU, where torch has one thread."""
     clock = time.perf_counter if torch.get_num_threads() > 1 else time.thread_time
-    seconds: dict[str, list[float]] = {label: [] for label in contestants}
     with torch.no_grad():
-        for _ in range(num_rounds + 1):
-            for label, remap in contestants.items():
-                started = clock()
-                remap(ids)
-                seconds[label].append(clock() - started)
-    return {label: taken[1:] for label, taken in seconds.items()}
+        return take_turns(
+            {label: partial(remap, ids) for label, remap in contestants.items()}, num_rounds, warm_up=1, clock=clock
+        )
 
 
 def columns(found: list[tuple[str, nn.Module, int]], num_rounds: int, num_threads: int) -> dict[str, list[str]]:

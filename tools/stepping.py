@@ -2,8 +2,9 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from recsys.train.session import shard
 from recsys.train.tables import initialize_tables
 from recsys.train.trainer import Trainer
 
-WARM_UP_ROUNDS = 2
+Label = TypeVar("Label", bound=Hashable)
 
 
 class SumHead(nn.Module):
@@ -71,12 +72,18 @@ def unseen(batch: Batch) -> Batch:
     return Batch(batch.dense, fresh, batch.labels)
 
 
-def take_turns(runs: Mapping[str, Callable[[], object]], num_rounds: int) -> dict[str, list[float]]:
-    """Seconds of each in every round, after two that do not count."""
-    seconds: dict[str, list[float]] = {label: [] for label in runs}
-    for _ in range(num_rounds + WARM_UP_ROUNDS):
+def take_turns(
+    runs: Mapping[Label, Callable[[], object]],
+    num_rounds: int,
+    *,
+    warm_up: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[Label, list[float]]:
+    """Seconds of each in every round, after `warm_up` rounds that do not count."""
+    seconds: dict[Label, list[float]] = {label: [] for label in runs}
+    for _ in range(num_rounds + warm_up):
         for label, run in runs.items():
-            started = time.perf_counter()
+            started = clock()
             run()
-            seconds[label].append(time.perf_counter() - started)
-    return {label: taken[WARM_UP_ROUNDS:] for label, taken in seconds.items()}
+            seconds[label].append(clock() - started)
+    return {label: taken[warm_up:] for label, taken in seconds.items()}

@@ -18,7 +18,7 @@ from recsys.core.schema import (
 )
 from recsys.core.specs import Pooling
 from recsys.data.compression import read_bytes
-from recsys.data.dataset import RawFile, RawTable, SplitConfig, SplitMethod
+from recsys.data.dataset import RawTable, SplitConfig, SplitMethod, made_files
 from recsys.data.readers import ParquetReader
 
 GENRES = (
@@ -60,16 +60,14 @@ class MovieLensDataset:
                 raise DataError(f"{path} lacks {names[0]} {unknown[names[0]][0]!r}, which {self.ratings} names.")
             rows = rows.join(known, on=names[0], how="left", maintain_order="left")
         genres = pl.concat_list(pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in GENRES).list.drop_nulls()
-        target = folder / "raw" / "ratings.parquet"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        rows.select(
+        joined = rows.select(
             (pl.col("rating").cast(pl.Int64) >= self.positive_from).cast(pl.Int8).alias("label"),
             *(pl.col(name).cast(pl.Int64) for name in ("user", "item", "age", "time")),
             *("sex", "occupation", "zip"),
             pl.col("released").str.tail(4).cast(pl.Int64, strict=False).alias("year"),
             genres.alias("genres"),
-        ).write_parquet(target, compression="zstd", statistics=False)
-        files = (RawFile(path=target),)
+        )
+        files = made_files(folder, [joined])
         return RawTable(name=self.name, schema=self.schema(), files=files, reader=ParquetReader(), split=self.split)
 
     def schema(self) -> Schema:

@@ -163,8 +163,10 @@ class AutoConfig(MethodConfig):
             known * min(row_type.row_bytes(feature.embedding_dim) for row_type in [RowType.FLOAT32, *self.row_types])
             for known, feature in zip(useful, features, strict=True)
         )
+        if narrowest <= budget:
+            return None
         options = codes.share_out(features, budget_bytes=budget)
-        fits = narrowest > budget >= sum(option.num_bytes for option in options)
+        fits = sum(option.num_bytes for option in options) <= budget
         return codes if fits and sum(option.loss for option in options) <= self.most_lost * len(options) else None
 
     def _codes_of(self, plan: TablePlan) -> PqConfig | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
-from recsys.retrieval.gf_cf import GFCFConfig, GFCFRecommender
+from recsys.retrieval.gf_cf import GFCFConfig, GFCFRecommender, product
 from recsys.retrieval.recommender import Recommender
 
 
@@ -98,15 +98,11 @@ class BSPMRecommender(GFCFRecommender):
         total = met * self.of_history[last] + ideal * self.of_low_pass[last]
         for back in range(last):
             power = last - 1 - back
-            total = _blur(total, self.user_columns, self.user_offsets, self.user_values)
-            total = _blur(total, self.item_columns, self.item_offsets, self.item_values)
+            total = product(self.user_columns, total, self.user_offsets, self.user_values)
+            total = product(self.item_columns, total, self.item_offsets, self.item_values)
             total += met * self.of_history[power]
             total += ideal * self.of_low_pass[power]
         return total.t()
-
-
-def _blur(x: Tensor, columns: Tensor, offsets: Tensor, values: Tensor) -> Tensor:
-    return torch.embedding_bag(x, columns, offsets, False, 0, False, values, True)[0]
 
 
 def _product(first: list[float], second: list[float]) -> list[float]:

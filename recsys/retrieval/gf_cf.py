@@ -94,8 +94,8 @@ class GFCFRecommender(Recommender):
         rows = torch.repeat_interleave(torch.arange(users.size(0), device=users.device), offsets[1:] - offsets[:-1])
         met = torch.zeros(self.into.size(0), users.size(0), device=users.device)
         met[items, rows] = 1.0
-        spread = _product(self.user_columns, met, self.user_offsets, self.user_values)
-        linear = _product(self.item_columns, spread, self.item_offsets, self.item_values).t()
+        spread = product(self.user_columns, met, self.user_offsets, self.user_values)
+        linear = product(self.item_columns, spread, self.item_offsets, self.item_values).t()
         low_pass = torch.embedding_bag(self.into, items, offsets, False, 0, False, None, True)[0]
         return linear + low_pass @ self.out_of.t()
 
@@ -103,5 +103,6 @@ class GFCFRecommender(Recommender):
 NAMES = tuple(GFCFRecommender.__annotations__)
 
 
-def _product(columns: Tensor, x: Tensor, offsets: Tensor, values: Tensor) -> Tensor:
+def product(columns: Tensor, x: Tensor, offsets: Tensor, values: Tensor) -> Tensor:
+    """A sparse matrix, its rows compressed, times `x`, scriptable."""
     return torch.embedding_bag(x, columns, offsets, False, 0, False, values, True)[0]

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
-from recsys.ops.propagation import SparseRows, bipartite_adjacency, propagate, propagate_rows
-from recsys.retrieval.encoder import Encoded, Encoder, EncoderConfig
+from recsys.ops.propagation import SparseRows, propagate, propagate_rows
+from recsys.retrieval.encoder import Encoded, Encoder, EncoderConfig, graph_of
 
 
 class LayerWeights(Enum):
@@ -47,13 +47,7 @@ class LightGCNConfig(EncoderConfig):
 
     def build(self, interactions: Interactions, device: torch.device) -> Encoder:
         """The encoder over the graph of these interactions."""
-        adjacency = bipartite_adjacency(
-            interactions.users,
-            interactions.items,
-            num_users=interactions.num_users,
-            num_items=interactions.num_items,
-        )
-        return LightGCN(self, adjacency.to(device))
+        return LightGCN(self, graph_of(interactions).to(device))
 
 
 class LightGCN(Encoder):

@@ -13,7 +13,7 @@ from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
 from recsys.core.loss import Loss
 from recsys.retrieval.config import RetrievalConfig, Similarity
-from recsys.retrieval.dimension_shards import all_columns, num_ranks
+from recsys.retrieval.dimension_shards import all_columns, num_ranks, shares
 from recsys.retrieval.encoder import Encoded, Encoder
 from recsys.retrieval.loss import Triples
 from recsys.retrieval.node_model import NodeIds
@@ -178,8 +178,7 @@ def _of_all_ranks(items: Tensor, num_users: int, session: TrainingSession) -> Te
     """Lists of all users, whose shares the ranks ranked in order."""
     if session.world_size == 1:
         return items
-    sizes = [part.numel() for part in torch.empty(num_users).tensor_split(session.world_size)]
-    first = sum(sizes[: session.rank])
+    first = sum(shares(num_users)[: session.rank])
     every = items.new_zeros(num_users, items.shape[1])
     every[first : first + len(items)] = items
     dist.all_reduce(every)
