@@ -16,6 +16,7 @@ from pipelines.config import Run
 from pipelines.entry import given_overrides, stage_main
 from pipelines.stage import StageKey, stage
 from recsys.core.errors import ConfigError
+from recsys.core.schema import WEIGHT
 from recsys.evaluate.compare import check_possible, compare, methods_of, slice_column
 from recsys.evaluate.compare_config import CompareConfig
 from recsys.evaluate.compare_page import JSON_FILE, MARKDOWN_FILE, PAGE_FILE, write_comparison
@@ -51,7 +52,9 @@ def work(run: Run) -> None:
     notes = check_same_data(Path(run.config.runs), sources, across_ingests=config.across_ingests)
     notes += seed_notes(config.runs, group_seeds=config.group_seeds)
     config = replace(config, **column_options(sources, config))
-    check_possible(config.runs, pl.Schema(pl.read_parquet_schema(sources[0].predictions)), config)
+    columns = pl.Schema(pl.read_parquet_schema(sources[0].predictions))
+    check_possible(config.runs, columns, config)
+    notes += weight_notes(columns)
     key = StageKey(
         stage="compare",
         config={**run.part("compare"), "slicing": {key: run.values["evaluate"][key] for key in SLICING}},
@@ -66,6 +69,14 @@ def work(run: Run) -> None:
     for name, said in json.loads((folder / JSON_FILE).read_text())["verdicts"].items():
         print("\n  ".join([f"{name}:", *said]))
     print(f"{folder}: {PAGE_FILE}, {MARKDOWN_FILE}, {JSON_FILE}")
+
+
+def weight_notes(columns: pl.Schema) -> list[str]:
+    """What a reader must know of predictions with these columns."""
+    if WEIGHT not in columns:
+        return []
+    return ["Rows have weights, which training and evaluation count them by. Here all count alike: paired errors need "
+            "to know how many rows were seen."]  # fmt: skip
 
 
 def check_given() -> None:

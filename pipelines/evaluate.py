@@ -70,7 +70,7 @@ def _scored(run: Run, serving: TablePlan, make_scorer: Callable[[], Scorer]) -> 
         if folder is not None:
             scorer = make_scorer()
             calibration = _calibration(run, scorer)
-            logits = (part for part, _ in score_in_parts(scorer, loaders(run, data)(SPLIT, False), SPLIT))
+            logits = (part.logits for part in score_in_parts(scorer, loaders(run, data)(SPLIT, False), SPLIT))
             if scorer.is_main:
                 manifest = Manifest.read(data)
                 classes = [FrequencyClasses.of(manifest, feature) for feature in run.config.evaluate.frequency_slices]
@@ -86,7 +86,8 @@ def _calibration(run: Run, scorer: Scorer) -> FittedCalibration | None:
     if kind is Calibration.NONE:
         return None
     validation = loaders(run, run.stage("ingest"))(VALIDATION, False)
-    parts = (ScoreCounts.from_rows(labels, logits) for logits, labels in score_in_parts(scorer, validation, VALIDATION))
+    scored = score_in_parts(scorer, validation, VALIDATION)
+    parts = (ScoreCounts.from_rows(part.labels, part.logits, part.weights) for part in scored)
     return FittedCalibration.fit(kind, merged_counts(parts), split=VALIDATION)
 
 
@@ -171,6 +172,7 @@ def facts(run: Run, plan: TablePlan) -> dict[str, str]:
     return {
         "run": run.config.name,
         "dataset": f"{manifest.dataset}, {manifest.splits[SPLIT].num_rows:,} {SPLIT} rows",
+        **({"rows count by": f"column {manifest.schema.weight!r}"} if manifest.schema.weight else {}),
         "model": run.values["model"]["_target_"].rpartition(".")[2].removesuffix("Config"),
         "embedding": f"{method}, {len(plan.tables)} tables, {plan.num_bytes:,} bytes ({mib:.2f} MiB)",
         "dense parameters": f"{metrics['model.dense_parameters']:,}",

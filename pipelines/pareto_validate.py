@@ -22,9 +22,9 @@ def work(run: Run) -> None:
             if folder is not None:
                 loaded = load_trained(run)
                 scorer = Replica(loaded.frozen_model.to(device), device)
-                logits, labels = score(scorer, loaders(run, data)("validation", False), "validation")
+                logits, labels, weights = score(scorer, loaders(run, data)("validation", False), "validation")
                 figures = {
-                    "validation.auc": auc(labels, logits).value,
-                    "validation.log_loss": log_loss(labels, logits).value,
+                    "validation.auc": auc(labels, logits, weights).value,
+                    "validation.log_loss": log_loss(labels, logits, weights).value,
                 }
                 (folder / "metrics.json").write_text(json.dumps(figures, indent=1))

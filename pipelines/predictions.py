@@ -9,6 +9,7 @@ import torch
 
 from recsys.core.errors import DataError
 from recsys.core.manifest import Manifest
+from recsys.core.schema import WEIGHT
 from recsys.data.writer import stored_name
 from recsys.evaluate.frequency import FrequencyClasses
 
@@ -45,6 +46,7 @@ def write_predictions(
     """
     schema = Manifest.read(data).schema
     kept = {name: stored_name(name, schema) for name in schema.passthrough}
+    kept |= {WEIGHT: WEIGHT} if schema.weight else {}
     columns = dict.fromkeys(["__row__", "__label__", *kept.values(), *(c.feature for c in classes)])
     parts = folder / PARTS_FOLDER
     shutil.rmtree(parts, ignore_errors=True)

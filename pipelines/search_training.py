@@ -147,8 +147,8 @@ class TrainedSupernet:
 
     def score(self) -> float:
         """AUC on the held-out rows, of the masks as they are."""
-        logits, labels = score(self._session, self._source, "choice")
-        area = auc(labels, logits).value
+        logits, labels, weights = score(self._session, self._source, "choice")
+        area = auc(labels, logits, weights).value
         if area is None:
             raise DataError("the rows held out for the search are all of one label. Raise search.holdout.")
         return area

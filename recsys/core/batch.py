@@ -1,7 +1,7 @@
 """`Batch`: what a loader yields and a model consumes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -13,6 +13,10 @@ from torchrec.streamable import Pipelineable
 class Batch(Pipelineable):
     """B rows: `dense` float32 (B, num_dense), `sparse` ids by source column, `labels` float32 (L,).
 
+    `weights` float32 (L,), 0 or more: how many rows each counts as in losses and metrics; None: all count alike.
+    `mean_weight` is that of the global batch's rows, so that sums over rows, divided by it, are means by weight once
+    they are divided by the number of rows. It is 1 without weights, and where all weights are 0.
+
     The last B - L rows are padding: a sharded look-up needs equally many rows on every rank, and the rows of a global
     batch may not divide by the ranks. They have no ids, and no logit of theirs counts.
     """
@@ -20,6 +24,8 @@ class Batch(Pipelineable):
     dense: torch.Tensor
     sparse: KeyedJaggedTensor
     labels: torch.Tensor
+    weights: torch.Tensor | None = None
+    mean_weight: float = 1.0
 
     def padded(self, num_rows: int) -> "Batch":
         """This batch with `num_rows` rows, of which those beyond its own are padding; itself if it has as many."""
@@ -33,14 +39,16 @@ class Batch(Pipelineable):
             values=self.sparse.values(),
             lengths=torch.nn.functional.pad(lengths, (0, missing)).reshape(-1),
         )
-        return Batch(torch.nn.functional.pad(self.dense, (0, 0, 0, missing)), sparse, self.labels)
+        return replace(self, dense=torch.nn.functional.pad(self.dense, (0, 0, 0, missing)), sparse=sparse)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """A copy on `device`."""
-        return Batch(
-            self.dense.to(device, non_blocking=non_blocking),
-            self.sparse.to(device, non_blocking=non_blocking),
-            self.labels.to(device, non_blocking=non_blocking),
+        return replace(
+            self,
+            dense=self.dense.to(device, non_blocking=non_blocking),
+            sparse=self.sparse.to(device, non_blocking=non_blocking),
+            labels=self.labels.to(device, non_blocking=non_blocking),
+            weights=None if self.weights is None else self.weights.to(device, non_blocking=non_blocking),
         )
 
     def record_stream(self, stream: torch.Stream) -> None:
@@ -48,10 +56,18 @@ class Batch(Pipelineable):
         self.dense.record_stream(stream)
         self.sparse.record_stream(stream)  # type: ignore[arg-type]  # TorchRec names the CUDA class
         self.labels.record_stream(stream)
+        if self.weights is not None:
+            self.weights.record_stream(stream)
 
     def pin_memory(self) -> "Batch":
         """A copy in page-locked memory, for asynchronous transfer."""
-        return Batch(self.dense.pin_memory(), self.sparse.pin_memory(), self.labels.pin_memory())
+        return replace(
+            self,
+            dense=self.dense.pin_memory(),
+            sparse=self.sparse.pin_memory(),
+            labels=self.labels.pin_memory(),
+            weights=None if self.weights is None else self.weights.pin_memory(),
+        )
 
 
 class BatchSource(Protocol):

@@ -54,9 +54,10 @@ class NumericStatistics:
 class Manifest:
     """Everything later stages need to know about the encoded data.
 
-    Encoded Parquet columns: `__row__` (Int64, position of the raw row in the input), `__label__` (Float32), each
-    numeric feature (Float32, transformed), each categorical feature (Int64 id, or List(Int64) when multi-valued),
-    passthrough columns as they were (`__raw__<name>` where the column is a feature too).
+    Encoded Parquet columns: `__row__` (Int64, position of the raw row in the input), `__label__` (Float32), where the
+    schema names a weight `__weight__` (Float32), each numeric feature (Float32, transformed), each categorical feature
+    (Int64 id, or List(Int64) when multi-valued), passthrough columns as they were (`__raw__<name>` where the column is
+    a feature too).
     """
 
     dataset: str

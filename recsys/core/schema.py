@@ -12,6 +12,9 @@ MISSING_KEY = -(2**63)
 LENGTHS_SUFFIX = "__lengths"
 """After a multi-valued feature's name: the border tensor of how many values each row has."""
 
+WEIGHT = "__weight__"
+"""Column of encoded rows and of predictions: how many rows each counts as; there is none where all count alike."""
+
 PREDICTION_COLUMNS = ("label", "logit", "probability")
 """What predictions hold of every row, beside its passthrough columns."""
 
@@ -155,6 +158,7 @@ class Schema:
     """Columns of one data set. Column names are those of the raw rows; order is the order of model inputs."""
 
     label: str
+    weight: str = ""  # column that says how many rows each counts as, in losses and metrics; "": all count alike
     numeric: tuple[NumericFeature, ...] = ()
     categorical: tuple[CategoricalFeature, ...] = ()
     timestamps: tuple[Timestamp, ...] = ()
@@ -191,7 +195,7 @@ class Schema:
         return (*self.raw_numbers, *(f.name for f in self.raw_categories), *(t.name for t in self.timestamps))
 
     def _check_sources(self) -> None:
-        names = [self.label, *self.raw_columns]
+        names = [self.label, *([self.weight] if self.weight else []), *self.raw_columns]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ConfigError(f"raw column(s) {repeated} are read in two ways. Give each column one role.")

@@ -12,6 +12,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from recsys.core.batch import Batch
 from recsys.core.errors import DataError
 from recsys.core.manifest import Manifest
+from recsys.core.schema import WEIGHT, Schema
 from recsys.data.raw import LABEL
 
 BLOCK_ROWS = 4096
@@ -36,22 +37,24 @@ class Jagged:
 class Columns:
     """n rows of a dataset file.
 
-    `dense` float32 (n, num_dense), `labels` float32 (n,), `ids` int64 (n, S) of the S single-valued columns in schema
-    order; the multi-valued ones by their place among all categorical columns. A row's ids lie side by side, because
-    rows are gathered in random order: one column at a time, every id would miss the cache.
+    `dense` float32 (n, num_dense), `labels` float32 (n,), `weights` float32 (n,) where rows have any, `ids` int64
+    (n, S) of the S single-valued columns in schema order; the multi-valued ones by their place among all categorical
+    columns. A row's ids lie side by side, because rows are gathered in random order: one column at a time, every id
+    would miss the cache.
     """
 
     dense: Tensor
     labels: Tensor
     ids: Tensor
     jagged: dict[int, Jagged]
+    weights: Tensor | None = None
 
     def select(self, rows: Tensor) -> "Columns":
         """These rows, in this order."""
         jagged = {place: column.select(rows) for place, column in self.jagged.items()}
-        return Columns(
-            self.dense.index_select(0, rows), self.labels.index_select(0, rows), self.ids.index_select(0, rows), jagged
-        )
+        dense, labels, ids = (each.index_select(0, rows) for each in (self.dense, self.labels, self.ids))
+        weights = None if self.weights is None else self.weights.index_select(0, rows)
+        return Columns(dense, labels, ids, jagged, weights)
 
     @staticmethod
     def concat(parts: Sequence["Columns"]) -> "Columns":
@@ -64,15 +67,17 @@ class Columns:
             lengths = torch.cat([column.offsets.diff() for column in columns])
             offsets = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
             jagged[place] = Jagged(torch.cat([column.values for column in columns]), offsets)
+        weights = [part.weights for part in parts if part.weights is not None]
         return Columns(
             torch.cat([part.dense for part in parts]),
             torch.cat([part.labels for part in parts]),
             torch.cat([part.ids for part in parts]),
             jagged,
+            torch.cat(weights) if weights else None,
         )
 
-    def to_batch(self, names: list[str]) -> Batch:
-        """All rows as one batch; `names` are the categorical columns in schema order."""
+    def to_batch(self, names: list[str], mean_weight: float) -> Batch:
+        """All rows as a batch; `names` are the categorical columns in schema order, `mean_weight` as `Batch` has it."""
         num_rows = self.labels.numel()
         if not self.jagged:
             values = self.ids.t().reshape(-1)
@@ -85,7 +90,7 @@ class Columns:
             lengths = torch.cat([ones if column is None else column.offsets.diff() for column in columns])
             offsets = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
         sparse = KeyedJaggedTensor(keys=names, values=values, lengths=lengths, offsets=offsets, stride=num_rows)
-        return Batch(self.dense, sparse, self.labels)
+        return Batch(self.dense, sparse, self.labels, self.weights, mean_weight)
 
 
 def read_columns(path: Path, manifest: Manifest, *, num_rows: int) -> Columns:
@@ -95,13 +100,7 @@ def read_columns(path: Path, manifest: Manifest, *, num_rows: int) -> Columns:
         DataError: it is unreadable, lacks a column, has another number of rows, or holds an id out of range.
     """
     schema = manifest.schema
-    names = [LABEL, *(f.name for f in schema.numeric), *(f.name for f in schema.categorical)]
-    try:
-        frame = pl.read_parquet(path, columns=names, glob=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(
-            f"{path}: not a readable dataset file ({str(error).splitlines()[0]}). Run ingest again."
-        ) from error
+    frame = _read_frame(path, schema)
     if frame.height != num_rows:
         raise DataError(f"{path}: {frame.height} rows, the manifest says {num_rows}. Run ingest again.")
     single: list[Tensor] = []
@@ -121,7 +120,19 @@ def read_columns(path: Path, manifest: Manifest, *, num_rows: int) -> Columns:
         _floats(frame[LABEL], path),
         _side_by_side(single, num_rows, torch.int64),
         jagged,
+        _floats(frame[WEIGHT], path) if schema.weight else None,
     )
+
+
+def _read_frame(path: Path, schema: Schema) -> pl.DataFrame:
+    weight = [WEIGHT] if schema.weight else []
+    names = [LABEL, *weight, *(f.name for f in schema.numeric), *(f.name for f in schema.categorical)]
+    try:
+        return pl.read_parquet(path, columns=names, glob=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(
+            f"{path}: not a readable dataset file ({str(error).splitlines()[0]}). Run ingest again."
+        ) from error
 
 
 def _side_by_side(columns: Sequence[Tensor], num_rows: int, dtype: torch.dtype) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,15 +111,20 @@ class ParquetLoader:
 
     def _batches(self, epoch: int, start_batch: int) -> Iterator[Batch]:
         names = [feature.name for feature in self._manifest.schema.categorical]
-        for number, shares in enumerate(self._shares(epoch, start_batch), start=start_batch):
+        for number, (shares, weight) in enumerate(self._shares(epoch, start_batch), start=start_batch):
             largest_share = -(-self.rows_of(number) // self._world_size)
-            batch = Columns.concat(shares).to_batch(names).padded(largest_share)
+            mean_weight = weight / self.rows_of(number) or 1.0
+            batch = Columns.concat(shares).to_batch(names, mean_weight).padded(largest_share)
             yield batch.pin_memory() if self._options.pin_memory else batch
 
-    def _shares(self, epoch: int, start_batch: int) -> Iterator[list[Columns]]:
-        """For each batch its rows of this rank, in pieces: one, or several where the batch spans windows."""
+    def _shares(self, epoch: int, start_batch: int) -> Iterator[tuple[list[Columns], float]]:
+        """For each batch its rows of this rank, in pieces: one, or several where the batch spans windows.
+
+        Beside them the weight of all its rows, over all ranks.
+        """
         batch, position = start_batch, 0
         pieces: list[Columns] = []
+        weight = 0.0
         for window in self._windows(epoch):
             first, position = position, position + window.num_rows
             if batch >= self.num_batches or position <= self._range(batch)[0]:
@@ -127,10 +133,12 @@ class ParquetLoader:
             while batch < self.num_batches and self._range(batch)[0] < position:
                 low, high = self._share(batch)
                 pieces.append(columns.select(order[max(low - first, 0) : max(min(high, position) - first, 0)]))
-                if self._range(batch)[1] > position:
+                start, stop = self._range(batch)
+                weight += _weight(columns, order[max(start - first, 0) : min(stop, position) - first])
+                if stop > position:
                     break  # the rest of this batch lies in the next window
-                yield pieces
-                batch, pieces = batch + 1, []
+                yield pieces, weight
+                batch, pieces, weight = batch + 1, [], 0.0
 
     def _range(self, batch: int) -> tuple[int, int]:
         """First row of a global batch in the order of the epoch, and the row after its last."""
@@ -179,3 +187,11 @@ class ParquetLoader:
         ]
         self._kept = (files, Columns.concat(parts))
         return self._kept[1]
+
+
+def _weight(columns: Columns, rows: Tensor) -> float:
+    """Weight of these rows; their number where all count alike."""
+    if columns.weights is None:
+        return float(rows.numel())
+    # NumPy, because torch adds up in as many parts as it has threads, and ranks must find the same.
+    return float(columns.weights[rows].numpy().sum(dtype=np.float64))

@@ -1,8 +1,8 @@
 """Raw rows in known types, and as the tensors that serving sees.
 
-Types of a normalised frame: the label Float32 (0 or 1), numbers Float64 (null and NaN are missing),
-categorical features String or Int64 by their key type, lists of these when multi-valued, timestamps `TIME_TYPE`, others
-as they were read.
+Types of a normalised frame: the label Float32 (0 or 1), the weight Float32 (finite, 0 or more), numbers Float64 (null
+and NaN are missing), categorical features String or Int64 by their key type, lists of these when multi-valued,
+timestamps `TIME_TYPE`, others as they were read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -48,9 +48,11 @@ def typed_columns(
 ) -> pl.DataFrame:
     """As `normalise`, for all rows: those whose faults are noted are still among them, with any value."""
     keep = [*schema.passthrough, *other] if label else [*other]
-    _check_columns(frame, [*([schema.label] if label else []), *schema.raw_columns, *keep], faults)
+    told = [name for name in (schema.label, schema.weight) if name] if label else []
+    _check_columns(frame, [*told, *schema.raw_columns, *keep], faults)
     faults.note_damaged(frame)
     columns = [_label(_column(frame, schema.label), faults)] if label else []
+    columns += [_weight(_column(frame, schema.weight), faults)] if label and schema.weight else []
     columns += [_numbers(_column(frame, name), faults) for name in schema.raw_numbers]
     columns += [_categories(_column(frame, feature.name), feature, faults) for feature in schema.raw_categories]
     columns += [times_of(_column(frame, timestamp.name), timestamp, faults) for timestamp in schema.timestamps]
@@ -80,6 +82,14 @@ def _label(column: pl.Series, faults: Faults) -> pl.Series:
     problem = "is not a label. Labels must be 0 or 1 on every row; remove or relabel such rows."
     faults.note(column, label.is_null() | ~label.is_in([0.0, 1.0]), problem)
     return label
+
+
+def _weight(column: pl.Series, faults: Faults) -> pl.Series:
+    _check_number_type(column, faults)
+    weight = _as_numbers(column).cast(pl.Float32)
+    problem = "is not a weight. Weights must be 0 or more and finite (as float32) on every row; 0 leaves a row out."
+    faults.note(column, weight.is_null() | ~(weight.is_finite() & (weight >= 0)), problem)
+    return weight
 
 
 def _numbers(column: pl.Series, faults: Faults) -> pl.Series:

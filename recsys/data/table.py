@@ -36,6 +36,7 @@ class TableDataset:
     separator: str = ","
     columns: tuple[str, ...] = ()  # of text files without header
     quoted: bool = True  # text values may stand between double quotes
+    weight: str = ""  # column that says how many rows each counts as, in losses and metrics; "": all count alike
     numeric: tuple[NumericFeature, ...] = ()
     categorical: tuple[CategoricalFeature, ...] = ()
     timestamps: tuple[Timestamp, ...] = ()
@@ -65,6 +66,7 @@ class TableDataset:
         """The raw rows; `folder` is not used."""
         schema = Schema(
             label=self.label,
+            weight=self.weight,
             numeric=self.numeric,
             categorical=self.categorical,
             timestamps=self.timestamps,

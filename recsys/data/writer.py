@@ -8,7 +8,7 @@ import polars as pl
 from torch import Tensor
 
 from recsys.core.manifest import Split
-from recsys.core.schema import Schema
+from recsys.core.schema import WEIGHT, Schema
 from recsys.data.dataset import SPLIT_NAMES
 from recsys.data.raw import LABEL, ROW
 
@@ -31,6 +31,7 @@ def encoded_frame(
     """The columns of a dataset file, as the manifest's docstring lists them, for a normalised raw frame."""
     dense, ids, offsets = encoded
     columns = [raw[ROW], raw[schema.label].alias(LABEL)]
+    columns += [raw[schema.weight].alias(WEIGHT)] if schema.weight else []
     by_column = dense.t().contiguous()
     columns += [pl.Series(feature.name, by_column[i].numpy()) for i, feature in enumerate(schema.numeric)]
     for feature, values, offset in zip(schema.categorical, ids, offsets, strict=True):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recsys.evaluate.held import HeldRows
 from recsys.evaluate.result import Contrast
+from recsys.evaluate.statistics import WEIGHTED
 from recsys.metrics import (
     MetricValue,
     ScoreCounts,
@@ -32,6 +33,8 @@ def contrast_of(inside: ScoreCounts, everything: ScoreCounts) -> Contrast:
         inside: of the slice's rows.
         everything: of all rows, the slice's among them.
     """
+    if inside.weighted:
+        return Contrast.undefined(WEIGHTED)
     outside = _without(everything, inside)
     if reason := _too_few((inside.num_positives, inside.num_negatives, outside.num_positives, outside.num_negatives)):
         return Contrast.undefined(reason)

@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import ConfigError
+from recsys.core.schema import WEIGHT
 from recsys.evaluate.config import EvaluateConfig
 from recsys.evaluate.groups import group_keys, group_ranks
+from recsys.evaluate.scored import numeric_column
 from recsys.evaluate.source import Predictions
 from recsys.metrics import Clusters, GroupedAuc, GroupedCounts, GroupWeight, MetricValue, average_of_groups, gauc_of
+from recsys.metrics.checks import one_class_reason
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -24,11 +27,20 @@ class HeldRows:
     """Rows without a key are a group each: pooled, they would be one huge false user."""
     keyed: Tensor
     """bool (N,): the row has a key; all false without a `group_key`."""
+    weights: Tensor | None = None
+    """(N,); None: all rows count alike."""
 
     @classmethod
     def of(cls, source: Predictions, group_key: str) -> "HeldRows":
         """Read them; columns have been checked before."""
-        columns = ["label", "logit", "probability", *([group_key] if group_key else [])]
+        weighted = WEIGHT in source.columns
+        columns = [
+            "label",
+            "logit",
+            "probability",
+            *([group_key] if group_key else []),
+            *([WEIGHT] if weighted else []),
+        ]
         # A group key may be one of the others; a frame names each column once.
         frame = pl.concat(list(source.chunks(list(dict.fromkeys(columns)))))
         labels, logits, probabilities = (torch.from_numpy(frame[name].to_numpy(writable=True)) for name in columns[:3])
@@ -37,12 +49,19 @@ class HeldRows:
         num_groups, num_keyless = int(index.max()) + 1 if frame.height else 0, int((~keyed).sum())
         index[~keyed] = num_groups + torch.arange(num_keyless)
         clusters = Clusters(index, num_groups + num_keyless)
-        return cls(labels=labels, logits=logits, probabilities=probabilities, clusters=clusters, keyed=keyed)
+        return cls(
+            labels=labels,
+            logits=logits,
+            probabilities=probabilities,
+            clusters=clusters,
+            keyed=keyed,
+            weights=numeric_column(frame, WEIGHT) if weighted else None,
+        )
 
     def gauc(self, weighting: GroupWeight) -> GroupedAuc:
         """GAUC of the rows with a key."""
-        keyed = self.keyed
-        counts = GroupedCounts.from_rows(self.labels[keyed], self.logits[keyed], self.clusters.index[keyed])
+        keyed, weights = self.keyed, None if self.weights is None else self.weights[self.keyed]
+        counts = GroupedCounts.from_rows(self.labels[keyed], self.logits[keyed], self.clusters.index[keyed], weights)
         return gauc_of(counts, weighting=weighting)
 
 
@@ -60,12 +79,14 @@ def check_group_key(schema: pl.Schema, group_key: str) -> None:
         )
 
 
-def gauc_metrics(source: Predictions, held: HeldRows | None, config: EvaluateConfig) -> dict[str, MetricValue]:
-    """GAUC and its coverage, of held rows or in parts of the groups."""
+def gauc_metrics(
+    source: Predictions, held: HeldRows | None, config: EvaluateConfig, *, total: float
+) -> dict[str, MetricValue]:
+    """GAUC and its coverage, of held rows or in parts of the groups; `total`: number of all rows, or their weight."""
     grouped = held.gauc(config.gauc_weight) if held is not None else _gauc_in_parts(source, config)
-    share = MetricValue.undefined("there are no rows")
-    if source.num_rows:
-        share = MetricValue.of(grouped.num_rows_used / source.num_rows)
+    share = MetricValue.undefined(one_class_reason(0, total))
+    if total:
+        share = MetricValue.of(grouped.num_rows_used / total)
     return {
         "gauc": grouped.auc,
         "gauc_groups": MetricValue.of(grouped.num_groups),
@@ -88,10 +109,12 @@ def _gauc_in_parts(source: Predictions, config: EvaluateConfig) -> GroupedAuc:
 def _part_of_groups(source: Predictions, group_key: str, part: int, num_parts: int) -> GroupedCounts:
     key = pl.col("key")
     kept = []
-    for chunk in source.chunks(list(dict.fromkeys(["label", "logit", group_key]))):
+    weight = [WEIGHT] if WEIGHT in source.columns else []
+    for chunk in source.chunks(list(dict.fromkeys(["label", "logit", group_key, *weight]))):
         keys = group_keys(chunk[group_key])
         rows = chunk.with_columns(key=keys.hash(seed=0)).filter(keys.is_not_null())
-        kept.append(rows.filter(key % num_parts == part).select("label", "logit", key.reinterpret(signed=True)))
+        rows = rows.filter(key % num_parts == part)
+        kept.append(rows.select("label", "logit", key.reinterpret(signed=True), *weight))
     frame = pl.concat(kept)
-    labels, logits, groups = (torch.from_numpy(frame[name].to_numpy(writable=True)) for name in frame.columns)
-    return GroupedCounts.from_rows(labels, logits, groups)
+    labels, logits, groups, *weights = (torch.from_numpy(frame[name].to_numpy(writable=True)) for name in frame.columns)
+    return GroupedCounts.from_rows(labels, logits, groups, *weights)

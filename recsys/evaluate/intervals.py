@@ -13,6 +13,7 @@ from recsys.metrics import (
     MetricValue,
     Statistic,
     cluster_bootstrap,
+    resampled_auc,
     resampled_average_precision,
     resampled_brier_score,
     resampled_calibration_error,
@@ -40,7 +41,7 @@ def auc_interval(metrics: Metrics, method: str) -> Interval:
 
 
 def intervals(metrics: Metrics, held: HeldRows | None, num_rows: int, config: EvaluateConfig) -> dict[str, Interval]:
-    """Intervals by metric; all that are not computed carry the reason."""
+    """Intervals by metric; all that are not computed carry the reason. Of weighted rows AUC's is resampled, too."""
     unit = f"by {config.group_key}" if config.group_key else "of rows"
     found = {"auc": auc_interval(metrics, f"DeLong, {unit}")}
     reason = _reason(held, num_rows, config)
@@ -66,25 +67,27 @@ def _reason(held: HeldRows | None, num_rows: int, config: EvaluateConfig) -> str
 
 
 def _statistics(held: HeldRows, config: EvaluateConfig) -> dict[str, Statistic]:
-    labels, logits, clusters = held.labels, held.logits, held.clusters
+    labels, logits, clusters, weights = held.labels, held.logits, held.clusters, held.weights
     probabilities = held.probabilities
     found = {
-        "pr_auc": resampled_average_precision(clusters, labels, logits),
-        "kolmogorov_smirnov": resampled_kolmogorov_smirnov(clusters, labels, logits),
-        "log_loss": resampled_log_loss(clusters, labels, logits),
-        "normalized_entropy": resampled_normalized_entropy(clusters, labels, logits),
-        "relative_information_gain": resampled_relative_information_gain(clusters, labels, logits),
-        "brier_score": resampled_brier_score(clusters, labels, probabilities),
-        "calibration_ratio": resampled_calibration_ratio(clusters, labels, probabilities),
+        "pr_auc": resampled_average_precision(clusters, labels, logits, weights),
+        "kolmogorov_smirnov": resampled_kolmogorov_smirnov(clusters, labels, logits, weights),
+        "log_loss": resampled_log_loss(clusters, labels, logits, weights),
+        "normalized_entropy": resampled_normalized_entropy(clusters, labels, logits, weights),
+        "relative_information_gain": resampled_relative_information_gain(clusters, labels, logits, weights),
+        "brier_score": resampled_brier_score(clusters, labels, probabilities, weights),
+        "calibration_ratio": resampled_calibration_ratio(clusters, labels, probabilities, weights),
         "calibration_error": resampled_calibration_error(
-            clusters, labels, probabilities, num_bins=config.num_bins, binning=Binning.EQUAL_MASS
+            clusters, labels, probabilities, weights, num_bins=config.num_bins, binning=Binning.EQUAL_MASS
         ),
     }
+    if weights is not None:  # DeLong's error is of whole rows
+        found["auc"] = resampled_auc(clusters, labels, logits, weights)
     for share in config.gain_shares:
-        found[f"gain_at_{share:g}"] = resampled_gain(clusters, labels, logits, share=share)
+        found[f"gain_at_{share:g}"] = resampled_gain(clusters, labels, logits, weights, share=share)
     if config.group_key:
         # A row without a key is a group of one row here, which has no AUC and counts for nothing.
-        found["gauc"] = resampled_gauc(clusters, labels, logits, weighting=config.gauc_weight)
+        found["gauc"] = resampled_gauc(clusters, labels, logits, weights, weighting=config.gauc_weight)
     return found
 
 

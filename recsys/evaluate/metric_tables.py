@@ -51,6 +51,8 @@ def metric_table(evaluation: Evaluation) -> str:
 def sample(evaluation: Evaluation) -> str:
     """How many rows, positives and groups the metrics are of."""
     words = f"{evaluation.num_rows:,} rows, {evaluation.num_positives:,} positive"
+    if evaluation.weight is not None:
+        words += f"; rows count by their weights, {evaluation.weight:,.6g} together"
     groups, used = (evaluation.metrics.get(name) for name in ("gauc_groups", "gauc_groups_used"))
     if groups is not None and used is not None:
         words += f"; {groups.value_or(0):,.0f} groups, {used.value_or(0):,.0f} of them with both classes"

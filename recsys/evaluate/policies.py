@@ -39,8 +39,10 @@ def policy_values(source: Predictions, held: HeldRows | None, config: EvaluateCo
     if not config.propensity:
         return {}
     names = (LIVE, IPS, SNIPS) + ((DR,) if config.expected_reward else ())
-    if held is None:
-        return dict.fromkeys(names, _undefined(too_many_rows(source.num_rows, config), source.num_rows))
+    if held is None or held.weights is not None:
+        weighted = "rows have weights of their own, which importance weights do not go with"
+        reason = too_many_rows(source.num_rows, config) if held is None else weighted
+        return dict.fromkeys(names, _undefined(reason, source.num_rows))
     reward = config.reward or "label"
     columns = dict.fromkeys([reward, config.propensity, config.target_propensity])
     expected = [config.predicted_reward, config.expected_reward] if config.expected_reward else []

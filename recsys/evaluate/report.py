@@ -71,6 +71,7 @@ def flat_metrics(evaluation: Evaluation) -> dict[str, Fact]:
     Ends of the 95% intervals are `<name>.low` and `<name>.high`, and how they were found is `<name>.interval`.
     """
     counts: dict[str, Fact] = {"num_rows": evaluation.num_rows, "num_positives": evaluation.num_positives}
+    counts |= {} if evaluation.weight is None else {"weight": evaluation.weight}
     found = counts | _flat(evaluation.metrics)
     for name, interval in evaluation.intervals.items():
         found |= _flat({f"{name}.low": interval.low, f"{name}.high": interval.high})
@@ -143,7 +144,7 @@ def _curves(evaluation: Evaluation) -> str:
             sections.figure(svg, "Ranking (ROC)", "Share of positives found against share of negatives let in.")
         )
     if evaluation.gain.rows:
-        svg = figures.gain_figure(evaluation.gain, evaluation.num_positives / evaluation.num_rows)
+        svg = figures.gain_figure(evaluation.gain, evaluation.metrics["positive_rate"].value_or(0))
         caption = "Share of all positives among the rows that score highest; lift is the ratio of the two."
         boxes.append(sections.figure(svg, "Gain", caption, wide=True))
     if evaluation.histogram.edges:

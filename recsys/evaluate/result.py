@@ -110,3 +110,4 @@ class Evaluation:
     slices: tuple[SliceRow, ...]
     calibration: CalibrationResult | None
     policies: Mapping[str, PolicyValue]  # counterfactual values by estimator; empty where not asked for
+    weight: float | None = None  # sum of the weights of rows, by which metrics count them; None: all count alike

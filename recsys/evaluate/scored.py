@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import DataError
-from recsys.core.schema import PREDICTION_COLUMNS
+from recsys.core.schema import PREDICTION_COLUMNS, WEIGHT
 from recsys.metrics.checks import check_probabilities, refuse_rows
 
 BAYES_COLUMN = "bayes_probability"
@@ -18,21 +18,23 @@ PROBABILITY_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Scored:
-    """N rows: labels (N,), logits (N,), probabilities (N,) and, of generated data, the true log-odds (N,)."""
+    """N rows: labels (N,), logits (N,), probabilities (N,); of generated data the true log-odds (N,); weights (N,)."""
 
     labels: Tensor
     logits: Tensor
     probabilities: Tensor
     bayes_logits: Tensor | None
+    weights: Tensor | None = None  # None: all rows count alike
 
     def take(self, rows: Tensor) -> "Scored":
         """The rows at these positions, int64 (M,)."""
         bayes = None if self.bayes_logits is None else self.bayes_logits[rows]
-        return Scored(self.labels[rows], self.logits[rows], self.probabilities[rows], bayes)
+        weights = None if self.weights is None else self.weights[rows]
+        return Scored(self.labels[rows], self.logits[rows], self.probabilities[rows], bayes, weights)
 
 
 def read_scored(predictions: pl.DataFrame) -> Scored:
-    """Take the columns `label`, `logit`, `probability` and, where there is one, `bayes_probability`.
+    """Take the columns `label`, `logit`, `probability` and, where there are such, `bayes_probability`, `__weight__`.
 
     Raises:
         DataError: a column is missing, not numeric, or holds nulls; or a probability is not the sigmoid of its logit,
@@ -49,12 +51,13 @@ def read_scored(predictions: pl.DataFrame) -> Scored:
             "Write both columns from the same output."
         )
     check_probabilities(probabilities)
-    return Scored(numeric_column(predictions, "label"), logits, probabilities, _bayes_logits(predictions))
+    weights = numeric_column(predictions, WEIGHT) if WEIGHT in predictions.columns else None
+    return Scored(numeric_column(predictions, "label"), logits, probabilities, _bayes_logits(predictions), weights)
 
 
 def scored_columns(columns: Sequence[str]) -> list[str]:
     """Those of `columns` that `read_scored` takes."""
-    return [name for name in (*PREDICTION_COLUMNS, BAYES_COLUMN) if name in columns]
+    return [name for name in (*PREDICTION_COLUMNS, BAYES_COLUMN, WEIGHT) if name in columns]
 
 
 def _bayes_logits(predictions: pl.DataFrame) -> Tensor | None:

@@ -15,9 +15,10 @@ from recsys.evaluate.result import Evaluation, GainCurve, RocCurve, ScoreHistogr
 from recsys.evaluate.scored import read_scored, scored_columns
 from recsys.evaluate.sliced import check_slices, slice_rows, too_many_rows
 from recsys.evaluate.source import Predictions
-from recsys.evaluate.statistics import Statistics, core_metrics
+from recsys.evaluate.statistics import WEIGHTED, Statistics, core_metrics
 from recsys.metrics import (
     MetricValue,
+    ReliabilityBin,
     ScoreCounts,
     auc_standard_error,
     gain_curve_of,
@@ -41,7 +42,8 @@ def evaluate(
 
     Args:
         predictions: one scored row each: `label` (0 or 1), `logit`, `probability` (its sigmoid), the columns that
-            `config` names, and optionally `bayes_probability`, the true probability of generated data. From a file,
+            `config` names, and optionally `bayes_probability`, the true probability of generated data, and
+            `__weight__` (0 or more), how many rows each counts as. From a file,
             there may be more of them than memory holds: `EvaluateConfig.max_rows_in_memory` says what is left out then.
         config: what to compute.
         calibration: a map fitted on other rows, to be judged on these.
@@ -55,7 +57,7 @@ def evaluate(
     everything = read_statistics(source)
     _check_columns(source, config)
     held = _held(source, config)
-    metrics = core_metrics(everything, config) | _group_metrics(source, held, config)
+    metrics = core_metrics(everything, config) | _group_metrics(source, held, everything, config)
     slices = slice_rows(source, everything, held, config)
     _warn_of_one_label(slices)
     logger.info("evaluated %d rows and %d slices: AUC %s", everything.num_rows, len(slices), metrics["auc"])
@@ -65,14 +67,20 @@ def evaluate(
         num_positives=everything.num_positives,
         metrics=metrics,
         intervals=intervals(metrics, held, source.num_rows, config),
-        reliability=tuple(reliability_bins_of(counts.probabilities(), num_bins=config.num_bins)),
+        reliability=_reliability(counts, config),
         roc=RocCurve.of(*roc_curve_of(counts, num_points=NUM_CURVE_POINTS)),
         gain=GainCurve.of(*gain_curve_of(counts, num_points=NUM_CURVE_POINTS)),
         histogram=_histogram(counts),
         slices=slices,
         calibration=None if calibration is None else judge(calibration, counts, num_bins=config.num_bins),
         policies=policy_values(source, held, config),
+        weight=everything.weight,
     )
+
+
+def _reliability(counts: ScoreCounts, config: EvaluateConfig) -> tuple[ReliabilityBin, ...]:
+    """Of whole rows alone: its intervals need to know how many were seen."""
+    return () if counts.weighted else tuple(reliability_bins_of(counts.probabilities(), num_bins=config.num_bins))
 
 
 def _check_columns(source: Predictions, config: EvaluateConfig) -> None:
@@ -108,14 +116,16 @@ def _held(source: Predictions, config: EvaluateConfig) -> HeldRows | None:
     return HeldRows.of(source, config.group_key) if needed and source.num_rows <= config.max_rows_in_memory else None
 
 
-def _group_metrics(source: Predictions, held: HeldRows | None, config: EvaluateConfig) -> dict[str, MetricValue]:
+def _group_metrics(
+    source: Predictions, held: HeldRows | None, everything: Statistics, config: EvaluateConfig
+) -> dict[str, MetricValue]:
     """What a `group_key` adds or changes: GAUC, and the AUC's error by group."""
     if not config.group_key:
         return {}
-    error = MetricValue.undefined(too_many_rows(source.num_rows, config))
-    if held is not None:
+    error = MetricValue.undefined(too_many_rows(source.num_rows, config) if everything.weight is None else WEIGHTED)
+    if held is not None and everything.weight is None:
         error = auc_standard_error(held.labels, held.logits, held.clusters.index)
-    return {"auc_standard_error": error} | gauc_metrics(source, held, config)
+    return {"auc_standard_error": error} | gauc_metrics(source, held, config, total=everything.counts.num_rows)
 
 
 def _warn_of_one_label(slices: tuple[SliceRow, ...]) -> None:
@@ -148,11 +158,14 @@ def _range(logits: torch.Tensor, mass: torch.Tensor) -> tuple[float, float] | No
     values, rows = logits[kept], mass[kept].cumsum(0)
     if not values.numel():
         return None
-    cut = int(rows[-1]) // 1000
-    ends = torch.searchsorted(rows, torch.tensor([cut, int(rows[-1]) - 1 - cut]), right=True)
+    if mass.is_floating_point():
+        ends = torch.searchsorted(rows, rows[-1] * torch.tensor([0.001, 0.999], dtype=mass.dtype))
+    else:
+        cut = int(rows[-1]) // 1000
+        ends = torch.searchsorted(rows, torch.tensor([cut, int(rows[-1]) - 1 - cut]), right=True)
     return float(values[ends[0]]), float(values[ends[1]])
 
 
 def _shares(bins: torch.Tensor, mass: torch.Tensor) -> tuple[float, ...]:
-    counts = torch.zeros(NUM_HISTOGRAM_BINS, dtype=torch.int64).index_add_(0, bins, mass)
-    return tuple((counts.double() / max(int(mass.sum()), 1)).tolist())
+    counts = torch.zeros(NUM_HISTOGRAM_BINS, dtype=mass.dtype).index_add_(0, bins, mass)
+    return tuple((counts.double() / (mass.sum().item() or 1)).tolist())

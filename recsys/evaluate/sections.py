@@ -45,7 +45,8 @@ def lead(evaluation: Evaluation) -> str:
     if evaluation.num_rows == 0:
         return "There are no rows to evaluate."
     rate = evaluation.num_positives / evaluation.num_rows
-    sentence = f"On {evaluation.num_rows:,} rows, {rate:.2%} of them positive, "
+    weighted = "" if evaluation.weight is None else "counted by their weights, "
+    sentence = f"On {evaluation.num_rows:,} rows, {rate:.2%} of them positive, {weighted}"
     auc, ratio = evaluation.metrics["auc"].value, evaluation.metrics["calibration_ratio"].value
     if auc is None:
         return f"{sentence}ranking cannot be judged: {evaluation.metrics['auc'].undefined_reason}."

@@ -14,7 +14,7 @@ from recsys.evaluate.result import Contrast, SliceRow
 from recsys.evaluate.scored import read_scored, scored_columns
 from recsys.evaluate.slices import Slicing, check_sliceable, fit_slicing
 from recsys.evaluate.source import Predictions
-from recsys.evaluate.statistics import Statistics, core_metrics
+from recsys.evaluate.statistics import WEIGHTED, Statistics, core_metrics
 from recsys.metrics import MetricValue, auc_standard_error
 
 FREQUENCY = "frequency of "
@@ -85,8 +85,8 @@ def _rows_of_column(
 
 
 def _by_group(held: HeldRows | None, inside: Tensor, config: EvaluateConfig) -> tuple[MetricValue, Contrast]:
-    if held is None:
-        reason = too_many_rows(inside.numel(), config)
+    if held is None or held.weights is not None:
+        reason = too_many_rows(inside.numel(), config) if held is None else WEIGHTED
         return MetricValue.undefined(reason), Contrast.undefined(reason)
     error = auc_standard_error(held.labels[inside], held.logits[inside], held.clusters.index[inside])
     return error, contrast_by_group(held, inside)

@@ -23,6 +23,8 @@ from recsys.metrics import (
 )
 from recsys.metrics.checks import one_class_reason
 
+WEIGHTED = "rows are weighted, and its error needs to know how many rows were seen"
+
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
@@ -33,7 +35,10 @@ class Statistics:
     bayes: ScoreCounts | None
     """By true log-odds, of generated data."""
     probability_sum: float
-    """Of the column of probabilities."""
+    """Of the column of probabilities, each times its row's weight."""
+    num_rows: int
+    num_positives: int
+    """Rows with label 1, whatever they weigh."""
 
     @classmethod
     def of(cls, scored: Scored) -> "Statistics":
@@ -42,9 +47,11 @@ class Statistics:
         Raises:
             DataError: a label is neither 0 nor 1, or a logit is NaN.
         """
-        bayes = None if scored.bayes_logits is None else ScoreCounts.from_rows(scored.labels, scored.bayes_logits)
-        total = float(scored.probabilities.double().sum())
-        return cls(ScoreCounts.from_rows(scored.labels, scored.logits), bayes, total)
+        labels, weights = scored.labels, scored.weights
+        bayes = None if scored.bayes_logits is None else ScoreCounts.from_rows(labels, scored.bayes_logits, weights)
+        counts = ScoreCounts.from_rows(labels, scored.logits, weights)
+        predicted = scored.probabilities.double() if weights is None else scored.probabilities.double() * weights
+        return cls(counts, bayes, float(predicted.sum()), labels.numel(), int((labels != 0).sum()))
 
     @classmethod
     def merged(cls, parts: Iterable["Statistics"]) -> "Statistics":
@@ -69,6 +76,8 @@ class Statistics:
             self.counts.merged(*(other.counts for other in others)),
             None if self.bayes is None else self.bayes.merged(*more),
             self.probability_sum + sum(other.probability_sum for other in others),
+            self.num_rows + sum(other.num_rows for other in others),
+            self.num_positives + sum(other.num_positives for other in others),
         )
 
     @property
@@ -77,30 +86,26 @@ class Statistics:
         return self.counts.scores.numel()
 
     @property
-    def num_rows(self) -> int:
-        """Rows."""
-        return int(self.counts.num_rows)
-
-    @property
-    def num_positives(self) -> int:
-        """Rows with label 1."""
-        return int(self.counts.num_positives)
+    def weight(self) -> float | None:
+        """Sum of the weights of rows; None where all count alike."""
+        return self.counts.num_rows if self.counts.weighted else None
 
 
 def merged_counts(parts: Iterable[ScoreCounts]) -> ScoreCounts:
     """The counts of all rows of one part or more, as `Statistics.merged`."""
-    return Statistics.merged(Statistics(part, None, 0.0) for part in parts).counts
+    return Statistics.merged(Statistics(part, None, 0.0, 0, 0) for part in parts).counts
 
 
 def core_metrics(statistics: Statistics, config: EvaluateConfig) -> dict[str, MetricValue]:
     """Ranking, likelihood and calibration of these rows; with true probabilities, also the share of the possible.
 
-    `auc_standard_error` takes rows as independent. Keys with `_at_` end in a share of rows, as `gain_at_0.1`.
+    By weight where rows have weights. `auc_standard_error` takes rows as independent. Keys with `_at_` end in a share
+    of rows, as `gain_at_0.1`.
     """
     counts = statistics.counts
     metrics = {
         "auc": auc_of(counts),
-        "auc_standard_error": auc_standard_error_of(counts),
+        "auc_standard_error": MetricValue.undefined(WEIGHTED) if counts.weighted else auc_standard_error_of(counts),
         "pr_auc": average_precision_of(counts),
         "kolmogorov_smirnov": kolmogorov_smirnov_of(counts),
     }
@@ -127,12 +132,12 @@ def likelihood_metrics(counts: ScoreCounts, *, num_bins: int) -> dict[str, Metri
 
 
 def _rates(statistics: Statistics) -> dict[str, MetricValue]:
-    num_rows, num_positives = statistics.num_rows, statistics.num_positives
+    num_rows, num_positives = statistics.counts.num_rows, statistics.counts.num_positives
     ratio = MetricValue.undefined(one_class_reason(num_positives, num_rows) or "no label is 1")
     if num_positives:
         ratio = MetricValue.of(statistics.probability_sum / num_positives)
     if num_rows == 0:
-        nothing = MetricValue.undefined("there are no rows")
+        nothing = MetricValue.undefined(one_class_reason(0, num_rows))
         return {"calibration_ratio": ratio, "positive_rate": nothing, "mean_probability": nothing}
     return {
         "calibration_ratio": ratio,

@@ -42,6 +42,7 @@ from recsys.metrics.reliability import (
     wilson_interval,
 )
 from recsys.metrics.resampled import (
+    resampled_auc,
     resampled_average_precision,
     resampled_brier_score,
     resampled_calibration_error,
@@ -124,6 +125,7 @@ __all__ = [
     "relative_information_gain",
     "relative_information_gain_of",
     "reliability_bins_of",
+    "resampled_auc",
     "resampled_average_precision",
     "resampled_brier_score",
     "resampled_calibration_error",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
@@ -50,7 +50,15 @@ class Replica:
         return dist.get_rank() == 0
 
 
-def score(session: Scorer, source: BatchSource, description: str) -> tuple[Tensor, Tensor]:
+class Scores(NamedTuple):
+    """Rows of a split in its order, float32 (N,) each, on the CPU, equal on every rank."""
+
+    logits: Tensor
+    labels: Tensor
+    weights: Tensor | None  # None: all rows count alike
+
+
+def score(session: Scorer, source: BatchSource, description: str) -> Scores:
     """Score every row once, without dropout and with frozen batch statistics.
 
     Args:
@@ -59,16 +67,19 @@ def score(session: Scorer, source: BatchSource, description: str) -> tuple[Tenso
         description: for the progress bar.
 
     Returns:
-        (logits, labels), float32, shape (num_rows,), on the CPU, in file order, equal on every rank.
+        All rows of the split.
     """
-    parts = list(score_in_parts(session, source, description))
-    empty = torch.empty(0)
-    logits, labels = zip(*parts, strict=True) if parts else ((empty,), (empty,))
-    return torch.cat(logits), torch.cat(labels)
+    parts = list(score_in_parts(session, source, description)) or [Scores(torch.empty(0), torch.empty(0), None)]
+    weights = [part.weights for part in parts if part.weights is not None]
+    return Scores(
+        torch.cat([part.logits for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        torch.cat(weights) if weights else None,
+    )
 
 
 @torch.no_grad()
-def score_in_parts(session: Scorer, source: BatchSource, description: str) -> Iterator[tuple[Tensor, Tensor]]:
+def score_in_parts(session: Scorer, source: BatchSource, description: str) -> Iterator[Scores]:
     """Yield what `score` returns, arguments as there, in parts of at most a batch: for more rows than memory.
 
     All ranks must take all parts.
@@ -78,22 +89,24 @@ def score_in_parts(session: Scorer, source: BatchSource, description: str) -> It
         for batch in source.epoch(0):
             batch = batch.to(session.device)
             logits = session.model(batch.dense, batch.sparse).float().cpu()[: batch.labels.numel()]
-            yield from _gathered(logits, batch.labels.cpu(), session)
+            weights = None if batch.weights is None else batch.weights.cpu()
+            yield from _gathered(Scores(logits, batch.labels.cpu(), weights), session)
             bar.advance(logits.numel() * session.world_size)
     session.model.train()
 
 
-def _gathered(logits: Tensor, labels: Tensor, session: Scorer) -> Iterator[tuple[Tensor, Tensor]]:
+def _gathered(own: Scores, session: Scorer) -> Iterator[Scores]:
     """This batch's rows of every rank, rank by rank: the order of the global batch. Shares may differ in length."""
     if session.world_size == 1:
-        yield logits, labels
+        yield own
         return
+    columns = [column for column in own if column is not None]
     counts = [torch.zeros(1, dtype=torch.int64) for _ in range(session.world_size)]
-    dist.all_gather(counts, torch.tensor([logits.numel()]))
-    widest = max(int(count.item()) for count in counts)
-    mine = torch.zeros(2, widest)
-    mine[0, : logits.numel()], mine[1, : labels.numel()] = logits, labels
+    dist.all_gather(counts, torch.tensor([own.logits.numel()]))
+    mine = torch.zeros(len(columns), max(int(count.item()) for count in counts))
+    mine[:, : own.logits.numel()] = torch.stack(columns)
     everyone = [torch.empty_like(mine) for _ in counts]
     dist.all_gather(everyone, mine)
-    for count, pair in zip(counts, everyone, strict=True):
-        yield pair[0, : int(count.item())], pair[1, : int(count.item())]
+    for count, found in zip(counts, everyone, strict=True):
+        logits, labels, *weights = found[:, : int(count.item())]
+        yield Scores(logits, labels, *(weights or [None]))

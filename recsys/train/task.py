@@ -27,7 +27,7 @@ class Task(Protocol):
         """Figures of a split, equal on every rank."""
 
 
-def click_loss(outputs: Tensor, labels: Tensor) -> Loss:
+def click_loss(outputs: Tensor, labels: Tensor, weights: Tensor | None = None) -> Loss:
     """Sum over rows of BCE(logits, labels), and of BCE(stream, sigmoid(logits)) for each stream of the model.
 
     The first alone is reported.
@@ -37,18 +37,21 @@ def click_loss(outputs: Tensor, labels: Tensor) -> Loss:
     Args:
         outputs: float32 (B,), the logits; or (B, 1 + S), column 0 the logits, the others those of S streams.
         labels: float32 (B,), 0 or 1.
+        weights: float32 (B,), times which each row's losses count; None: all count once.
 
     Returns:
         nats.
     Source: Zhu et al., FINAL, SIGIR 2023 (self-distillation); weights 1, as in FuxiCTR.
     """
     if outputs.dim() == 1:
-        log_loss_sum = binary_cross_entropy_with_logits(outputs, labels, reduction="sum")
+        log_loss_sum = binary_cross_entropy_with_logits(outputs, labels, weights, reduction="sum")
         return Loss(log_loss_sum, log_loss_sum)
     logits, streams = outputs[:, 0], outputs[:, 1:]
     taught = logits.detach().sigmoid().unsqueeze(1).expand_as(streams)
-    log_loss_sum = binary_cross_entropy_with_logits(logits, labels, reduction="sum")
-    return Loss(log_loss_sum + binary_cross_entropy_with_logits(streams, taught, reduction="sum"), log_loss_sum)
+    log_loss_sum = binary_cross_entropy_with_logits(logits, labels, weights, reduction="sum")
+    by_row = None if weights is None else weights.unsqueeze(1)
+    stream_sum = binary_cross_entropy_with_logits(streams, taught, by_row, reduction="sum")
+    return Loss(log_loss_sum + stream_sum, log_loss_sum)
 
 
 class ClickTask:
@@ -57,18 +60,24 @@ class ClickTask:
     monitor = "validation_auc"
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Loss:
-        """Sum of binary cross entropies, in nats; the model is in training mode, so it may answer (B, 1 + S)."""
+        """Sum of binary cross entropies, in nats; the model is in training mode, so it may answer (B, 1 + S).
+
+        Rows count by their weights, relative to the mean one of the global batch: over the batch's number of rows the
+        sum is the mean by weight, in which a row of weight 2 counts as two rows and one of weight 0 as none. Batch norm
+        does not know of weights.
+        """
         outputs: Tensor = model(batch.dense, batch.sparse).float()[: batch.labels.numel()]
-        return click_loss(outputs, batch.labels)
+        loss = click_loss(outputs, batch.labels, batch.weights)
+        return Loss(loss.objective / batch.mean_weight, loss.reported / batch.mean_weight)
 
     def evaluate(self, session: Scorer, source: BatchSource) -> dict[str, float]:
-        """Exact AUC and log loss.
+        """Exact AUC and log loss, by weight where rows have weights.
 
         Raises:
             ConfigError: the split has rows of one label only.
         """
-        logits, labels = score(session, source, "validation")
-        area, loss = auc(labels, logits), log_loss(labels, logits)
+        logits, labels, weights = score(session, source, "validation")
+        area, loss = auc(labels, logits, weights), log_loss(labels, logits, weights)
         if area.value is None or loss.value is None:
             reason = area.undefined_reason or loss.undefined_reason
             raise ConfigError(

@@ -15,9 +15,9 @@ WORKER = Path(__file__).with_name("worker.py")
 SHARDINGS = ["table_wise", "row_wise", "data_parallel"]
 
 
-def command(folder: Path, sharding: str, epochs: int, ranks: int) -> list[str]:
+def command(folder: Path, sharding: str, epochs: int, ranks: int, *flags: str) -> list[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    return [sys.executable, "-W", "ignore", *launcher, str(WORKER), str(folder), sharding, str(epochs)]
+    return [sys.executable, "-W", "ignore", *launcher, str(WORKER), str(folder), sharding, str(epochs), *flags]
 
 
 def environment() -> dict[str, str]:
@@ -25,11 +25,11 @@ def environment() -> dict[str, str]:
 
 
 def train(
-    folder: Path, sharding: str, *, epochs: int = 2, ranks: int = 1
+    folder: Path, sharding: str, *flags: str, epochs: int = 2, ranks: int = 1
 ) -> tuple[list[float], dict[str, torch.Tensor]]:
     """Train, or go on training, in `folder`; returns the losses of the steps done now, and the final weights."""
     folder.mkdir(exist_ok=True)
-    started = command(folder, sharding, epochs, ranks)
+    started = command(folder, sharding, epochs, ranks, *flags)
     result = subprocess.run(started, capture_output=True, text=True, env=environment(), check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     losses: list[float] = json.loads((folder / "losses.json").read_text())["losses"]
@@ -57,6 +57,19 @@ def test_two_ranks_follow_the_loss_curve_of_one_process(
     expected_losses, expected_weights = one_process[sharding]
     assert losses == pytest.approx(expected_losses, abs=1e-5)
     assert_close(weights, expected_weights)
+
+
+def test_two_ranks_weigh_rows_as_one_process_does(
+    one_process: dict[str, tuple[list[float], dict[str, torch.Tensor]]], tmp_path: Path
+) -> None:
+    (losses, weights), (expected_losses, expected_weights) = (
+        train(tmp_path / str(ranks), "row_wise", "weighted", ranks=ranks) for ranks in (2, 1)
+    )
+    assert losses == pytest.approx(expected_losses, abs=1e-5)
+    assert losses != pytest.approx(one_process["row_wise"][0], abs=1e-2), "weights change nothing"
+    assert_close(weights, expected_weights)
+    found, expected = (json.loads((tmp_path / ranks / "losses.json").read_text())["auc"] for ranks in ("2", "1"))
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("sharding", SHARDINGS)

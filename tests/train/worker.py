@@ -1,6 +1,6 @@
 """A small training run as a script, for tests that need several ranks or a process to kill.
 
-`python worker.py FOLDER {table_wise|row_wise|data_parallel} EPOCHS`, alone or under torchrun. Rank 0 writes
+`python worker.py FOLDER {table_wise|row_wise|data_parallel} EPOCHS [weighted]`, alone or under torchrun. Rank 0 writes
 FOLDER/losses.json and FOLDER/weights.pt.
 """
 
@@ -43,7 +43,8 @@ FEATURES = [
 class Rows:
     """Random rows, the r-th share of every batch on rank r; one feature is multi-valued with empty rows."""
 
-    def __init__(self, rank: int, world_size: int) -> None:
+    def __init__(self, rank: int, world_size: int, weights: torch.Tensor | None = None) -> None:
+        self._weights = weights
         generator = torch.Generator().manual_seed(7)
         self._dense = torch.randn(ROWS, NUM_DENSE, generator=generator)
         self._user = torch.randint(40, (ROWS,), generator=generator)
@@ -72,7 +73,10 @@ class Rows:
 
     def _share(self, rows: torch.Tensor) -> Batch:
         shares = torch.tensor_split(rows, self._world_size)
-        return self._batch(shares[self._rank]).padded(max(len(share) for share in shares))
+        batch = self._batch(shares[self._rank])
+        if self._weights is not None:
+            batch.weights, batch.mean_weight = self._weights[shares[self._rank]], float(self._weights[rows].mean())
+        return batch.padded(max(len(share) for share in shares))
 
     def _batch(self, rows: torch.Tensor) -> Batch:
         tags = [self._tags[row] for row in rows.tolist()]
@@ -121,7 +125,12 @@ def build() -> tuple[CtrModel, TablePlan]:
     return CtrModel(PlannedEmbeddingBagCollection(plan, torch.device("meta")), head), plan
 
 
-def main(folder: Path, sharding: str, epochs: int) -> None:
+def drawn_weights() -> torch.Tensor:
+    """Some rows weigh nothing."""
+    return torch.randint(4, (ROWS,), generator=torch.Generator().manual_seed(8)).float()
+
+
+def main(folder: Path, sharding: str, epochs: int, *, weighted: bool) -> None:
     run_on = DeviceConfig(sharding=Sharding(sharding))
     adam = sharding == "data_parallel"
     optimizer = OptimizerConfig(
@@ -144,7 +153,7 @@ def main(folder: Path, sharding: str, epochs: int) -> None:
             checkpoint_every=3,
         )
         trainer = Trainer(session, plan, config, folder / "checkpoints", [losses])
-        shares = (session.rank, session.world_size)
+        shares = (session.rank, session.world_size, drawn_weights() if weighted else None)
         progress = trainer.run(Rows(*shares), Ordered(*shares), seed=11)
         if session.is_main:
             aucs = [record["validation_auc"] for record in progress.history]
@@ -153,6 +162,6 @@ def main(folder: Path, sharding: str, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), weighted="weighted" in sys.argv[4:])
     if dist.is_torchelastic_launched():
         leave()  # as a rank of a pipeline does
