@@ -144,6 +144,7 @@ def _write_golden(
     scored = raw.hstack(pl.DataFrame({name: values.numpy() for name, values in scores.items()}))
     scored.head(config.num_golden_rows).write_parquet(folder / "golden.parquet")
     separators = {feature.name: feature.separator for feature in schema.categorical if feature.multi_valued}
+    separators |= {feature.weights: feature.separator for feature in schema.categorical if feature.weights}
     joined = [pl.col(name).cast(pl.List(pl.String)).list.join(separators[name]) for name in separators]
     written(raw.head(EXAMPLE_ROWS).select(schema.raw_columns), schema).with_columns(joined).write_csv(
         folder / "example.csv"

@@ -15,6 +15,9 @@ LENGTHS_SUFFIX = "__lengths"
 WEIGHT = "__weight__"
 """Column of encoded rows and of predictions: how many rows each counts as; there is none where all count alike."""
 
+WEIGHTS_SUFFIX = "__weights"
+"""After a multi-valued feature's name: the border tensor, and the column of encoded rows, of its values' weights."""
+
 PREDICTION_COLUMNS = ("label", "logit", "probability")
 """What predictions hold of every row, beside its passthrough columns."""
 
@@ -109,13 +112,20 @@ class CategoricalFeature:
     separator: str = "|"  # between the values of a multi-valued text column
     max_length: int = 64  # values kept per row when multi-valued; the first ones are kept
     pooling: Pooling = Pooling.SUM
+    weights: str = ""  # of WEIGHTED pooling: column with one number for each value, in the same order
     vocabulary: str = ""  # column whose ids and embeddings this one shares, as a history of items does; "": its own
 
     def __post_init__(self) -> None:
         if self.pooling is Pooling.NONE:
             raise ConfigError(
                 f"pooling=NONE of feature {self.name!r}: a schema says how ids are pooled where a model pools them; "
-                "models that read sequences leave them apart by themselves. Set SUM or MEAN."
+                "models that read sequences leave them apart by themselves. Set SUM, MEAN or WEIGHTED."
+            )
+        if (self.pooling is Pooling.WEIGHTED) != bool(self.weights) or (self.weights and not self.multi_valued):
+            raise ConfigError(
+                f"weights={self.weights!r} of feature {self.name!r} with pooling={self.pooling.name}, multi_valued="
+                f"{self.multi_valued}: weights are those of the values of a multi-valued feature, which pooling "
+                "WEIGHTED sums by. Set both or neither."
             )
         if self.min_count < 1:
             raise ConfigError(f"min_count={self.min_count} of feature {self.name!r}: must be 1 or more.")
@@ -192,7 +202,8 @@ class Schema:
     @property
     def raw_columns(self) -> tuple[str, ...]:
         """Columns of raw rows that the features are made of: what a model is given."""
-        return (*self.raw_numbers, *(f.name for f in self.raw_categories), *(t.name for t in self.timestamps))
+        categories = [name for f in self.raw_categories for name in (f.name, f.weights) if name]
+        return (*self.raw_numbers, *categories, *(t.name for t in self.timestamps))
 
     def _check_sources(self) -> None:
         names = [self.label, *([self.weight] if self.weight else []), *self.raw_columns]

@@ -18,6 +18,7 @@ class Pooling(Enum):
 
     SUM = "sum"
     MEAN = "mean"
+    WEIGHTED = "weighted"  # their sum, each times the weight that its row gives it
     NONE = "none"  # they stay apart, in order: a sequence
 
 

@@ -12,7 +12,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from recsys.core.batch import Batch
 from recsys.core.errors import DataError
 from recsys.core.manifest import Manifest
-from recsys.core.schema import WEIGHT, Schema
+from recsys.core.schema import WEIGHT, WEIGHTS_SUFFIX, CategoricalFeature, Schema
 from recsys.data.raw import LABEL
 
 BLOCK_ROWS = 4096
@@ -20,17 +20,27 @@ BLOCK_ROWS = 4096
 
 @dataclass(frozen=True)
 class Jagged:
-    """A multi-valued column of n rows: `values` int64 (N,), `offsets` int64 (n + 1,)."""
+    """A multi-valued column of n rows: `values` int64 (N,), `offsets` int64 (n + 1,), `weights` float32 (N,) if any."""
 
     values: Tensor
     offsets: Tensor
+    weights: Tensor | None = None
 
     def select(self, rows: Tensor) -> "Jagged":
         """These rows, in this order."""
         starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
         offsets = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
         shift = torch.repeat_interleave(starts - offsets[:-1], lengths)
-        return Jagged(self.values[torch.arange(shift.numel()) + shift], offsets)
+        places = torch.arange(shift.numel()) + shift
+        return Jagged(self.values[places], offsets, None if self.weights is None else self.weights[places])
+
+    @staticmethod
+    def concat(parts: Sequence["Jagged"]) -> "Jagged":
+        """The rows of all parts."""
+        lengths = torch.cat([part.offsets.diff() for part in parts])
+        offsets = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
+        weights = [part.weights for part in parts if part.weights is not None]
+        return Jagged(torch.cat([part.values for part in parts]), offsets, torch.cat(weights) if weights else None)
 
 
 @dataclass(frozen=True)
@@ -61,12 +71,7 @@ class Columns:
         """The rows of all parts."""
         if len(parts) == 1:
             return parts[0]
-        jagged: dict[int, Jagged] = {}
-        for place in parts[0].jagged:
-            columns = [part.jagged[place] for part in parts]
-            lengths = torch.cat([column.offsets.diff() for column in columns])
-            offsets = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
-            jagged[place] = Jagged(torch.cat([column.values for column in columns]), offsets)
+        jagged = {place: Jagged.concat([part.jagged[place] for part in parts]) for place in parts[0].jagged}
         weights = [part.weights for part in parts if part.weights is not None]
         return Columns(
             torch.cat([part.dense for part in parts]),
@@ -89,8 +94,24 @@ class Columns:
             values = torch.cat([next(single) if column is None else column.values for column in columns])
             lengths = torch.cat([ones if column is None else column.offsets.diff() for column in columns])
             offsets = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
-        sparse = KeyedJaggedTensor(keys=names, values=values, lengths=lengths, offsets=offsets, stride=num_rows)
+        sparse = KeyedJaggedTensor(
+            keys=names,
+            values=values,
+            weights=self._id_weights(len(names)),
+            lengths=lengths,
+            offsets=offsets,
+            stride=num_rows,
+        )
         return Batch(self.dense, sparse, self.labels, self.weights, mean_weight)
+
+    def _id_weights(self, num_columns: int) -> Tensor | None:
+        """Of the ids of all columns, 1 where a column has none; None where none has any."""
+        if all(column.weights is None for column in self.jagged.values()):
+            return None
+        ones = torch.ones(self.labels.numel())
+        columns = [self.jagged.get(place) for place in range(num_columns)]
+        parts = [(ones, None) if c is None else (torch.ones(c.values.numel()), c.weights) for c in columns]
+        return torch.cat([one if weights is None else weights for one, weights in parts])
 
 
 def read_columns(path: Path, manifest: Manifest, *, num_rows: int) -> Columns:
@@ -108,10 +129,7 @@ def read_columns(path: Path, manifest: Manifest, *, num_rows: int) -> Columns:
     for place, feature in enumerate(schema.categorical):
         column = frame[feature.name]
         if feature.multi_valued:
-            lengths = column.list.len().cast(pl.Int64).to_torch()
-            offsets = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
-            values = _ids(column.explode(empty_as_null=False, keep_nulls=True), path, manifest)
-            jagged[place] = Jagged(values, offsets)
+            jagged[place] = _jagged(frame, feature, path, manifest)
         else:
             single.append(_ids(column, path, manifest))
     dense = [_floats(frame[feature.name], path) for feature in schema.numeric]
@@ -126,13 +144,27 @@ def read_columns(path: Path, manifest: Manifest, *, num_rows: int) -> Columns:
 
 def _read_frame(path: Path, schema: Schema) -> pl.DataFrame:
     weight = [WEIGHT] if schema.weight else []
-    names = [LABEL, *weight, *(f.name for f in schema.numeric), *(f.name for f in schema.categorical)]
+    categorical = [name for f in schema.categorical for name in (f.name, f.name + WEIGHTS_SUFFIX * bool(f.weights))]
+    names = [LABEL, *weight, *(f.name for f in schema.numeric), *dict.fromkeys(categorical)]
     try:
         return pl.read_parquet(path, columns=names, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(
             f"{path}: not a readable dataset file ({str(error).splitlines()[0]}). Run ingest again."
         ) from error
+
+
+def _jagged(frame: pl.DataFrame, feature: CategoricalFeature, path: Path, manifest: Manifest) -> Jagged:
+    column = frame[feature.name]
+    lengths = column.list.len().cast(pl.Int64).to_torch()
+    offsets = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
+    values = _ids(column.explode(empty_as_null=False, keep_nulls=True), path, manifest)
+    if not feature.weights:
+        return Jagged(values, offsets)
+    weights = _floats(frame[feature.name + WEIGHTS_SUFFIX].explode(empty_as_null=False, keep_nulls=True), path)
+    if weights.numel() != values.numel():
+        raise DataError(f"{path}, column {feature.name!r}: not as many weights as values. Run ingest again.")
+    return Jagged(values, offsets, weights)
 
 
 def _side_by_side(columns: Sequence[Tensor], num_rows: int, dtype: torch.dtype) -> Tensor:

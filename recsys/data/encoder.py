@@ -29,6 +29,7 @@ class FeatureEncoder(nn.Module):
     categorical_names: list[str]
     num_dense: int
     multi_valued: list[bool]
+    weighted: list[bool]
     max_lengths: list[int]
     hashed: list[bool]
     vocabulary_of: list[int]  # by categorical column
@@ -61,6 +62,7 @@ class FeatureEncoder(nn.Module):
         self.num_dense = len(schema.numeric)
         self.categorical_names = [f.name for f in schema.categorical]
         self.multi_valued = [f.multi_valued for f in schema.categorical]
+        self.weighted = [bool(f.weights) for f in schema.categorical]
         self.max_lengths = [f.max_length for f in schema.categorical]
         self.hashed = [f.encoding is IdEncoding.HASH for f in schema.categorical]
         self._register_numeric(schema, numeric)
@@ -108,6 +110,16 @@ class FeatureEncoder(nn.Module):
             num_rows = offset.numel() - 1
         return self._dense(features, num_rows), ids, offsets
 
+    def weights(self, features: dict[str, Tensor]) -> list[Tensor]:
+        """Weights of the ids that `forward` gives, float32 (N_f,) by categorical feature; (0,) of those without."""
+        found: list[Tensor] = []
+        for i, name in enumerate(self.categorical_names):
+            own = torch.empty(0, dtype=torch.float32)
+            if self.weighted[i]:
+                own = self._truncate(features[name + "__weights"], features[name + "__lengths"], self.max_lengths[i])[0]
+            found.append(own)
+        return found
+
     def _dense(self, features: dict[str, Tensor], num_rows: int) -> Tensor:
         if self.num_dense == 0:
             return torch.zeros((num_rows, 0), dtype=torch.float32, device=self.mean.device)
@@ -118,13 +130,13 @@ class FeatureEncoder(nn.Module):
         dense = torch.where(known, (scaled - self.mean) / self.std, torch.zeros_like(raw))
         return torch.where(self.missing_mask, torch.logical_not(known).to(raw.dtype), dense)
 
-    def _truncate(self, keys: Tensor, lengths: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
-        """The first `max_length` keys of each row, and their offsets."""
+    def _truncate(self, values: Tensor, lengths: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
+        """The first `max_length` values of each row, and their offsets."""
         kept = torch.clamp(lengths, max=max_length)
         offsets = torch.cat([torch.zeros_like(kept[:0].sum().reshape(1)), torch.cumsum(kept, 0)])
         shift = torch.cumsum(lengths, 0) - lengths - offsets[:-1]
-        positions = torch.arange(int(offsets[-1]), dtype=torch.int64, device=keys.device)
-        return keys[positions + torch.repeat_interleave(shift, kept)], offsets
+        positions = torch.arange(int(offsets[-1]), dtype=torch.int64, device=values.device)
+        return values[positions + torch.repeat_interleave(shift, kept)], offsets
 
     def _look_up(self, keys: Tensor, feature: int) -> Tensor:
         """Ids of keys, int64 (N,); for a key that the vocabulary lacks 0, or one of the ids behind the vocabulary's."""

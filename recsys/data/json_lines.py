@@ -41,7 +41,7 @@ class JsonLinesReader:
         return JsonLinesReader(
             columns=tuple(names),
             optional=() if label else tuple(name for name in schema.passthrough if name not in names),
-            lists=tuple(feature.name for feature in schema.categorical if feature.multi_valued),
+            lists=tuple(name for f in schema.categorical if f.multi_valued for name in (f.name, f.weights) if name),
         )
 
     def count_rows(self, path: Path) -> int:

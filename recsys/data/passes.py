@@ -14,7 +14,6 @@ from recsys.data.dataset import RawChunk, RawTable, Shard
 from recsys.data.encoder import FeatureEncoder
 from recsys.data.faults import Rejected
 from recsys.data.fitting import ShardFit
-from recsys.data.raw import tensors_of
 from recsys.data.splits import Assign
 from recsys.data.state import State, put_json
 from recsys.data.writer import encoded_frame, write_shard
@@ -58,7 +57,7 @@ class Passes:
             frames: list[pl.DataFrame] = []
             codes: list[Tensor] = []
             for chunk in chunks:
-                frames.append(encoded_frame(chunk.frame, schema, encoder(tensors_of(chunk.frame, schema))))
+                frames.append(encoded_frame(chunk.frame, schema, encoder))
                 codes.append(self.assign(chunk))
             parts = write_shard(self.folder, number, pl.concat(frames, rechunk=True), torch.cat(codes))
             put_json(self.state.stem(ENCODE, number).with_suffix(".json"), to_json(parts))

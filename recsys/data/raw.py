@@ -1,8 +1,8 @@
 """Raw rows in known types, and as the tensors that serving sees.
 
 Types of a normalised frame: the label Float32 (0 or 1), the weight Float32 (finite, 0 or more), numbers Float64 (null
-and NaN are missing), categorical features String or Int64 by their key type, lists of these when multi-valued,
-timestamps `TIME_TYPE`, others as they were read.
+and NaN are missing), categorical features String or Int64 by their key type, lists of these when multi-valued and the
+weights of these List(Float32), timestamps `TIME_TYPE`, others as they were read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ import polars_hash
 from torch import Tensor
 
 from recsys.core.errors import DataError
-from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, CategoricalFeature, KeyType, Schema
+from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, WEIGHTS_SUFFIX, CategoricalFeature, KeyType, Schema
 from recsys.data.faults import ANYWHERE, Faults, Origin
 from recsys.data.readers import reader_for
 from recsys.data.times import seconds_of, times_of
@@ -54,7 +54,11 @@ def typed_columns(
     columns = [_label(_column(frame, schema.label), faults)] if label else []
     columns += [_weight(_column(frame, schema.weight), faults)] if label and schema.weight else []
     columns += [_numbers(_column(frame, name), faults) for name in schema.raw_numbers]
-    columns += [_categories(_column(frame, feature.name), feature, faults) for feature in schema.raw_categories]
+    categories = [_categories(_column(frame, feature.name), feature, faults) for feature in schema.raw_categories]
+    columns += categories
+    for feature, keys in zip(schema.raw_categories, categories, strict=True):
+        if feature.weights:
+            columns.append(_item_weights(_column(frame, feature.weights), keys, feature, faults))
     columns += [times_of(_column(frame, timestamp.name), timestamp, faults) for timestamp in schema.timestamps]
     taken = {column.name for column in columns}
     columns += [frame[name] for name in dict.fromkeys(keep) if name not in taken]
@@ -138,6 +142,24 @@ def _categories(column: pl.Series, feature: CategoricalFeature, faults: Faults) 
     return keys.fill_null(pl.Series([[]], dtype=keys.dtype)) if keys.null_count() else keys
 
 
+def _item_weights(column: pl.Series, keys: pl.Series, feature: CategoricalFeature, faults: Faults) -> pl.Series:
+    """List(Float32), as long as `keys`, which are those of the same rows after empty ones were left out."""
+    if column.dtype in (*TEXT_TYPES, pl.Null):
+        texts = column.cast(pl.String).str.split(feature.separator)
+        column = texts.list.eval(pl.element().filter(pl.element() != ""))
+    inner = column.dtype.inner if isinstance(column.dtype, pl.List) else pl.Binary()
+    if not (inner.is_numeric() or inner in (pl.String, pl.Null)):
+        faults.refuse(column, column.is_not_null(), f"is {column.dtype}. Weights must be lists of numbers, or text.")
+    weights = column.cast(pl.List(pl.Float32), strict=False)
+    weights = weights.fill_null(pl.Series([[]], dtype=weights.dtype)) if weights.null_count() else weights
+    flat = pl.DataFrame({"w": weights}).with_columns(
+        bad=pl.col("w").list.eval(~pl.element().is_finite().fill_null(False))
+    )
+    bad = (weights.list.len() != keys.list.len()) | flat["bad"].list.any()
+    faults.note(column, bad, f"is not one finite number for each value of {feature.name!r}, empty ones left out.")
+    return weights
+
+
 def _check_key_type(column: pl.Series, dtype: pl.DataType, feature: CategoricalFeature, faults: Faults) -> pl.DataType:
     """The type that keys of this feature have; refuses columns that cannot become that without guessing."""
     legal = dtype.is_integer() or dtype in (pl.Boolean, pl.Null, pl.Date, pl.Datetime, pl.Time, *TEXT_TYPES)
@@ -164,7 +186,8 @@ def border_tensors(frame: pl.DataFrame, schema: Schema, origin: Origin = ANYWHER
 
     Returns:
         By raw column. Numbers: float32 (B,), NaN is missing. Categories: int64 keys (B,). Multi-valued ones: int64 keys
-        (N,) row after row, and `<name>__lengths` int64 (B,). Timestamps: int64 seconds (B,), `MISSING_KEY` is missing.
+        (N,) row after row, `<name>__lengths` int64 (B,), and `<name>__weights` float32 (N,) of those that have weights.
+        Timestamps: int64 seconds (B,), `MISSING_KEY` is missing.
     Raises:
         DataError: as `normalise`.
     """
@@ -184,6 +207,9 @@ def tensors_of(frame: pl.DataFrame, schema: Schema) -> dict[str, Tensor]:
             lengths = values.list.len().cast(pl.Int64)
             tensors[feature.name + LENGTHS_SUFFIX] = lengths.to_torch()
             values = values.filter(lengths > 0).explode()
+            if feature.weights:
+                weights = frame[feature.weights].filter(lengths > 0).explode()
+                tensors[feature.name + WEIGHTS_SUFFIX] = weights.to_torch()
         keys = string_keys(values) if feature.key_type is KeyType.STRING else values.fill_null(MISSING_KEY)
         tensors[feature.name] = keys.to_torch()
     return tensors

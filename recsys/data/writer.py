@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 from torch import Tensor
 
 from recsys.core.manifest import Split
-from recsys.core.schema import WEIGHT, Schema
+from recsys.core.schema import WEIGHT, WEIGHTS_SUFFIX, Schema
 from recsys.data.dataset import SPLIT_NAMES
-from recsys.data.raw import LABEL, ROW
+from recsys.data.encoder import FeatureEncoder
+from recsys.data.raw import LABEL, ROW, tensors_of
 
 RAW_PREFIX = "__raw__"
 """Before the name of a passthrough column that is a feature too: the plain name holds the encoded ids."""
@@ -25,18 +27,19 @@ class Part:
     num_positive: int
 
 
-def encoded_frame(
-    raw: pl.DataFrame, schema: Schema, encoded: tuple[Tensor, list[Tensor], list[Tensor]]
-) -> pl.DataFrame:
+def encoded_frame(raw: pl.DataFrame, schema: Schema, encoder: FeatureEncoder) -> pl.DataFrame:
     """The columns of a dataset file, as the manifest's docstring lists them, for a normalised raw frame."""
-    dense, ids, offsets = encoded
+    tensors = tensors_of(raw, schema)
+    dense, ids, offsets = encoder(tensors)
+    weights = encoder.weights(tensors)
     columns = [raw[ROW], raw[schema.label].alias(LABEL)]
     columns += [raw[schema.weight].alias(WEIGHT)] if schema.weight else []
     by_column = dense.t().contiguous()
     columns += [pl.Series(feature.name, by_column[i].numpy()) for i, feature in enumerate(schema.numeric)]
-    for feature, values, offset in zip(schema.categorical, ids, offsets, strict=True):
+    for feature, values, offset, weight in zip(schema.categorical, ids, offsets, weights, strict=True):
         if feature.multi_valued:
             columns.append(_lists(feature.name, values, offset))
+            columns += [_lists(feature.name + WEIGHTS_SUFFIX, weight, offset)] if feature.weights else []
         else:
             columns.append(pl.Series(feature.name, values.numpy()))
     for name in schema.passthrough:
@@ -45,13 +48,10 @@ def encoded_frame(
 
 
 def _lists(name: str, values: Tensor, offsets: Tensor) -> pl.Series:
-    lengths = offsets.diff()
-    frame = pl.DataFrame({"row": lengths.numpy()}).with_row_index("at").select(pl.col("at").repeat_by("row").explode())
-    rows = frame.drop_nulls().to_series()
-    lists = pl.DataFrame({"at": rows, name: values.numpy()}).group_by("at", maintain_order=True).agg(name)
-    every = pl.DataFrame({"at": pl.int_range(lengths.numel(), dtype=pl.UInt32, eager=True)})
-    empty = pl.Series([[]], dtype=pl.List(pl.Int64))
-    return every.join(lists, on="at", how="left", maintain_order="left")[name].fill_null(empty)
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets.numpy()), pa.array(values.numpy()))
+    column = pl.from_arrow(lists)
+    assert isinstance(column, pl.Series)
+    return column.alias(name)
 
 
 def stored_name(passthrough: str, schema: Schema) -> str:

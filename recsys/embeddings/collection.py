@@ -17,9 +17,10 @@ from torchrec.modules.embedding_modules import (
 )
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
+from recsys.core.errors import DataError
 from recsys.core.modules import Combiner, Remap, is_linear
 from recsys.core.plan import FeaturePlan, TablePlan
-from recsys.core.specs import Pooling, Read, TableSpec
+from recsys.core.specs import FeatureSpec, Pooling, Read, TableSpec
 from recsys.embeddings.combiners import Concat, Only
 from recsys.embeddings.lookups import Lookups
 from recsys.embeddings.pooling import one_id_per_row, sum_pool
@@ -106,7 +107,7 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
 
     Where the combiner is linear it commutes with pooling, and all such features go through one inner
     `EmbeddingBagCollection`, one fused kernel. So do single-valued features, whose pooling changes nothing. The rest,
-    and whatever shares a table with them, is looked up per id, combined, then pooled.
+    what is pooled by weight, and whatever shares a table with them, is looked up per id, combined, then pooled.
     """
 
     def __init__(self, plan: TablePlan, device: torch.device | None = None) -> None:
@@ -153,7 +154,10 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
         blocks = []
         for output in self._outputs:
             jagged = by_id.get(output.name)
-            pooled = embeddings[output.name] if jagged is None else sum_pool(jagged.values(), jagged.lengths())
+            if jagged is None:
+                pooled = embeddings[output.name]
+            else:
+                pooled = sum_pool(_weighted(jagged.values(), output, by_source), jagged.lengths())
             if output.pooling is Pooling.MEAN:
                 pooled = pooled / by_source[output.source].lengths().clamp(min=1).unsqueeze(1)
             blocks.append(pooled)
@@ -195,8 +199,8 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
         ]
 
     def is_weighted(self) -> bool:
-        """False: ids carry no weights."""
-        return False
+        """Whether ids of a column must carry weights."""
+        return any(output.pooling is Pooling.WEIGHTED for output in self._outputs)
 
 
 def parts_in(model: nn.Module) -> dict[str, tuple[Remap, Combiner]]:
@@ -232,7 +236,22 @@ def _per_id_features(plan: TablePlan) -> set[str]:
 
 
 def _is_per_id(read: Read, entry: FeaturePlan) -> bool:
-    return read.pooling is Pooling.NONE or not (read.max_length == 1 or is_linear(entry.combiner.build()))
+    return read.pooling in (Pooling.NONE, Pooling.WEIGHTED) or not (
+        read.max_length == 1 or is_linear(entry.combiner.build())
+    )
+
+
+def _weighted(values: Tensor, output: FeatureSpec, by_source: dict[str, JaggedTensor]) -> Tensor:
+    """Embeddings (N, D) of a column's ids, each times the id's weight where the column is pooled by weight."""
+    if output.pooling is not Pooling.WEIGHTED:
+        return values
+    weights = by_source[output.source].weights_or_none()
+    if weights is None:
+        raise DataError(
+            f"the batch has no weights, by which feature {output.name!r} pools the ids of column {output.source!r}. "
+            "Give the jagged tensor weights, 1 for ids of other columns."
+        )
+    return values * weights.unsqueeze(1)
 
 
 def _subplan(plan: TablePlan, entries: tuple[FeaturePlan, ...]) -> TablePlan:

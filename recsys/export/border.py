@@ -7,7 +7,7 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
-from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, KeyType, Schema
+from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, WEIGHTS_SUFFIX, KeyType, Schema
 
 MODEL_OUTPUTS = ("logits", "probabilities")
 
@@ -33,9 +33,16 @@ class BorderTensor:
     shape: str  # "B": one value a row; "N": the values of all rows, one row after the other
     meaning: str
 
+    @property
+    def lengths_name(self) -> str:
+        """Of shape "N": the tensor that says how many of its values each row has."""
+        return self.name.removesuffix(WEIGHTS_SUFFIX) + LENGTHS_SUFFIX
+
 
 def border_tensors(schema: Schema) -> tuple[BorderTensor, ...]:
-    """Inputs of a model of that schema: numbers, then categories, lengths behind multi-valued ones, then timestamps."""
+    """Inputs of a model of that schema: numbers, then categories, lengths and weights behind multi-valued ones, then
+    timestamps.
+    """
     tensors = [
         BorderTensor(name=name, dtype=TensorType.FLOAT32, shape="B", meaning="raw number; NaN means missing")
         for name in schema.raw_numbers
@@ -51,6 +58,10 @@ def border_tensors(schema: Schema) -> tuple[BorderTensor, ...]:
             counted = f"number of values of {feature.name!r} in each row"
             name = feature.name + LENGTHS_SUFFIX
             tensors.append(BorderTensor(name=name, dtype=TensorType.INT64, shape="B", meaning=counted))
+        if feature.weights:
+            counted = f"weight of each value of {feature.name!r}"
+            name = feature.name + WEIGHTS_SUFFIX
+            tensors.append(BorderTensor(name=name, dtype=TensorType.FLOAT32, shape="N", meaning=counted))
     for timestamp in schema.timestamps:
         meaning = f"seconds since 1970 in UTC; {MISSING_KEY} means missing"
         tensors.append(BorderTensor(name=timestamp.name, dtype=TensorType.INT64, shape="B", meaning=meaning))
@@ -63,11 +74,13 @@ class BorderCheck(nn.Module):
     names: list[str]
     per_row: list[bool]
     is_float: list[bool]
+    lengths_names: list[str]
 
     def __init__(self, tensors: Sequence[BorderTensor]) -> None:
         super().__init__()
         self.names = [tensor.name for tensor in tensors]
         self.per_row = [tensor.shape == "B" for tensor in tensors]
+        self.lengths_names = [tensor.lengths_name for tensor in tensors]
         self.is_float = [tensor.dtype is TensorType.FLOAT32 for tensor in tensors]
 
     def forward(self, features: dict[str, Tensor]) -> None:
@@ -97,10 +110,10 @@ class BorderCheck(nn.Module):
     def _check_lengths(self, features: dict[str, Tensor]) -> None:
         for i, name in enumerate(self.names):
             if not self.per_row[i]:
-                lengths = features[self.names[i + 1]]
+                lengths = features[self.lengths_names[i]]
                 if bool((lengths < 0).any()) or int(lengths.sum()) != features[name].numel():
                     raise RuntimeError(
-                        f"input '{self.names[i + 1]}' must hold counts >= 0 that add up to the "
+                        f"input '{self.lengths_names[i]}' must hold counts >= 0 that add up to the "
                         f"{features[name].numel()} values of '{name}'; they add up to {int(lengths.sum())}."
                     )
 
@@ -118,7 +131,7 @@ def slice_rows(
     for tensor in tensors:
         first, last = start, stop
         if tensor.shape == "N":
-            lengths = features[tensor.name + LENGTHS_SUFFIX]
+            lengths = features[tensor.lengths_name]
             first, last = int(lengths[:start].sum()), int(lengths[:stop].sum())
         part[tensor.name] = features[tensor.name][first:last].clone()
     return part

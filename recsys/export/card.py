@@ -80,6 +80,8 @@ def example_code(manifest: BundleManifest) -> str:
 
 def example_value(tensor: BorderTensor, is_string: bool) -> tuple[str, str]:
     """(Python expression of the tensor for two rows, comment or nothing)."""
+    if tensor.shape == "N" and tensor.dtype is TensorType.FLOAT32:
+        return "torch.tensor([1.0, 0.5])", "of the two values in the first row"
     if tensor.dtype is TensorType.FLOAT32:
         return 'torch.tensor([1.0, float("nan")])', ""
     if tensor.name.endswith(LENGTHS_SUFFIX):

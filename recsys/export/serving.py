@@ -25,9 +25,12 @@ class Pool(nn.Module):
         self.combined_per_id = combined_per_id
         self.single_valued = read.max_length == 1
         self.mean = read.pooling is Pooling.MEAN
+        self.weighted = read.pooling is Pooling.WEIGHTED
 
-    def forward(self, combined: Tensor, offsets: Tensor) -> Tensor:
-        """Pool (N, D) embeddings of ids, or finish (B, D) sums, to (B, D)."""
+    def forward(self, combined: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+        """Pool (N, D) embeddings of ids, or finish (B, D) sums, to (B, D); `weights` (N,) where ids have any."""
+        if self.weighted:
+            return sum_bags(combined * weights.unsqueeze(1), offsets)
         # A feature of at most one id a row is pooled as it is when there are as many ids as rows.
         if self.combined_per_id and not (self.single_valued and combined.size(0) + 1 == offsets.size(0)):
             combined = sum_bags(combined, offsets)
@@ -59,9 +62,10 @@ class ServingEmbeddings(nn.Module):
         self.combiners = nn.ModuleList([combiners[name] for name in names])
         self.tables = nn.ModuleList([table_module(parts.tables[spec.name], spec) for spec in plan.tables])
         self.per_id = [
-            not is_linear(combiners[name]) or any(read.pooling is Pooling.NONE for read in own)
+            not is_linear(combiners[name]) or any(read.pooling in (Pooling.NONE, Pooling.WEIGHTED) for read in own)
             for name, own in zip(names, reads, strict=True)
         ]
+        self.is_weighted = any(read.pooling is Pooling.WEIGHTED for own in reads for read in own)
         self.is_sequence = [read.pooling is Pooling.NONE for own in reads for read in own]
         self.pools = nn.ModuleList(
             Pool(read, combined_per_id=per_id) for per_id, own in zip(self.per_id, reads, strict=True) for read in own
@@ -72,8 +76,10 @@ class ServingEmbeddings(nn.Module):
         counts = torch.tensor([0] + [len(entry.tables) for entry in plan.features])
         self.first_lookup = counts.cumsum(0).tolist()
 
-    def forward(self, ids: list[Tensor], offsets: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Embed ids (N,) with offsets (B + 1,) per source column.
+    def forward(
+        self, ids: list[Tensor], offsets: list[Tensor], weights: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Embed ids (N,) with offsets (B + 1,) and weights, (N,) where they are read, per source column.
 
         Returns:
             Of each read that is pooled float32 (B, embedding_dim), in plan order; of each sequence float32
@@ -98,19 +104,23 @@ class ServingEmbeddings(nn.Module):
                 size = ids[source].size(0) if self.per_id[f] else offsets[source].size(0) - 1
                 combined.append(own[:size])
                 own = own[size:]
-        return self._pooled(combined, offsets)
+        return self._pooled(combined, offsets, weights)
 
     def _joined(self, feature: int, ids: list[Tensor], offsets: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Ids and offsets of all reads of a feature, one column after the other."""
         sources = self.sources[feature]
         return joined_bags([ids[source] for source in sources], [offsets[source] for source in sources])
 
-    def _pooled(self, combined: list[Tensor], offsets: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    def _pooled(
+        self, combined: list[Tensor], offsets: list[Tensor], weights: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """The outputs of all reads, from their embeddings by id or by row."""
         read_offsets: list[Tensor] = []
+        read_weights: list[Tensor] = []
         for sources in self.sources:
             for source in sources:
                 read_offsets.append(offsets[source])
+                read_weights.append(weights[source])
         pooled: list[Tensor] = []
         sequences: list[Tensor] = []
         lengths: list[Tensor] = []
@@ -120,7 +130,7 @@ class ServingEmbeddings(nn.Module):
                 sequences.append(padded(combined[r], own_lengths))
                 lengths.append(own_lengths)
             else:
-                pooled.append(pool(combined[r], read_offsets[r]))
+                pooled.append(pool(combined[r], read_offsets[r], read_weights[r]))
         return pooled, sequences, lengths
 
     def _look_up(self, rows: list[Tensor], bags: list[Tensor]) -> list[Tensor]:
@@ -139,6 +149,7 @@ class ServingModel(nn.Module):
     """Raw values to logits and probabilities, checks included. All parts must script with ATen operators only."""
 
     reads_sequences: Final[bool]
+    reads_weights: Final[bool]
 
     def __init__(
         self,
@@ -151,6 +162,7 @@ class ServingModel(nn.Module):
         """`probabilities`: logits (B,) -> probabilities (B,); the sigmoid, or a calibration in its place."""
         super().__init__()
         self.reads_sequences = any(embeddings.is_sequence)
+        self.reads_weights = embeddings.is_weighted
         self.border = border
         self.encoder = encoder
         self.embeddings = embeddings
@@ -171,7 +183,10 @@ class ServingModel(nn.Module):
         """
         self.border(features)
         dense, ids, offsets = self.encoder(features)
-        pooled, sequences, lengths = self.embeddings(ids, offsets)
+        weights = [dense.new_empty(0) for _ in ids]
+        if self.reads_weights:
+            weights = self.encoder.weights(features)
+        pooled, sequences, lengths = self.embeddings(ids, offsets, weights)
         if len(pooled) == 0:
             pooled.append(dense.new_zeros((dense.size(0), 0)))
         embeddings = torch.cat(pooled, dim=1)

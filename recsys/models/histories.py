@@ -36,7 +36,7 @@ def split_columns(categorical: Sequence[FeatureSpec], *, time_gaps: str, model: 
     columns = Columns([], [], [])
     for spec in categorical:
         if time_gaps and spec.source == time_gaps and not spec.also and spec.max_length != 1:
-            columns.gaps.append(replace(spec, pooling=Pooling.NONE))
+            columns.gaps.append(replace(spec, pooling=_unpooled(spec.source, spec.pooling)))
         elif {read.max_length == 1 for read in spec.reads} == {True, False}:
             columns.targets.append(_with_histories(spec, model=model))
         else:
@@ -67,7 +67,9 @@ def without_extras(target: FeatureSpec) -> FeatureSpec:
 def _with_histories(spec: FeatureSpec, *, model: str) -> FeatureSpec:
     """The feature with each target before its history, in the columns' order, then further single-valued columns."""
     targets = [read for read in spec.reads if read.max_length == 1]
-    histories = [replace(read, pooling=Pooling.NONE) for read in spec.reads if read.max_length != 1]
+    histories = [
+        replace(read, pooling=_unpooled(read.source, read.pooling)) for read in spec.reads if read.max_length != 1
+    ]
     if len(histories) > len(targets):
         raise ConfigError(
             f"columns {[read.source for read in histories]} share the vocabulary of "
@@ -79,6 +81,15 @@ def _with_histories(spec: FeatureSpec, *, model: str) -> FeatureSpec:
     return replace(
         spec, name=first.name, source=first.source, pooling=first.pooling, max_length=first.max_length, also=tuple(also)
     )
+
+
+def _unpooled(source: str, pooling: Pooling) -> Pooling:
+    if pooling is Pooling.WEIGHTED:
+        raise ConfigError(
+            f"column {source!r} has weights, which its ids are pooled by, and this model reads it as a history, step "
+            "by step. Leave the weights out of the schema, or choose a model that pools."
+        )
+    return Pooling.NONE
 
 
 def _check_lengths(histories: Sequence[Read]) -> None:

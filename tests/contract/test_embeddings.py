@@ -249,7 +249,7 @@ def serve(parts: EmbeddingParts, bags: reference.Bags) -> torch.Tensor:
     ids = [torch.tensor([key for bag in bags[name] for key in bag], dtype=torch.int64) for name in sources]
     offsets = [torch.tensor([0, *(len(bag) for bag in bags[name])]).cumsum(0) for name in sources]
     with torch.no_grad():
-        return torch.cat(scripted(ids, offsets)[0], dim=1)
+        return torch.cat(scripted(ids, offsets, [torch.empty(0)] * len(ids))[0], dim=1)
 
 
 @pytest.mark.parametrize("row_type", [RowType.FLOAT32, RowType.INT8, RowType.INT4])

@@ -55,6 +55,10 @@ def tensors_of(rows: list[dict[str, str]], schema: dict[str, Any]) -> dict[str, 
             lists = [row[name].split(column["separator"]) if row[name] else [] for row in rows]
             features[f"{name}__lengths"] = torch.tensor([len(values) for values in lists])
             texts = [text for values in lists for text in values]
+            if column.get("weights"):
+                given = [row[column["weights"]] for row in rows]
+                weights = [float(text) for texts in given if texts for text in texts.split(column["separator"])]
+                features[f"{name}__weights"] = torch.tensor(weights, dtype=torch.float32)
         else:
             texts = [row[name] for row in rows]
         features[name] = torch.tensor([key_of(text, key_type) for text in texts], dtype=torch.int64)
