@@ -18,6 +18,7 @@ from recsys.core.jsonable import build_config
 from recsys.core.specs import RowType
 from recsys.data.dataset import Dataset
 from recsys.data.ingest import IngestOptions
+from recsys.data.joined import SideTable
 from recsys.embeddings.method import MethodConfig
 from recsys.evaluate.compare_config import CompareConfig
 from recsys.evaluate.config import EvaluateConfig
@@ -66,6 +67,7 @@ class InferConfig:
     name: str = "mine"  # of the data set
     output: str = ""  # yaml to write, say conf/dataset/mine.yaml; empty: print it
     num_rows: int = 100_000  # rows to look at
+    side: tuple[SideTable, ...] = ()  # as `dataset.side`: their columns get a role like the rows' own
 
     def __post_init__(self) -> None:
         if self.num_rows < 1:

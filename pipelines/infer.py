@@ -24,7 +24,8 @@ def work(run: Run) -> None:
         raise ConfigError(
             "infer.files=[]: name the files to propose a dataset config for: infer.files=[data/clicks.csv]"
         )
-    text = propose(look(located(config.files)[0], config.num_rows), config.files, label=config.label, name=config.name)
+    found = look(located(config.files)[0], config.num_rows, config.side)
+    text = propose(found, config.files, label=config.label, name=config.name)
     if not config.output:
         sys.stdout.write(text)
         return

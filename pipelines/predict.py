@@ -11,6 +11,7 @@ from pipelines.predict_rows import Job, is_done, predict
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.manifest import Manifest
 from recsys.data.ingest import RAW_SAMPLE_NAME
+from recsys.data.table import TableDataset
 from recsys.export.manifest import BundleManifest
 from recsys.export.retrieval_manifest import lists_items
 
@@ -53,7 +54,14 @@ def _job(run: Run, bundle: Path, source: Path) -> Job:
     manifest = BundleManifest.read(bundle)
     if not config.input:
         manifest.check_schema(Manifest.read(run.stage("ingest")).schema)
-    return Job(source=source, model=manifest.model_path(bundle, config.row_type), schema=manifest.schema, config=config)
+    dataset = run.config.dataset
+    return Job(
+        source=source,
+        model=manifest.model_path(bundle, config.row_type),
+        schema=manifest.schema,
+        config=config,
+        sides=dataset.side if isinstance(dataset, TableDataset) else (),
+    )
 
 
 main = stage_main(work)

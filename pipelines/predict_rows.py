@@ -1,8 +1,11 @@
 """Scoring raw rows with an exported bundle, streaming, into a file that appears when it is whole."""
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import polars as pl
@@ -16,9 +19,13 @@ from recsys.core.errors import DataError, StageError
 from recsys.core.progress import ProgressBar
 from recsys.core.schema import Schema
 from recsys.data.fingerprint import file_fingerprint
-from recsys.data.raw import ROW, border_tensors, read_raw
+from recsys.data.joined import SideTable, joined_reader
+from recsys.data.json_lines import JsonLinesReader
+from recsys.data.raw import ROW, UNKNOWN, border_tensors, read_raw
 from recsys.data.readers import Reader, reader_for
 from recsys.export.script import load_scripted
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,27 +36,51 @@ class Job:
     model: Path
     schema: Schema
     config: PredictConfig
+    sides: tuple[SideTable, ...] = ()  # joined to rows that lack their columns
 
     def origin(self) -> dict[str, str]:
         """What the scores depend on, as the output's metadata tells it."""
-        return {
+        beside = [file_fingerprint(path) for side in self.missing_sides for path in side.paths]
+        return ({"side tables": ",".join(beside)} if beside else {}) | {
             "input": file_fingerprint(self.source),
             "model": file_fingerprint(self.model),
             "columns": ",".join(self.config.columns),
             "quoted": str(self.config.quoted),
         }
 
+    @cached_property  # into `__dict__`, so that it may be frozen
+    def missing_sides(self) -> tuple[SideTable, ...]:
+        """The side tables with columns that the schema asks for and the input lacks, or with keys of such."""
+        asked = {*self.schema.raw_columns, *self.schema.passthrough}
+        names = tuple(dict.fromkeys(name for side in self.sides for name in side.columns))
+        present = set(self._present(names)) if names else set()
+        found: list[SideTable] = []
+        for side in reversed(self.sides):
+            if asked & set(side.columns) and not present.issuperset(side.columns):
+                found.append(side)
+                asked.add(side.key)
+        return tuple(reversed(found))
+
+    def _present(self, names: tuple[str, ...]) -> list[str]:
+        """Those of the columns that the input has, by its first rows."""
+        reader = self._plain
+        if isinstance(reader, JsonLinesReader):  # which makes up the columns that it is told to read
+            reader = replace(reader, columns=(), optional=names)
+        return [name for name in next(reader.frames(self.source, 1), pl.DataFrame()).columns if name in names]
+
     @property
+    def _plain(self) -> Reader:
+        columns = tuple(self.config.columns)
+        return reader_for(self.source, self.schema, columns=columns, quoted=self.config.quoted)
+
+    @cached_property
     def reader(self) -> Reader:
-        """Of the input."""
-        config = self.config
-        return reader_for(self.source, self.schema, columns=tuple(config.columns), quoted=config.quoted)
+        """Of the input, with what side tables say."""
+        return joined_reader(self._plain, self.missing_sides, self.schema)
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The input's rows, normalised."""
-        config = self.config
-        columns, chunk_rows = tuple(config.columns), config.batch_size
-        return read_raw(self.source, self.schema, columns=columns, quoted=config.quoted, chunk_rows=chunk_rows)
+        return read_raw(self.source, self.schema, self.reader, chunk_rows=self.config.batch_size)
 
     def scored(self, frame: pl.DataFrame, served: nn.Module) -> pl.DataFrame:
         """`__row__` (Int64, position in the input), its passthrough columns, `logit` and `probability` (Float32)."""
@@ -74,13 +105,20 @@ def predict(job: Job, target: Path) -> int:
     """
     served, total = load_scripted(job.model), job.reader.count_rows(job.source)
     with torch.inference_mode(), ProgressBar("predict", total=total) as bar, _written(target, job.origin()) as write:
-        rows = 0
+        rows, unknown = 0, Counter[str]()
         for frame in job.frames():
+            unknown.update({name: int(frame[name].sum()) for name in frame.columns if name.startswith(UNKNOWN)})
             write(job.scored(frame, served).to_arrow(compat_level=pl.CompatLevel.oldest()))
             rows += frame.height
             bar.advance(frame.height)
         if not rows:
             raise DataError(f"{job.source}: no rows to score. Give a file with at least one row.")
+    for name, count in unknown.items():
+        if count:
+            logger.warning(
+                "%d of %d rows have a %r that no side table knows: what it would say is missing there",
+                *(count, rows, name.removeprefix(UNKNOWN)),
+            )
     return rows
 
 

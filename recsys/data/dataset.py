@@ -16,8 +16,7 @@ import polars as pl
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import Schema
 from recsys.data.faults import Faults, Origin
-from recsys.data.joined import UNKNOWN
-from recsys.data.raw import ROW, typed_columns
+from recsys.data.raw import ROW, UNKNOWN, typed_columns
 from recsys.data.readers import Reader
 
 SPLIT_NAMES = ("train", "validation", "test")

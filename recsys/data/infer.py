@@ -8,10 +8,14 @@ from pathlib import Path
 import polars as pl
 
 from recsys.core.errors import ConfigError, DataError
+from recsys.core.jsonable import to_json
+from recsys.core.schema import CategoricalFeature, Schema
 from recsys.data.blocks import text_blocks
+from recsys.data.joined import SideTable, read_side
 from recsys.data.json_lines import BYTE_ORDER_MARK, JsonLinesReader
 from recsys.data.lines import has_misplaced_quote
 from recsys.data.profile import Profile, profile_of
+from recsys.data.raw import UNKNOWN
 from recsys.data.readers import PACKED, ArrowReader, ParquetReader, Reader
 from recsys.data.table import FileKind
 from recsys.data.text import TextReader
@@ -34,14 +38,15 @@ class Look:
     separator: str
     columns: tuple[str, ...]  # of text without header
     quoted: bool
-    frame: pl.DataFrame
+    frame: pl.DataFrame  # with the columns of `side`
+    side: tuple[SideTable, ...] = ()
 
 
-def look(path: Path, num_rows: int) -> Look:
-    """Find out how a file is read, and read so many rows.
+def look(path: Path, num_rows: int, side: tuple[SideTable, ...] = ()) -> Look:
+    """Find out how a file is read, and read so many rows, joined to side tables.
 
     Raises:
-        DataError: the file is missing, empty or unreadable.
+        DataError: the file, or one of a side table, is missing, empty or unreadable, or a key is.
     """
     if not path.is_file():
         raise DataError(f"infer.files: {path}: no such file. Correct the path.")
@@ -64,7 +69,10 @@ def look(path: Path, num_rows: int) -> Look:
     if not frames or not frames[0].height:
         raise DataError(f"infer.files: {path}: the file holds no rows. Give one that does.")
     read = pl.concat(frames).head(num_rows)
-    return Look(kind=kind, separator=separator, columns=columns, quoted=quoted, frame=read)
+    for each in side:
+        read = read_side(each, Schema(label="", categorical=(CategoricalFeature(name=each.key),))).joined(read, path)
+    read = read.select(pl.exclude(f"^{UNKNOWN}.*$"))
+    return Look(kind=kind, separator=separator, columns=columns, quoted=quoted, frame=read, side=side)
 
 
 def _text_form(path: Path) -> tuple[str, tuple[str, ...], bool]:
@@ -150,6 +158,10 @@ def _source(found: Look, files: Sequence[str], name: str) -> list[str]:
         f"separator: {json.dumps(found.separator)}",
         f"columns: {json.dumps(list(found.columns))}" + ("   # the file has no header line" if found.columns else ""),
         f"quoted: {json.dumps(found.quoted)}",
+        *(
+            ["side:", *(f"  - {json.dumps(to_json(each), ensure_ascii=False)}" for each in found.side)]
+            * bool(found.side)
+        ),
     ]
 
 

@@ -5,7 +5,7 @@ They are in memory, once a process, while the rows they are joined to still pass
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -13,14 +13,12 @@ import polars as pl
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import CategoricalFeature, KeyType, Schema
 from recsys.data.faults import Origin
+from recsys.data.json_lines import JsonLinesReader
 from recsys.data.locate import located
-from recsys.data.raw import normalise
+from recsys.data.raw import UNKNOWN, normalise
 from recsys.data.readers import Reader, reader_for
 
 logger = logging.getLogger(__name__)
-
-UNKNOWN = "__unknown__"
-"""Before the name of a key, a column of joined rows: the side table does not know the row's key."""
 
 CHUNK_ROWS = 1 << 20
 
@@ -106,6 +104,21 @@ class JoinedReader:
             for side in self.sides:
                 frame = side.joined(frame, path)
             yield frame
+
+
+def joined_reader(reader: Reader, sides: Sequence[SideTable], schema: Schema) -> Reader:
+    """The reader with the columns of side tables, read now, which it is itself not asked for; itself without any.
+
+    Raises:
+        DataError: as `read_side`.
+    """
+    if not sides:
+        return reader
+    if isinstance(reader, JsonLinesReader):
+        taken = {name for side in sides for name in side.columns}
+        names = dict.fromkeys((*reader.columns, *(side.key for side in sides)))
+        reader = replace(reader, columns=tuple(name for name in names if name not in taken))
+    return JoinedReader(reader=reader, sides=tuple(read_side(side, schema) for side in sides))
 
 
 def read_side(side: SideTable, schema: Schema) -> Known:

@@ -15,11 +15,13 @@ from torch import Tensor
 from recsys.core.errors import DataError
 from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, WEIGHTS_SUFFIX, CategoricalFeature, KeyType, Schema
 from recsys.data.faults import ANYWHERE, Faults, Origin
-from recsys.data.readers import reader_for
+from recsys.data.readers import Reader
 from recsys.data.times import seconds_of, times_of
 
 ROW = "__row__"
 LABEL = "__label__"
+UNKNOWN = "__unknown__"
+"""Before the name of a key, a column of joined rows: no side table knows the row's key."""
 TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum)
 TRUTH = {text: str(i) for i, texts in enumerate(("false False FALSE", "true True TRUE")) for text in texts.split()}
 """Truth as JSON, Python and spreadsheets write it, and as a number."""
@@ -215,22 +217,17 @@ def tensors_of(frame: pl.DataFrame, schema: Schema) -> dict[str, Tensor]:
     return tensors
 
 
-def read_raw(
-    path: Path, schema: Schema, *, columns: tuple[str, ...] = (), quoted: bool = True, chunk_rows: int = 65_536
-) -> Iterator[pl.DataFrame]:
-    """Rows to be scored, from a file that `reader_for` knows, normalised, with `__row__` (Int64, from 0).
+def read_raw(path: Path, schema: Schema, reader: Reader, *, chunk_rows: int = 65_536) -> Iterator[pl.DataFrame]:
+    """Rows to be scored, normalised, with `__row__` (Int64, from 0).
 
-    Those passthrough columns that the file has are kept.
+    Those passthrough columns that the file has are kept, and what `reader` says of keys that side tables do not know.
 
-    Args:
-        columns: names of a text file's columns when it has no header.
-        quoted: values of a text file may stand between double quotes.
     Raises:
         DataError: the file is unreadable, lacks a feature of the schema, or holds a bad value.
     """
     row = 0
-    for frame in reader_for(path, schema, columns=columns, quoted=quoted).frames(path, chunk_rows):
-        kept = [name for name in schema.passthrough if name in frame.columns]
+    for frame in reader.frames(path, chunk_rows):
+        kept = [name for name in frame.columns if name in schema.passthrough or name.startswith(UNKNOWN)]
         frame = normalise(frame, schema, Origin(path=str(path), first_row=row), label=False, other=kept)
         yield frame.with_columns(pl.int_range(row, row + frame.height, dtype=pl.Int64, eager=True).alias(ROW))
         row += frame.height

@@ -1,13 +1,13 @@
 """Anybody's table: CSV, TSV, JSON lines, Parquet or Arrow files with a schema in the dataset config."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
 from recsys.core.schema import CategoricalFeature, NumericFeature, Schema, Timestamp
 from recsys.data.dataset import RawFile, RawTable, SplitConfig, SplitMethod
-from recsys.data.joined import JoinedReader, SideTable, read_side
+from recsys.data.joined import SideTable, joined_reader
 from recsys.data.json_lines import JsonLinesReader
 from recsys.data.locate import located
 from recsys.data.readers import ArrowReader, ParquetReader, Reader
@@ -72,14 +72,11 @@ class TableDataset:
             timestamps=self.timestamps,
             passthrough=self.passthrough,
         )
-        reader = self._reader(schema)
-        if self.side:
-            reader = JoinedReader(reader=reader, sides=tuple(read_side(side, schema) for side in self.side))
         return RawTable(
             name=self.name,
             schema=schema,
             files=self._files(),
-            reader=reader,
+            reader=joined_reader(self._reader(schema), self.side, schema),
             split=self.split,
             beside=self._beside(),
         )
@@ -93,11 +90,7 @@ class TableDataset:
         if self.kind is FileKind.ARROW:
             return ArrowReader()
         if self.kind is FileKind.JSONL:
-            keys = tuple(side.key for side in self.side)
-            other = (self.split.column, *keys) if self.split.column else keys
-            reader = JsonLinesReader.of(schema, label=True, other=other)
-            joined = {name for side in self.side for name in side.columns}
-            return replace(reader, columns=tuple(name for name in reader.columns if name not in joined))
+            return JsonLinesReader.of(schema, label=True, other=(self.split.column,) if self.split.column else ())
         # A command line gives the two characters `\t`; in a yaml's double quotes they are a tab.
         separator = self.separator.replace("\\t", "\t")
         return TextReader(separator=separator, columns=self.columns, quoted=self.quoted)

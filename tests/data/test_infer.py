@@ -15,6 +15,7 @@ from recsys.core.manifest import Manifest
 from recsys.core.schema import KeyType
 from recsys.data.infer import look, propose
 from recsys.data.ingest import IngestOptions, ingest
+from recsys.data.joined import SideTable
 from recsys.data.table import TableDataset
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -109,3 +110,19 @@ def test_whole_numbers_beyond_64_bits_that_name_rows_are_left_out(tmp_path: Path
     path = tmp_path / "rows.csv"
     path.write_text("id,click\n" + "".join(f"{10**19 + i},{i % 2}\n" for i in range(100)))
     assert '"id": another value on every row' in propose(look(path, 100), [str(path)], label="", name="x")
+
+
+def test_side_tables_are_joined_proposed_and_carried_into_the_yaml(tmp_path: Path) -> None:
+    items = pl.DataFrame({"word": [f"w{i}" for i in range(60)], "weight_kg": [i * 0.37 + 2 for i in range(60)]})
+    items.write_parquet(tmp_path / "items.parquet")
+    rows().write_csv(tmp_path / "raw.csv")
+    side = (SideTable(files=(str(tmp_path / "items.parquet"),), key="word", columns=("weight_kg",)),)
+    text = propose(look(tmp_path / "raw.csv", 100_000, side), [str(tmp_path / "raw.csv")], label="", name="mine")
+    dataset = build_config(TableDataset, yaml.safe_load(text), key="dataset")
+    assert dataset.side == side
+    assert "weight_kg" in [feature.name for feature in dataset.numeric]
+    ingest(dataset, tmp_path / "out", options=IngestOptions())
+    assert Manifest.read(tmp_path / "out").numeric["weight_kg"].num_missing == 0
+    missing = (SideTable(files=(str(tmp_path / "none.parquet"),), key="word", columns=("weight_kg",)),)
+    with pytest.raises(DataError, match=r"none.parquet: no such file .dataset.side"):
+        look(tmp_path / "raw.csv", 100, missing)

@@ -16,6 +16,7 @@ from recsys.data.encoder import load_encoder
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.data.raw import border_tensors, read_raw
+from recsys.data.readers import reader_for
 from recsys.data.table import FileKind, TableDataset
 
 ROWS = 150
@@ -83,7 +84,7 @@ def test_the_scripted_encoder_gives_what_ingest_wrote(ending: str, tmp_path: Pat
     source, folder = tmp_path / f"raw.{ending}", tmp_path / "out"
     ingest(table(source, write(source)), folder, options=IngestOptions())
     manifest = Manifest.read(folder)
-    raw = pl.concat(read_raw(source, manifest.schema))
+    raw = pl.concat(read_raw(source, manifest.schema, reader_for(source, manifest.schema)))
     encoder = Both(load_encoder(folder))
     tensors = border_tensors(raw, manifest.schema)
     assert tensors["tags__weights"].tolist() == [w for row in WEIGHTS for w in row]

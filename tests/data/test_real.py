@@ -15,6 +15,7 @@ from recsys.data.ingest import RAW_SAMPLE_ROWS, IngestOptions, ingest
 from recsys.data.libfm import LibfmDataset
 from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.data.raw import border_tensors, read_raw
+from recsys.data.readers import reader_for
 from recsys.data.table import TableDataset
 from tests.data.test_configs import FOLDER, build, values_of
 
@@ -97,8 +98,8 @@ def assert_served_as_ingested(folder: Path) -> None:
 def test_scoring_reads_the_raw_file_as_ingest_did(criteo: Path, data_folder: Path) -> None:
     schema = Manifest.read(criteo).schema
     columns = ("label", *(f.name for f in schema.numeric), *(f.name for f in schema.categorical))
-    chunks = read_raw(data_folder / "criteo-sample" / "head10k.tsv.zst", schema, columns=columns, chunk_rows=3_000)
-    rows = pl.concat(chunks)
+    source = data_folder / "criteo-sample" / "head10k.tsv.zst"
+    rows = pl.concat(read_raw(source, schema, reader_for(source, schema, columns=columns), chunk_rows=3_000))
     assert rows["__row__"].to_list() == list(range(10_000)) and "label" not in rows.columns
     sample = pl.read_parquet(criteo / "raw_sample.parquet")
     assert rows.tail(1_000).equals(sample.select(rows.columns))
