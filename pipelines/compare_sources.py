@@ -19,7 +19,7 @@ from recsys.metrics import GroupWeight
 PREDICTIONS = "predictions.parquet"
 MOST_SHOWN = 5  # differences or names in a message
 
-HOW_INGESTED = {"ingest.rows_per_file", "ingest.chunk_rows", "dataset.name"}
+HOW_INGESTED = {"ingest.rows_per_file", "ingest.chunk_rows", "ingest.counts_mib", "dataset.name"}
 HOW_ENCODED = {
     "dataset.numeric",
     "dataset.categorical",

@@ -2,21 +2,24 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
 from torch import Tensor
 
 from recsys.core.manifest import CategoricalStatistics, NumericStatistics
-from recsys.core.schema import LENGTHS_SUFFIX, Schema, is_bucketed
+from recsys.core.schema import LENGTHS_SUFFIX, CategoricalFeature, Schema, is_bucketed
+from recsys.data.counting import ROW_BYTES, Ranking, counts_by_range
 from recsys.data.dataset import SPLIT_NAMES, RawChunk
 from recsys.data.derive import Sources
+from recsys.data.encoder import vocabulary_path
 from recsys.data.raw import ROW, tensors_of
 from recsys.data.state import put_json
-from recsys.data.statistics import BucketSample, KeyCounter, NumericMoments, merged_counts, ranked_vocabulary
+from recsys.data.statistics import BucketSample, KeyCounter, NumericMoments
 
 NUM_SPLITS = len(SPLIT_NAMES)
 
@@ -27,7 +30,7 @@ class Fit:
 
     numeric: dict[str, NumericStatistics]
     categorical: dict[str, CategoricalStatistics]
-    vocabularies: dict[str, pl.DataFrame]  # `COUNTS`, most frequent key first; of hashed columns none
+    keys: dict[str, Tensor]  # int64 (V,), of each vocabulary, most frequent first; of hashed columns none
     bounds: dict[str, tuple[float, ...]]
     label_counts: list[list[int]]  # negative and positive rows of each split
     unknown: Counter[str]  # rows whose key a side table does not know, by key
@@ -67,7 +70,8 @@ class ShardFit:
 
     def save(self, stem: Path) -> None:
         """Write `<stem>.counts.parquet`, `<stem>.sample.parquet`, and when all is there `<stem>.json`."""
-        _save_each({name: counter.counts() for name, counter in self._counters.items()}, _counts_path(stem))
+        counts = {name: counter.counts() for name, counter in self._counters.items()}
+        _save_each(counts, _counts_path(stem))
         _save_each({name: sample.sample for name, sample in self._samples.items()}, _sample_path(stem))
         lengths = {column: n for counter in self._counters.values() for column, n in counter.max_lengths.items()}
         moments = {}
@@ -77,12 +81,17 @@ class ShardFit:
             moments[feature.name] = [found.count, found.mean, found.squares, found.num_missing]
         sampled = {name: [sample.num_known, sample.num_missing] for name, sample in self._samples.items()}
         known = {"labels": self._labels.tolist(), "max_lengths": lengths, "moments": moments, "sampled": sampled}
-        put_json(stem.with_suffix(".json"), known | {"unknown": self._unknown})
+        known |= {"num_counts": {name: found.height for name, found in counts.items()}, "unknown": self._unknown}
+        put_json(stem.with_suffix(".json"), known)
 
 
-def merged_fit(schema: Schema, stems: Iterable[Path]) -> Fit:
-    """The statistics of all shards.
+def merged_fit(schema: Schema, stems: Iterable[Path], folder: Path, *, memory_bytes: int) -> Fit:
+    """The statistics of all shards; writes the vocabularies.
 
+    Args:
+        stems: of what each shard has found.
+        folder: of the data set.
+        memory_bytes: that adding up counts may take, beside the vocabularies themselves.
     Raises:
         DataError: no key of a vocabulary is frequent enough.
     """
@@ -91,7 +100,7 @@ def merged_fit(schema: Schema, stems: Iterable[Path]) -> Fit:
     fit = Fit(
         numeric={},
         categorical={},
-        vocabularies={},
+        keys={},
         bounds={},
         label_counts=torch.tensor([each["labels"] for each in found]).sum(0).tolist(),
         unknown=sum((Counter(each["unknown"]) for each in found), Counter()),
@@ -106,15 +115,36 @@ def merged_fit(schema: Schema, stems: Iterable[Path]) -> Fit:
             sample = BucketSample(columns[0])
             for stem, each in zip(stems, found, strict=True):
                 sample.merge(_saved(name, [_sample_path(stem)]).collect(), *each["sampled"][name])
-            fit.bounds[name], fit.vocabularies[name], fit.categorical[name] = sample.finish()
-            continue
-        counts = merged_counts(_saved(name, [_counts_path(stem) for stem in stems]))
-        lengths = {f.name: max(each["max_lengths"][f.name] for each in found) for f in columns}
-        vocabulary, statistics = ranked_vocabulary(columns, counts, lengths)
-        fit.categorical.update(statistics)
-        if statistics[name].num_embeddings is not None:
-            fit.vocabularies[name] = vocabulary
+            fit.bounds[name], vocabulary, fit.categorical[name] = sample.finish()
+        else:
+            vocabulary, statistics = _ranked(columns, stems, found, memory_bytes)
+            fit.categorical.update(statistics)
+        if fit.categorical[name].num_embeddings is not None:
+            fit.keys[name] = _written(vocabulary, vocabulary_path(folder, name))
     return fit
+
+
+def _ranked(
+    columns: Sequence[CategoricalFeature], stems: Sequence[Path], found: Sequence[dict[str, Any]], memory_bytes: int
+) -> tuple[pl.DataFrame, dict[str, CategoricalStatistics]]:
+    """What `Ranking` makes of the shards' counts; `found` is what their `<stem>.json` say."""
+    name, ranking = columns[0].name, Ranking(columns)
+    counts = counts_by_range(
+        name,
+        [_counts_path(stem) for stem in stems],
+        num_rows=sum(each["num_counts"][name] for each in found),
+        max_rows=max(1, memory_bytes // ROW_BYTES),
+    )
+    for part in counts:
+        ranking.update(part)
+    return ranking.finish({f.name: max(each["max_lengths"][f.name] for each in found) for f in columns})
+
+
+def _written(vocabulary: pl.DataFrame, path: Path) -> Tensor:
+    """The keys of a vocabulary, which is written; its counts are not needed in memory."""
+    path.parent.mkdir(exist_ok=True)
+    vocabulary.write_parquet(path, compression="zstd", statistics=False)
+    return vocabulary["key"].to_torch()
 
 
 def _counts_path(stem: Path) -> Path:

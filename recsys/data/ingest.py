@@ -20,7 +20,7 @@ from recsys.core.jsonable import from_json
 from recsys.core.manifest import Manifest, Split
 from recsys.core.progress import ProgressBar
 from recsys.data.dataset import SPLIT_NAMES, Dataset, RawTable, Shard
-from recsys.data.encoder import FeatureEncoder, vocabulary_path
+from recsys.data.encoder import FeatureEncoder
 from recsys.data.faults import Rejected
 from recsys.data.fingerprint import file_fingerprint, fingerprint_of
 from recsys.data.fitting import Fit, merged_fit
@@ -46,13 +46,14 @@ class IngestOptions:
     max_rejected: float = 0.0  # share of rows with faults that may be left out; 0 refuses the first one
     launcher: Launcher = Launcher.PROCESS  # who works on shards
     num_workers: int = 0  # of RAY: tasks at a time; 0: as many as the cluster has CPUs
+    counts_mib: int = 1024  # memory that adding up the shards' counts of keys may take, beside the vocabularies
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_rejected < 1:
             raise ConfigError(f"ingest.max_rejected={self.max_rejected}: must be at least 0 and less than 1.")
         if self.num_workers < 0:
             raise ConfigError(f"ingest.num_workers={self.num_workers}: must be 0 or more.")
-        for name in ("rows_per_file", "chunk_rows"):
+        for name in ("rows_per_file", "chunk_rows", "counts_mib"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"ingest.{name}={getattr(self, name)}: must be 1 or more.")
 
@@ -71,8 +72,7 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
     run = _Run(table, folder, options, state)
     fit = run.fit()
     bounds = {name: torch.tensor(found, dtype=torch.float32) for name, found in fit.bounds.items()}
-    keys = {name: vocabulary["key"].to_torch() for name, vocabulary in fit.vocabularies.items()}
-    splits = run.encode(FeatureEncoder(table.schema, fit.numeric, keys, bounds))
+    splits = run.encode(FeatureEncoder(table.schema, fit.numeric, fit.keys, bounds))
     if _versions(table) != before:
         state.drop()
         raise _changed(table)
@@ -148,17 +148,15 @@ class _Run:
         for number, rows in self._do(FIT, self._passes.fit, "statistics"):
             self.rejected.add(number, rows)
         self.rejected.log()
-        fit = merged_fit(self._table.schema, (self._state.stem(FIT, shard.number) for shard in self._shards))
+        stems = [self._state.stem(FIT, shard.number) for shard in self._shards]
+        memory_bytes = self._options.counts_mib << 20
+        fit = merged_fit(self._table.schema, stems, self._folder, memory_bytes=memory_bytes)
         for key, count in fit.unknown.items():
             logger.warning(
                 "%d of %d rows have a %r that no side table knows: what it would say is missing there",
                 *(count, self._num_rows, key),
             )
         check_splits(self._table, fit.label_counts)
-        for name, vocabulary in fit.vocabularies.items():
-            path = vocabulary_path(self._folder, name)
-            path.parent.mkdir(exist_ok=True)
-            vocabulary.write_parquet(path, compression="zstd", statistics=False)
         return fit
 
     def encode(self, encoder: FeatureEncoder) -> dict[str, Split]:

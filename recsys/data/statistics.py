@@ -1,7 +1,7 @@
 """Training statistics of columns: built piece by piece, and merged."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +9,13 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.core.errors import DataError
 from recsys.core.manifest import CategoricalStatistics, NumericStatistics
-from recsys.core.schema import MISSING_KEY, CategoricalFeature, IdEncoding, NumericFeature
+from recsys.core.schema import MISSING_KEY, CategoricalFeature, NumericFeature
+from recsys.data.counting import COUNTS, Ranking, merged_counts
 from recsys.data.encoder import LOG_TRANSFORMS
 from recsys.ops.hashing import mix64
 
 SAMPLE_ROWS = 1 << 18
-COUNTS = {"key": pl.Int64, "count": pl.Int64}
 SAMPLE = {"priority": pl.Int64, "value": pl.Float32}
 
 
@@ -42,56 +41,6 @@ class KeyCounter:
     def counts(self) -> pl.DataFrame:
         """`COUNTS`, by key."""
         return merged_counts(pl.concat(self._parts).lazy()).sort("key")
-
-
-def merged_counts(counts: pl.LazyFrame) -> pl.DataFrame:
-    """Counts added up by key, in no order."""
-    return counts.group_by("key").agg(pl.col("count").sum()).collect(engine="streaming")
-
-
-def ranked_vocabulary(
-    columns: Sequence[CategoricalFeature], counts: pl.DataFrame, max_lengths: Mapping[str, int]
-) -> tuple[pl.DataFrame, dict[str, CategoricalStatistics]]:
-    """The vocabulary (`COUNTS`, most frequent first, ties by key) and its columns' statistics.
-
-    Args:
-        columns: those that share it; the first says how rare a key may be, and how many there may be.
-        counts: of all training rows.
-        max_lengths: longest row by column.
-    Raises:
-        DataError: no key is frequent enough.
-    """
-    owner = columns[0]
-    counts = counts.sort("count", "key", descending=[True, False])
-    hashed = owner.encoding is IdEncoding.HASH
-    kept = counts if hashed else counts.filter(pl.col("count") >= owner.min_count).head(owner.max_size or counts.height)
-    if kept.is_empty():
-        most = counts["count"][0] if counts.height else 0
-        raise DataError(
-            f"column {owner.name!r}: its vocabulary is empty, because no key occurs min_count={owner.min_count} times "
-            f"in train (the most frequent one occurs {most} times). Lower min_count, or remove the feature."
-        )
-    oov_count = int(counts["count"].sum()) - int(kept["count"].sum())
-    num_behind = 0 if hashed else owner.num_oov - 1
-    behind = pl.Series("count", [oov_count // owner.num_oov] * num_behind, dtype=pl.Int64)
-    octaves = octave_counts(pl.concat([kept["count"], behind]))
-    statistics = {
-        feature.name: CategoricalStatistics(
-            num_embeddings=None if hashed else kept.height + owner.num_oov,
-            num_keys=counts.height,
-            oov_count=oov_count,
-            octave_counts=octaves,
-            max_length=max_lengths[feature.name],
-        )
-        for feature in columns
-    }
-    return kept, statistics
-
-
-def octave_counts(counts: pl.Series) -> tuple[int, ...]:
-    """Sum of `counts`, which belong to ids 1, 2, …, by octave: entry k adds up ids in [2**k, 2**(k+1))."""
-    octaves = range(len(counts).bit_length())
-    return tuple(int(counts.slice(2**k - 1, 2**k).sum()) for k in octaves)
 
 
 @dataclass
@@ -162,7 +111,7 @@ class BucketSample:
         self.num_missing += num_missing
 
     def finish(self) -> tuple[tuple[float, ...], pl.DataFrame, CategoricalStatistics]:
-        """(Where buckets but the first begin; vocabulary and statistics, as `ranked_vocabulary` gives them)."""
+        """(Where buckets but the first begin; vocabulary and statistics, as `Ranking` gives them)."""
         values, wanted = self.sample["value"].sort().to_numpy(), self._feature.num_buckets
         bounds = np.unique(values[np.arange(1, wanted) * values.size // wanted]) if values.size else values
         bounds = bounds[bounds > values[0]] if values.size else bounds
@@ -170,5 +119,7 @@ class BucketSample:
         counts = np.maximum(np.rint(sampled * (self.num_known / max(values.size, 1))).astype(np.int64), 1)
         buckets = {"key": [*range(bounds.size + 1), MISSING_KEY], "count": [*counts.tolist(), self.num_missing]}
         found = pl.DataFrame(buckets, schema=COUNTS).filter(pl.col("count") > 0)
-        vocabulary, statistics = ranked_vocabulary([self._feature], found, {self._feature.name: 1})
+        ranking = Ranking([self._feature])
+        ranking.update(found)
+        vocabulary, statistics = ranking.finish({self._feature.name: 1})
         return tuple(bounds.tolist()), vocabulary, statistics[self._feature.name]

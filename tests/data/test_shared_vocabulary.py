@@ -117,5 +117,5 @@ def test_impossible_sharing_is_refused(feature: CategoricalFeature, message: str
 
 
 def test_pooling_none_is_for_models() -> None:
-    with pytest.raises(ConfigError, match=r"pooling=NONE of feature 'a'.*Set SUM or MEAN"):
+    with pytest.raises(ConfigError, match=r"pooling=NONE of feature 'a'.*Set SUM, MEAN or WEIGHTED"):
         CategoricalFeature(name="a", pooling=Pooling.NONE)
