@@ -5,6 +5,7 @@ and NaN are missing), categorical features String or Int64 by their key type, li
 weights of these List(Float32), timestamps `TIME_TYPE`, others as they were read.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -101,12 +102,15 @@ def _weight(column: pl.Series, faults: Faults) -> pl.Series:
 def _numbers(column: pl.Series, faults: Faults) -> pl.Series:
     _check_number_type(column, faults)
     numbers = _as_numbers(column)
-    if column.dtype == pl.String:
+    # Told by counts and extremes first: what looks at rows takes longer than reading them.
+    if column.dtype == pl.String and numbers.null_count() > column.null_count():
         problem = "is not a number. Correct it, or leave it empty if it is missing."
         faults.note(column, numbers.is_null() & column.is_not_null() & (column != ""), problem)
     # As float32, which is what the model reads: 1e39 is infinite there.
-    problem = "is infinite (as float32). Clip it, or leave it empty if it is missing."
-    faults.note(column, numbers.cast(pl.Float32).is_infinite(), problem)
+    read = numbers.cast(pl.Float32)
+    if read.max() == math.inf or read.min() == -math.inf:
+        problem = "is infinite (as float32). Clip it, or leave it empty if it is missing."
+        faults.note(column, read.is_infinite(), problem)
     return numbers
 
 
@@ -127,8 +131,9 @@ def _categories(column: pl.Series, feature: CategoricalFeature, faults: Faults) 
     if not feature.multi_valued:
         wanted = _check_key_type(column, column.dtype, feature, faults)
         keys = column.cast(wanted, strict=False)
-        given = column.is_not_null() & (column != "") if column.dtype == pl.String else column.is_not_null()
-        faults.note(column, keys.is_null() & given, NOT_AN_INTEGER)
+        if keys.null_count() > column.null_count():
+            given = column.is_not_null() & (column != "") if column.dtype == pl.String else column.is_not_null()
+            faults.note(column, keys.is_null() & given, NOT_AN_INTEGER)
         return keys
     if column.dtype in (*TEXT_TYPES, pl.Null):
         column = column.cast(pl.String).str.split(feature.separator)
@@ -178,9 +183,16 @@ def string_keys(values: pl.Series) -> pl.Series:
 
     Not `polars.Expr.hash`, which differs between versions of polars.
     """
-    frame = values.rename("value").to_frame()
-    hashed = frame.select(polars_hash.col("value").nchash.xxhash64()).to_series().reinterpret(signed=True)
-    return hashed.set(values == "", MISSING_KEY).fill_null(MISSING_KEY)
+    return _with_keys(values.to_frame("text"), ["text"])["text"]
+
+
+def _with_keys(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """The frame with the keys of texts in place of these columns; all at once, because each call costs as much."""
+    hashed = {name: polars_hash.col(name).nchash.xxhash64().reinterpret(signed=True) for name in names}
+    return frame.with_columns(
+        pl.when(pl.col(name) == "").then(MISSING_KEY).otherwise(key).fill_null(MISSING_KEY).alias(name)
+        for name, key in hashed.items()
+    )
 
 
 def border_tensors(frame: pl.DataFrame, schema: Schema, origin: Origin = ANYWHERE) -> dict[str, Tensor]:
@@ -198,9 +210,10 @@ def border_tensors(frame: pl.DataFrame, schema: Schema, origin: Origin = ANYWHER
 
 def tensors_of(frame: pl.DataFrame, schema: Schema) -> dict[str, Tensor]:
     """`border_tensors` of a frame that is normalised already."""
-    tensors: dict[str, Tensor] = {}
-    for name in schema.raw_numbers:
-        tensors[name] = frame[name].cast(pl.Float32).fill_null(float("nan")).to_torch()
+    numbers = frame.select(pl.col(schema.raw_numbers).cast(pl.Float32).fill_null(float("nan")))
+    tensors = {name: numbers[name].to_torch() for name in schema.raw_numbers}
+    single = [feature for feature in schema.raw_categories if not feature.multi_valued]
+    frame = _with_keys(frame, [feature.name for feature in single if feature.key_type is KeyType.STRING])
     for timestamp in schema.timestamps:
         tensors[timestamp.name] = seconds_of(frame[timestamp.name]).to_torch()
     for feature in schema.raw_categories:
@@ -212,7 +225,8 @@ def tensors_of(frame: pl.DataFrame, schema: Schema) -> dict[str, Tensor]:
             if feature.weights:
                 weights = frame[feature.weights].filter(lengths > 0).explode()
                 tensors[feature.name + WEIGHTS_SUFFIX] = weights.to_torch()
-        keys = string_keys(values) if feature.key_type is KeyType.STRING else values.fill_null(MISSING_KEY)
+            values = string_keys(values) if feature.key_type is KeyType.STRING else values
+        keys = values.fill_null(MISSING_KEY) if values.null_count() else values
         tensors[feature.name] = keys.to_torch()
     return tensors
 

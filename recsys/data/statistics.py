@@ -24,7 +24,7 @@ class KeyCounter:
 
     def __init__(self, columns: Sequence[CategoricalFeature]) -> None:
         self._columns = {feature.name: feature for feature in columns}
-        self._parts: list[pl.DataFrame] = [pl.DataFrame(schema=COUNTS)]
+        self._parts = [pl.DataFrame(schema=COUNTS).cast({"count": pl.get_index_type()})]
         self.max_lengths = {feature.name: 0 if feature.multi_valued else 1 for feature in columns}
 
     def update(self, column: str, keys: Tensor, lengths: Tensor | None) -> None:
@@ -36,11 +36,11 @@ class KeyCounter:
                 starts = torch.cumsum(lengths, 0) - lengths
                 position = torch.arange(keys.numel()) - torch.repeat_interleave(starts, lengths)
                 keys = keys[position < limit]
-        self._parts.append(pl.Series("key", keys.numpy()).value_counts(name="count").cast(pl.Int64))
+        self._parts.append(pl.Series("key", keys.numpy()).value_counts(name="count"))
 
     def counts(self) -> pl.DataFrame:
         """`COUNTS`, by key."""
-        return merged_counts(pl.concat(self._parts).lazy()).sort("key")
+        return merged_counts(pl.concat(self._parts).lazy().cast(COUNTS)).sort("key")
 
 
 @dataclass

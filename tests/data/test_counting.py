@@ -117,7 +117,7 @@ def many_keys(path: Path) -> TableDataset:
 
 
 def test_an_ingest_of_little_memory_is_byte_for_byte_the_same(tmp_path: Path) -> None:
-    """48 k training rows of other keys on almost each; 1 MiB is for 13 k. Also in a process of one thread that was killed."""
+    """48 k training rows of other keys on almost each; 1 MiB is for 13 k. Also of one thread, killed once."""
     rows = pl.int_range(ROWS, eager=True)
     frame = pl.DataFrame(
         {"y": rows % 3 % 2, "item": rows * 7919 % 50_021 - 100, "word": (rows % 29_989).cast(pl.String)}
