@@ -1,18 +1,22 @@
 """How fast rows become a dataset folder, and in how much memory: Criteo rows repeated with perturbed ids.
 
     python -m tools.bench_ingest --rows 1000000 5000000 20000000
+    python -m tools.bench_ingest --rows 1000000 --peer
 
-For each size: rows a second and peak memory of a process that ingests a TSV file of so many rows, and of one that only
-reads and decodes the same file with polars, block by block: the limit of any ingest that starts from this file. Files
-of 20 M rows take 5 GB, and their encoded rows as much again.
+For each size: rows a second, CPU seconds and peak memory of a process that ingests a TSV file of so many rows, and of
+one that only reads and decodes the same file with polars, block by block: the limit of any ingest that starts from this
+file. With `--peer` also of FuxiCTR's `build_dataset` on the same rows as CSV, four fifths of them for training. On a
+machine that others use, compare CPU seconds. Files of 20 M rows take 5 GB, and their encoded rows as much again.
 """
 
 import argparse
 import json
 import multiprocessing
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -25,6 +29,7 @@ from recsys.data.criteo import CATEGORICAL, NUMERIC, CriteoDataset
 from recsys.data.dataset import SplitConfig, SplitMethod
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.text import TextReader
+from tools.fuxictr_setup import BENCH, ROOT, peer_python
 
 COLUMNS = ("label", *NUMERIC, *CATEGORICAL)
 PERTURBED = 0.3
@@ -75,10 +80,10 @@ def measured(work: Callable[[Path, Path], None], source: Path, folder: Path) -> 
 
 def _timed(work: Callable[[Path, Path], None], source: Path, folder: Path, sender: Connection) -> None:
     before = peak_mib()
-    started = time.monotonic()
+    started, used = time.monotonic(), time.process_time()
     work(source, folder)
-    seconds = time.monotonic() - started
-    sender.send({"seconds": seconds, "peak_mib": peak_mib(), "imported_mib": before})
+    seconds, used = time.monotonic() - started, time.process_time() - used
+    sender.send({"seconds": seconds, "cpu_seconds": used, "peak_mib": peak_mib(), "imported_mib": before})
 
 
 def ingested(source: Path, folder: Path) -> None:
@@ -93,12 +98,34 @@ def decoded(source: Path, _folder: Path) -> None:
         pass
 
 
+def of_peer(source: Path, num_rows: int, folder: Path) -> dict[str, float]:
+    """What `tools/fuxictr_ingest.py` tells of these rows."""
+    split = folder / f"{num_rows}-split"
+    split.mkdir(exist_ok=True)
+    ends = (num_rows * 8 // 10, num_rows * 9 // 10, num_rows)
+    starts, names = (0, *ends[:2]), ("train", "valid", "test")
+    with ExitStack() as opened:
+        files = [opened.enter_context((split / f"{name}.csv").open("wb")) for name in names]
+        at = 0
+        for frame in TextReader(separator="\t", columns=COLUMNS, quoted=False).frames(source, 1 << 16):
+            for file, start, end in zip(files, starts, ends, strict=True):
+                part = frame.slice(max(start - at, 0), max(min(end, at + frame.height) - max(start, at), 0))
+                part.write_csv(file, include_header=file.tell() == 0)
+            at += frame.height
+    command = [str(peer_python(BENCH / "fuxictr-venv")), str(ROOT / "tools" / "fuxictr_ingest.py")]
+    work = folder / f"{num_rows}-peer-{int(time.time())}"
+    told = subprocess.run([*command, str(split.resolve()), str(work.resolve())], capture_output=True, check=True)
+    found: dict[str, float] = json.loads(told.stdout.splitlines()[-1])
+    return found
+
+
 def main() -> None:
     """Generate, measure, print a line of JSON for each size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = Path(os.environ.get("RECSYS_DATA", "../shared/data"))
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
     parser.add_argument("--sample", type=Path, default=data / "criteo-sample" / "random137k.tsv.zst")
+    parser.add_argument("--peer", action="store_true", help="FuxiCTR beside")
     parser.add_argument("--folder", type=Path, default=Path("runs/bench_ingest"))
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -112,10 +139,15 @@ def main() -> None:
             "bytes": source.stat().st_size,
             "rows_per_second": round(num_rows / ours["seconds"]),
             "decoding_rows_per_second": round(num_rows / limit["seconds"]),
+            "cpu_seconds": round(ours["cpu_seconds"], 1),
+            "decoding_cpu_seconds": round(limit["cpu_seconds"], 1),
             "times_the_limit": round(ours["seconds"] / limit["seconds"], 2),
             "peak_mib": round(ours["peak_mib"]),
             "imported_mib": round(ours["imported_mib"]),
         }
+        if arguments.peer:
+            peer = of_peer(source, num_rows, arguments.folder)
+            figures |= {f"peer_{name}": round(value, 1) for name, value in peer.items()}
         print(json.dumps(figures), flush=True)
 
 
