@@ -112,9 +112,10 @@ def of_peer(source: Path, num_rows: int, folder: Path) -> dict[str, float]:
                 part = frame.slice(max(start - at, 0), max(min(end, at + frame.height) - max(start, at), 0))
                 part.write_csv(file, include_header=file.tell() == 0)
             at += frame.height
-    command = [str(peer_python(BENCH / "fuxictr-venv")), str(ROOT / "tools" / "fuxictr_ingest.py")]
+    command = [str(peer_python(BENCH / "fuxictr-venv")), "-m", "tools.fuxictr_ingest"]
     work = folder / f"{num_rows}-peer-{int(time.time())}"
-    told = subprocess.run([*command, str(split.resolve()), str(work.resolve())], capture_output=True, check=True)
+    command += [str(split.resolve()), str(work.resolve())]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     found: dict[str, float] = json.loads(told.stdout.splitlines()[-1])
     return found
 

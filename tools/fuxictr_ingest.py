@@ -2,7 +2,7 @@
 
 This file runs in FuxiCTR's own virtual environment (`tools/fuxictr_setup.py` makes it) and imports nothing of ours.
 
-    python tools/fuxictr_ingest.py SPLIT SCRATCH
+    python -m tools.fuxictr_ingest SPLIT SCRATCH
 
 SPLIT is as `tools/fuxictr_peer.py` takes it, of Criteo columns. Prints a line of JSON; imports are not counted.
 """
@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from fuxictr_peer import Numeric, preprocess
+from tools.fuxictr_peer import Numeric, preprocess
 
 
 def main(data: Path, work: Path) -> None:

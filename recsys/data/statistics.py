@@ -40,7 +40,7 @@ class KeyCounter:
 
     def counts(self) -> pl.DataFrame:
         """`COUNTS`, by key."""
-        return merged_counts(pl.concat(self._parts).lazy().cast(COUNTS)).sort("key")
+        return merged_counts(pl.concat(self._parts).lazy().cast(pl.Int64)).sort("key")
 
 
 @dataclass

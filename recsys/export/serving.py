@@ -185,7 +185,7 @@ class ServingModel(nn.Module):
         dense, ids, offsets = self.encoder(features)
         weights = [dense.new_empty(0) for _ in ids]
         if self.reads_weights:
-            weights = self.encoder.weights(features)
+            weights = self.encoder.weights(features)  # type: ignore[operator]  # a method
         pooled, sequences, lengths = self.embeddings(ids, offsets, weights)
         if len(pooled) == 0:
             pooled.append(dense.new_zeros((dense.size(0), 0)))

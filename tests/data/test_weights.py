@@ -34,8 +34,12 @@ def table(path: Path, **changes: object) -> TableDataset:
 
 
 def write(frame: pl.DataFrame, path: Path) -> Path:
-    writers = {".csv": frame.write_csv, ".parquet": frame.write_parquet, ".jsonl": frame.write_ndjson}
-    writers[path.suffix](path)
+    if path.suffix == ".csv":
+        frame.write_csv(path)
+    elif path.suffix == ".jsonl":
+        frame.write_ndjson(path)
+    else:
+        frame.write_parquet(path)
     return path
 
 

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from recsys.core.errors import DataError, StageError
+from tests.data.test_weights import write
 from tests.pipelines.world import MODEL, STAGES, do
 
 ROWS = 600
@@ -61,17 +62,13 @@ def check(runs: Path, found: pl.DataFrame) -> None:
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_rows_without_the_columns_are_joined(ending: str, runs: Path, tmp_path: Path) -> None:
-    source, frame = tmp_path / f"new.{ending}", raw().drop("y")
-    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[ending](source)
-    check(runs, scores(runs, source))
+    check(runs, scores(runs, write(raw().drop("y"), tmp_path / f"new.{ending}")))
 
 
-def test_rows_that_have_the_columns_are_taken_as_they_are(
-    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_have_the_columns_are_taken_as_they_are(runs: Path, tmp_path: Path) -> None:
     whole = raw().join(ITEMS, on="item").join(BRANDS, on="brand").drop("y", "brand")
-    for write, name in ((whole.write_csv, "new.csv"), (whole.write_ndjson, "new.jsonl")):
-        write(tmp_path / name)
+    for name in ("new.csv", "new.jsonl"):
+        write(whole, tmp_path / name)
         (runs / "brands.csv").rename(runs / "elsewhere.csv")  # nobody reads it
         try:
             found = scores(runs, tmp_path / name)
