@@ -170,7 +170,10 @@ class _Sweeping:
             if self._step(shared, ()):
                 tried.append((validation_auc(self._folders(shared)), job))
         best = max(tried, key=lambda pair: pair[0])[1] if tried else None
-        self.trials += [TrialResult(cell=job.cell, validation_auc=auc, chosen=job is best) for auc, job in tried]
+        self.trials += [
+            TrialResult(cell=job.cell, values=dict(job.trial.values), validation_auc=auc, chosen=job is best)
+            for auc, job in tried
+        ]
         self._cell(best, budget)
         return best
 

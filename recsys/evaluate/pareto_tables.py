@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from recsys.evaluate.pareto import Choice, Failure, Point, Refusal, Result, Sweep, TrialResult, baseline
+from recsys.evaluate.pareto_trials import rising_note
 from recsys.evaluate.sections import text
 
 MIB = 1 << 20
@@ -186,6 +187,8 @@ def markdown(sweep: Sweep, points: Sequence[Point], chosen: Sequence[Choice]) ->
             ],
         ),
     ]
+    if note := rising_note(sweep.trials):
+        lines += ["", note]
     lines += ["", *(_markdown_refusals(sweep.refusals))]
     lines += [f"- failed: {failure.cell.run}: {_short(failure.message)}" for failure in sweep.failures]
     return "\n".join(lines).rstrip() + "\n"
