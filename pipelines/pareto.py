@@ -24,7 +24,7 @@ from pipelines.pareto_cells import (
 )
 from pipelines.pareto_config import ParetoConfig
 from pipelines.pareto_done import is_done, note_done
-from pipelines.pareto_facts import empty_sweep
+from pipelines.pareto_facts import commits, empty_sweep
 from pipelines.pareto_progress import SweepProgress
 from pipelines.pareto_results import CellFolders, read_result, validation_auc, with_latency
 from pipelines.pareto_search import SearchJob, search_jobs
@@ -170,7 +170,10 @@ class _Sweeping:
             if self._step(shared, ()):
                 tried.append((validation_auc(self._folders(shared)), job))
         best = max(tried, key=lambda pair: pair[0])[1] if tried else None
-        self.trials += [TrialResult(cell=job.cell, validation_auc=auc, chosen=job is best) for auc, job in tried]
+        self.trials += [
+            TrialResult(cell=job.cell, values=dict(job.trial.values), validation_auc=auc, chosen=job is best)
+            for auc, job in tried
+        ]
         self._cell(best, budget)
         return best
 
@@ -217,7 +220,8 @@ class _Sweeping:
         results = [result for _, result in self.results]
         results.sort(key=lambda r: (order[r.cell.method], r.cell.ratio, self.config.seeds.index(r.cell.seed)))
         sweep = replace(self._empty, results=results, trials=list(self.trials), failures=list(self.failures))
-        sweep = replace(sweep, searches=list(self.searched))
+        trained = commits(self._folders(job).stage("train") for job, _ in self.results)
+        sweep = replace(sweep, searches=list(self.searched), facts={**sweep.facts, "commits of trainings": trained})
         write_sweep(sweep, self.sweep_run.folder)
         return sweep
 

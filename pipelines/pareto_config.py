@@ -12,6 +12,7 @@ SLICED = "_sliced"
 """Ends the name of a search whose plans are cut out of its supernet, not retrained."""
 
 LEARNING_RATE, REGULARIZER = "train.optimizer.table_learning_rate", "train.optimizer.table_regularizer"
+SHORT = {LEARNING_RATE: "lr", REGULARIZER: "reg"}
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Trial:
 
     label: str  # part of run names; empty where nothing is tuned
     overrides: tuple[str, ...]
+    values: tuple[tuple[str, float], ...]  # by the short names of the label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +86,9 @@ class ParetoConfig:
         found = []
         for chosen in product(*(values for _, values in tuned)):
             pairs = list(zip((key for key, _ in tuned), chosen, strict=True))
-            short = {LEARNING_RATE: "lr", REGULARIZER: "reg"}
-            label = "_".join(f"{short[key]}{value:g}" for key, value in pairs)
-            found.append(Trial(label, tuple(f"{key}={value!r}" for key, value in pairs)))
+            values = tuple((SHORT[key], value) for key, value in pairs)
+            label = "_".join(f"{name}{value:g}" for name, value in values)
+            found.append(Trial(label, tuple(f"{key}={value!r}" for key, value in pairs), values))
         return found
 
     def _tuned(self) -> dict[str, list[float]]:

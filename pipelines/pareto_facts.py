@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from torch.version import __version__ as torch_version
 
@@ -38,7 +39,6 @@ def empty_sweep(run: Run, config: ParetoConfig, *, num_budgets: int, refusals: S
             "budgets": ", ".join(f"{ratio:g}×" for ratio in config.ratios),
             "seeds": ", ".join(str(seed) for seed in config.seeds),
             "tables kept full": f"up to {run.config.embedding.full_below} ids",
-            "commit": str(read_record(run.stage("ingest")).get("commit", "")),
             "written": time.strftime("%Y-%m-%d"),
             "rows": ", ".join(f"{split.num_rows:,} {name}" for name, split in manifest.splits.items()),
             "trials": _trials(config),
@@ -52,6 +52,11 @@ def empty_sweep(run: Run, config: ParetoConfig, *, num_budgets: int, refusals: S
         num_cells=num_budgets * len(config.seeds),
         refusals=refusals,
     )
+
+
+def commits(trainings: Iterable[Path]) -> str:
+    """What the code was when these trainings were done: a sweep that goes on for days may have seen several commits."""
+    return ", ".join(sorted({str(read_record(folder)["commit"]) for folder in trainings}))
 
 
 def _trials(config: ParetoConfig) -> str:

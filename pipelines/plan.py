@@ -18,7 +18,7 @@ from pipelines.model import asked_features, build_model, plan_tables
 from pipelines.plan_tables import show
 from pipelines.stage import StageKey, fingerprint, stage
 from recsys.core.errors import ConfigError
-from recsys.core.jsonable import build_config, from_json, to_json
+from recsys.core.jsonable import build_config, from_json, to_json, with_target
 from recsys.core.manifest import Manifest
 from recsys.core.plan import TablePlan
 from recsys.core.specs import FeatureSpec
@@ -26,6 +26,7 @@ from recsys.data.fingerprint import file_fingerprint
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.full import FullConfig
 from recsys.embeddings.method import MethodConfig, full_bytes
+from recsys.embeddings.planned import write_plan
 from recsys.embeddings.survey import FeatureSurvey, MethodSurvey, survey_features, survey_method
 from recsys.retrieval.encoder import Encoder
 from recsys.retrieval.node_model import NodeModel
@@ -58,7 +59,7 @@ class Survey:
 
 
 def work(run: Run) -> None:
-    """Plan, survey all methods at the same budget, print both; `plan.json` and `survey.json` are in the stage's folder.
+    """Plan, survey all methods at the same budget, print both; the stage's folder holds them, for `embedding=plan` too.
 
     Raises:
         ConfigError: the method asked for cannot plan these features within the budget; the survey is printed before.
@@ -72,10 +73,10 @@ def work(run: Run) -> None:
     folder = run.stage("plan")
     with stage(folder, key, overwrite=True) as aside:  # made in seconds, so nothing of value is lost
         if aside is not None:
-            survey, plan = make(run.config, run.values["embedding"], Manifest.read(data))
+            survey, plan, method = make(run.config, run.values["embedding"], Manifest.read(data))
             (aside / "survey.json").write_text(json.dumps(to_json(survey), indent=1))
             if plan is not None:
-                (aside / "plan.json").write_text(plan.to_json())
+                write_plan(aside, plan, method)
     survey = from_json(Survey, json.loads((folder / "survey.json").read_text()))
     show(survey)
     if survey.refusal and not survey.features:
@@ -84,7 +85,9 @@ def work(run: Run) -> None:
     print(f"{folder}: plan.json, survey.json. To train it: `python -m pipelines.run` with the same arguments{also}.")
 
 
-def make(config: RunConfig, embedding: dict[str, Any], manifest: Manifest) -> tuple[Survey, TablePlan | None]:
+def make(
+    config: RunConfig, embedding: dict[str, Any], manifest: Manifest
+) -> tuple[Survey, TablePlan | None, dict[str, Any]]:
     """Survey a data set under a configuration.
 
     Args:
@@ -93,7 +96,7 @@ def make(config: RunConfig, embedding: dict[str, Any], manifest: Manifest) -> tu
         manifest: of the data set.
 
     Returns:
-        The survey, and the plan chosen; None if it is refused.
+        The survey, the plan chosen (None if it is refused), and the plain values of the method that made it.
     """
     features = asked_features(config, manifest)
     oov_counts = {name: known.oov_count for name, known in manifest.categorical.items()}
@@ -108,12 +111,13 @@ def make(config: RunConfig, embedding: dict[str, Any], manifest: Manifest) -> tu
     )
     config, survey = _choose(config, survey, methods)
     if not survey.chosen:
-        return survey, None
+        return survey, None, embedding
     plan = config.embedding.plan(features)
     serving = config.embedding.serving_plan(plan)
     found = survey_features(plan, serving, max_ids=CHOSEN_IDS, oov_counts=oov_counts)
     survey = replace(survey, features=tuple(found))
-    return _forecast(config, manifest, survey), plan
+    method = with_target(config.embedding) if survey.refusal else embedding
+    return _forecast(config, manifest, survey), plan, method
 
 
 def surveyed_bytes(run: Run, manifest: Manifest) -> dict[str, int | None]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from recsys.core.jsonable import from_json, to_json
+from recsys.core.jsonable import from_json, to_json, with_target
 from recsys.embeddings.method import full_bytes
 from recsys.embeddings.planned import write_plan
 from recsys.search.choice import Choice, Space
 from recsys.search.method import Found
 from recsys.search.plans import plan_of
-from recsys.search.ticket import TicketConfig, ticket_of
+from recsys.search.ticket import ticket_of
 
 PLAN_NAME, CHOICE_NAME, FRONTIER_NAME, MARKDOWN_NAME = "plan.json", "choice.json", "frontier.json", "frontier.md"
 
@@ -70,8 +70,7 @@ def write_found(space: Space, found: Sequence[Found], folder: Path, *, ticket_se
             (folder / name).write_text(plan.to_json())
         else:
             ticket = ticket_of(space, each.choice, ticket_seed)
-            target = f"{TicketConfig.__module__}.{TicketConfig.__qualname__}"
-            write_plan((folder / name).parent, plan, {"_target_": target, **to_json(ticket)})
+            write_plan((folder / name).parent, plan, with_target(ticket))
         points.append(
             Point(
                 plan=name,

@@ -30,6 +30,11 @@ def to_json(value: Any) -> Any:
     return value
 
 
+def with_target(config: Any) -> dict[str, Any]:
+    """A config dataclass as `build_config` reads it; what it holds in turn must not need a `_target_` of its own."""
+    return {TARGET: f"{type(config).__module__}.{type(config).__qualname__}", **to_json(config)}
+
+
 def from_json(cls: type[T], data: Any) -> T:
     """Rebuild a dataclass written by `to_json`; every field must be there.
 

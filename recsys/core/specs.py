@@ -118,6 +118,12 @@ class Init:
     scale: float = 1e-4  # standard deviation (of the tails as they are, not of the whole), or half width
     center: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.scale < math.inf or not math.isfinite(self.center):
+            raise ConfigError(
+                f"init: scale={self.scale}, center={self.center}: both must be finite, and scale 0 or more."
+            )
+
     def fill_(self, weight: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """Fill `weight` in place and return it."""
         if self.distribution is Distribution.NORMAL:

@@ -147,8 +147,10 @@ class AutoConfig(MethodConfig):
         """What serves trained full tables, where that is better than rows that share; it may leave them as they are."""
         if not self.most_lost or any(feature.num_embeddings is None for feature in features):
             return None
-        budget, useful = self.budget_bytes(features), [_num_known(feature, 1.0) for feature in features]
-        all_useful = all(known == num_ids(feature) for known, feature in zip(useful, features, strict=True))
+        rest = [feature for feature in features if not self.keeps_full(feature)]
+        budget = self.budget_bytes(features) - full_bytes(features) + full_bytes(rest)
+        useful = [_num_known(feature, 1.0) for feature in rest]
+        all_useful = all(known == num_ids(feature) for known, feature in zip(useful, rest, strict=True))
         codes = PqConfig(
             init=self.init,
             budget_mib=self.budget_mib,
@@ -157,15 +159,15 @@ class AutoConfig(MethodConfig):
             rotate=True,
             seed=self.seed,
         )
-        if full_bytes(features) <= budget:
+        if full_bytes(rest) <= budget:
             return codes if all_useful else None
         narrowest = sum(
             known * min(row_type.row_bytes(feature.embedding_dim) for row_type in [RowType.FLOAT32, *self.row_types])
-            for known, feature in zip(useful, features, strict=True)
+            for known, feature in zip(useful, rest, strict=True)
         )
         if narrowest <= budget:
             return None
-        options = codes.share_out(features, budget_bytes=budget)
+        options = codes.share_out(rest, budget_bytes=budget)
         fits = sum(option.num_bytes for option in options) <= budget
         return codes if fits and sum(option.loss for option in options) <= self.most_lost * len(options) else None
 

@@ -136,7 +136,7 @@ class MethodConfig(ABC):
         if not features:
             raise ConfigError("there is no categorical feature to embed. Name at least one in the data set's schema.")
         budget = self.budget_bytes(features)
-        kept = [f for f in features if f.num_embeddings is not None and f.num_embeddings <= self.full_below]
+        kept = [feature for feature in features if self.keeps_full(feature)]
         kept_names = {feature.name for feature in kept}
         rest = [feature for feature in features if feature.name not in kept_names]
         plans = [full_table(feature, self.init) for feature in kept]
@@ -164,6 +164,10 @@ class MethodConfig(ABC):
             left, waiting = left - needed, waiting - full_bytes(group)
             plans.append(plan)
         return plans
+
+    def keeps_full(self, feature: FeatureSpec) -> bool:
+        """True if the feature has a full table under every method, for its few ids."""
+        return feature.num_embeddings is not None and feature.num_embeddings <= self.full_below
 
     def callbacks(self, plan: TablePlan) -> list[Callback]:
         """What must act while a model with this plan trains; most methods need nothing.

@@ -10,9 +10,11 @@ from typing import Any
 from recsys.core.callback import Callback
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.jsonable import build_config
+from recsys.core.modules import Combiner, Remap
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
 from recsys.core.specs import FeatureSpec
+from recsys.embeddings.check import check_feature
 from recsys.embeddings.method import MethodConfig
 from recsys.embeddings.mixed import refuse_unused
 
@@ -82,7 +84,7 @@ class PlanFileConfig(MethodConfig):
 
         Raises:
             ConfigError: there is no such file, it plans other features, or it takes more than the budget.
-            DataError: the file is no plan.
+            DataError: the file is no plan, or parts of it do not work or do not fit each other.
         """
         try:
             plan = TablePlan.from_json(Path(self.path).read_text(encoding="utf-8"))
@@ -92,6 +94,7 @@ class PlanFileConfig(MethodConfig):
             raise DataError(f"path={self.path}: {error}") from error
         self._check_features(plan, features)
         plan = plan.reordered([feature.name for feature in features])
+        self._check_parts(plan)
         if self.budget_mib is not None or self.compression_ratio is not None:
             self._check(plan, self.budget_bytes(features))
         return plan
@@ -113,6 +116,21 @@ class PlanFileConfig(MethodConfig):
                     f"path={self.path}: the plan is for {found}, the data set and model ask for {feature}. Use those "
                     "that it was made for."
                 )
+
+    def _check_parts(self, plan: TablePlan) -> None:
+        tables = {table.name: table for table in plan.tables}
+        for entry in plan.features:
+            try:
+                remap, combiner = entry.remap.build(), entry.combiner.build()
+                assert isinstance(remap, Remap) and isinstance(combiner, Combiner), "not a remap and a combiner"
+                check_feature(entry, remap, combiner, tables)
+            except ConfigError as error:
+                raise DataError(f"path={self.path}, feature {entry.feature.name!r}: {error}") from error
+            except Exception as error:
+                raise DataError(  # a file may hold any value, and each part fails at it in a way of its own
+                    f"path={self.path}: feature {entry.feature.name!r} cannot be embedded by {entry.remap} and "
+                    f"{entry.combiner} ({type(error).__name__}: {error}). Write the plan again: train, plan or search."
+                ) from error
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Not used: the plan is made."""

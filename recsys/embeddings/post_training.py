@@ -70,7 +70,7 @@ class PostTrainingConfig(MethodConfig):
         """(what stays as it is, what is served of the rest)."""
         _check_full(plan)
         features = [entry.feature for entry in plan.features]
-        small = [f for f in features if f.num_embeddings is not None and f.num_embeddings <= self.full_below]
+        small = [feature for feature in features if self.keeps_full(feature)]
         rest = [feature for feature in features if feature not in small]
         budget = self.budget_bytes(features) - full_bytes(small)
         served = plan.of([feature.name for feature in rest])

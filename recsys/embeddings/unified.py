@@ -52,8 +52,7 @@ class UnifiedConfig(MethodConfig):
         return super().plan(features)
 
     def _stays_full(self, feature: FeatureSpec) -> bool:
-        kept = feature.num_embeddings is not None and feature.num_embeddings <= self.full_below
-        return kept or names_feature(feature, self.alone)
+        return self.keeps_full(feature) or names_feature(feature, self.alone)
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Plan one table of as many rows as the budget holds, beside the features that stay alone."""

@@ -41,6 +41,7 @@ class TrialResult:
     """One training of the tuning at the first seed."""
 
     cell: Cell
+    values: Mapping[str, float]  # what was tuned, by the short names of `Cell.trial`
     validation_auc: float
     chosen: bool
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from recsys.evaluate.pareto import Choice, Failure, Point, Refusal, Result, Sweep, TrialResult, baseline
+from recsys.evaluate.pareto_trials import rising_note
 from recsys.evaluate.sections import text
 
 MIB = 1 << 20
@@ -186,9 +187,14 @@ def markdown(sweep: Sweep, points: Sequence[Point], chosen: Sequence[Choice]) ->
             ],
         ),
     ]
-    lines += ["", *(_markdown_refusals(sweep.refusals))]
-    lines += [f"- failed: {failure.cell.run}: {_short(failure.message)}" for failure in sweep.failures]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([*lines, "", *_markdown_notes(sweep)]).rstrip() + "\n"
+
+
+def _markdown_notes(sweep: Sweep) -> list[str]:
+    """What qualifies the points: trials that ended too early, budgets refused, cells failed."""
+    note = rising_note(sweep.trials)
+    failed = [f"- failed: {failure.cell.run}: {_short(failure.message)}" for failure in sweep.failures]
+    return [*([note, ""] if note else []), *_markdown_refusals(sweep.refusals), *failed]
 
 
 def _markdown_point(point: Point, full: Point | None, full_bytes: int) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -251,3 +252,9 @@ def test_component_that_cannot_be_built_is_refused(component: Component, parts: 
 def test_combiners_without_weights_build_from_their_description() -> None:
     for combiner in (Only, Concat, Product):
         assert type(Component.of(combiner).build()) is combiner
+
+
+@pytest.mark.parametrize(("scale", "center"), [(-0.1, 0.0), (math.inf, 0.0), (math.nan, 0.0), (1.0, math.inf)])
+def test_impossible_initial_weights_are_refused_before_training(scale: float, center: float) -> None:
+    with pytest.raises(ConfigError, match=r"init: scale=.*must be finite, and scale 0 or more"):
+        Init(scale=scale, center=center)

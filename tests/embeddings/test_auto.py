@@ -231,6 +231,17 @@ def test_features_kept_full_stay_so_beside_codes() -> None:
     assert [entry.remap == Component.of(Identity) for entry in served.features] == [False, False, True]
 
 
+def test_what_stays_full_has_no_say_over_the_others() -> None:
+    alone = without_rare_ids()
+    kept = FeatureSpec(name="c", embedding_dim=10, num_embeddings=300, max_length=1, octave_counts=(10_000,) * 9)
+    for ratio, expected in ((2, "rows"), (5, "codes")):  # of the budget beside the 12,000 bytes that are kept
+        budget = AutoConfig(compression_ratio=ratio).budget_bytes(alone)
+        auto = AutoConfig(budget_mib=(12_000 + budget) / 2**20, full_below=300)
+        rest = auto.serving_plan(auto.plan([*alone, kept])).of(["a", "b"])
+        assert rest == AutoConfig(compression_ratio=ratio).serving_plan(AutoConfig(compression_ratio=ratio).plan(alone))
+        assert kind(AutoConfig(compression_ratio=ratio), alone) == expected
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_impossible_shares_are_refused(share: float) -> None:
     with pytest.raises(ConfigError, match="most_lost"):

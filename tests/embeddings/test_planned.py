@@ -1,5 +1,6 @@
 """Plans that come from a file: the same tables as planned, and every part that does not fit named before it is used."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from recsys.core.component import Component
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec, Init, Pooling, RowType, TableSpec
+from recsys.embeddings.adapt_emb import HeadOrHash
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection, PlannedEmbeddingCollection
 from recsys.embeddings.combiners import Concat, Only, Product
 from recsys.embeddings.full import FullConfig
@@ -101,17 +103,52 @@ def one(remap: Component, *tables: tuple[int, int], combiner: type = Only, width
 
 
 HASHED = Component.of(HashRemap, num_rows=40, salts=[1, 2])
+NEGATIVE = Component.of(HeadOrHash, num_private=8, first_private=-3, num_shared=20, first_shared=8, salt=1)
+NEGATIVE_TAIL = Component.of(HeadOrHash, num_private=8, first_private=1, num_shared=10, first_shared=-1, salt=1)
 QUOTIENT = Component.of(QuotientRemainderRemap, num_remainders=10)
 MISFITS: dict[str, tuple[Callable[[], TablePlan], tuple[str, ...]]] = {
-    "fewer tables": (lambda: one(HASHED, (40, 8)), ("lists 1 table(s)", "HashRemap gives (2, 2)")),
-    "more tables": (lambda: one(Component.of(Identity), (100, 8), (100, 8)), ("lists 2 table(s)", "(1, 2)")),
+    "fewer tables": (lambda: one(HASHED, (40, 8)), ("lists 1 table(s)", "HashRemap gives rows of shape (2, 100)")),
+    "more tables": (lambda: one(Component.of(Identity), (100, 8), (100, 8)), ("lists 2 table(s)", "(1, 100)")),
     "rows of a hash": (lambda: one(HASHED, (40, 4), (39, 4), combiner=Concat), ("row 39", "'t1'", "num_embeddings=39")),
     "ids": (lambda: one(Component.of(Identity), (99, 8)), ("look-up 0", "row 99", "num_embeddings=99")),
     "quotients": (lambda: one(QUOTIENT, (9, 8), (10, 8), combiner=Product), ("row 9", "'t0'", "num_embeddings=9")),
     "remainders": (lambda: one(QUOTIENT, (10, 8), (9, 8), combiner=Product), ("row 9", "'t1'", "num_embeddings=9")),
+    "negative rows": (lambda: one(NEGATIVE, (40, 8)), ("look-up 0", "row -3", "rows count from 0", "HeadOrHash")),
+    "rows of one id in a hundred": (lambda: one(NEGATIVE_TAIL, (80, 8)), ("row -1", "rows count from 0")),
     "width": (lambda: one(HASHED, (40, 4), (40, 3), combiner=Concat), ("embedding_dim=8", "makes 7", "[4, 3]")),
     "widths apart": (lambda: one(QUOTIENT, (10, 8), (10, 4), combiner=Product), ("Product cannot join", "[8, 4]")),
 }
+
+
+EDITS: dict[str, tuple[str, object]] = {
+    "no rows to hash to": ("num_rows", 0),
+    "fewer than no rows": ("num_rows", -40),
+    "a number in words": ("num_rows", "many"),
+    "nothing": ("salts", None),
+    "more than 64 bits": ("salts", [2**70]),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_file_edited_to_nonsense_is_refused_with_its_path_and_the_feature(tmp_path: Path, edit: str) -> None:
+    key, value = EDITS[edit]
+    file = tmp_path / "plan.json"
+    plan = HashConfig(compression_ratio=3).plan(FEATURES[:1])
+    values = json.loads(plan.to_json())
+    values["features"][0]["remap"]["params"][key] = value
+    file.write_text(json.dumps(values))
+    with pytest.raises(DataError, match=rf"path={file}.*'a'") as refused:
+        PlanFileConfig(path=str(file)).plan(FEATURES[:1])
+    assert "HashRemap" in str(refused.value)
+
+
+def test_a_part_that_is_no_remap_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    values = json.loads(FullConfig().plan(FEATURES[:1]).to_json())
+    values["features"][0]["remap"]["target"] = "recsys.embeddings.combiners.Sum"
+    file.write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"'a' cannot be embedded by .*not a remap and a combiner"):
+        PlanFileConfig(path=str(file)).plan(FEATURES[:1])
 
 
 @pytest.mark.parametrize("kind", [PlannedEmbeddingBagCollection, PlannedEmbeddingCollection])

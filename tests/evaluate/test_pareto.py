@@ -3,6 +3,8 @@
 import json
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,9 @@ from recsys.evaluate.pareto import (
     points,
 )
 from recsys.evaluate.pareto_figure import pareto_figure, size, standalone
-from recsys.evaluate.pareto_page import render_sweep, write_sweep
+from recsys.evaluate.pareto_page import lead, render_sweep, write_sweep
+from recsys.evaluate.pareto_tables import markdown
+from recsys.evaluate.pareto_trials import still_rising
 from tests.evaluate.test_report import Page
 
 FULL_BYTES = 16_000
@@ -83,7 +87,7 @@ def sweep(*, results: list[Result]) -> Sweep:
         request_rows=256,
         num_cells=10,
         results=results,
-        trials=[TrialResult(cell=cell, validation_auc=0.8, chosen=True)],
+        trials=[TrialResult(cell=cell, values={"lr": 0.1}, validation_auc=0.8, chosen=True)],
         refusals=[
             Refusal(method="full", ratio=4, floor_bytes=16_000, message="FullConfig needs 16,000 bytes"),
             Refusal(method="full", ratio=16, floor_bytes=16_000, message="FullConfig needs 16,000 bytes"),
@@ -122,6 +126,44 @@ def test_choices_look_at_validation_alone() -> None:
         (4, 4_000, "int8"),
         (16, 1_000, "hash"),
     ]
+
+
+def test_summary_counts_what_is_close_on_validation() -> None:
+    """hash is closest on test, by luck; int8 is what validation would have kept."""
+    results = [
+        result("full", 1, 1, plan_bytes=16_000, validation=0.80, test=0.79),
+        result("int8", 4, 1, plan_bytes=4_000, validation=0.7995, test=0.78),
+        result("hash", 16, 1, plan_bytes=1_000, validation=0.70, test=0.79),
+    ]
+    said = lead(sweep(results=results), points(results))
+    assert "int8 with 4,000 bytes, 4.0 times less; its test AUC is 0.7800, uncompressed 0.7900." in said
+
+
+def trials(method: str, aucs: Mapping[float, float]) -> list[TrialResult]:
+    """Trials of one method at 4x, by learning rate."""
+    cell = replace(RESULTS[0].cell, method=method, ratio=4)
+    best = max(aucs, key=lambda rate: aucs[rate])
+    return [
+        TrialResult(cell=cell, values={"lr": rate}, validation_auc=auc, chosen=rate == best)
+        for rate, auc in aucs.items()
+    ]
+
+
+def test_methods_that_still_rise_at_the_end_of_the_range_are_named() -> None:
+    tried = [
+        *trials("inside", {0.06: 0.74, 0.12: 0.75, 0.24: 0.70}),
+        *trials("flat", {0.06: 0.7505, 0.12: 0.75, 0.24: 0.70}),
+        *trials("low", {0.06: 0.76, 0.12: 0.75, 0.24: 0.70}),
+        *trials("high", {0.06: 0.70, 0.12: 0.75, 0.24: 0.752}),
+        *trials("once", {0.06: 0.76}),
+    ]
+    found = [(each.method, each.tuned, each.value, round(each.gain, 4)) for each in still_rising(tried)]
+    assert found == [("low", "lr", 0.06, 0.01), ("high", "lr", 0.24, 0.002)]
+    risen = replace(sweep(results=RESULTS), trials=tried)
+    said = "low (4× at lr0.06: +0.0100), high (4× at lr0.24: +0.0020)"
+    assert said in Page(render_sweep(risen)).text
+    assert said in markdown(risen, points(RESULTS), [])
+    assert "Best at an end" not in Page(render_sweep(sweep(results=RESULTS))).text
 
 
 @pytest.fixture(scope="module")

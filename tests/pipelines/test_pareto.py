@@ -14,6 +14,7 @@ import pytest
 from pipelines import pareto
 from pipelines.pareto_cells import PlannedBudget, base_overrides, compose_run, plan_budget, without_repeats
 from pipelines.pareto_config import ParetoConfig
+from pipelines.pareto_facts import commits
 from pipelines.pareto_worker import Worker
 from recsys.core.errors import ConfigError
 from recsys.core.manifest import Manifest
@@ -183,6 +184,13 @@ def test_what_a_method_has_on_its_command_line() -> None:
         "a.b=null",
         "c=true",
     )
+
+
+def test_commits_are_those_of_the_trainings(tmp_path: Path) -> None:
+    for name, commit in {"a": "f00", "b": "bad", "c": "f00"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "stage.json").write_text(json.dumps({"finished": True, "commit": commit}))
+    assert commits(tmp_path / name for name in "abc") == "bad, f00"
 
 
 def test_trials_are_all_pairs() -> None:

@@ -12,6 +12,7 @@ from pipelines.plan import Survey
 from recsys.core.errors import ConfigError
 from recsys.core.jsonable import from_json
 from recsys.core.plan import TablePlan
+from recsys.embeddings.planned import PlanFileConfig
 from tests.pipelines.world import SMALL, do, make_run
 
 METHODS = Path(CONFIG_FOLDER) / "embedding"
@@ -85,10 +86,14 @@ def test_method_below_its_floor_is_told_after_the_survey(tmp_path: Path, capsys:
 
 
 def test_full_has_no_choice_so_auto_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, survey = planned(tmp_path, "budget_mib=0.002")
+    run, survey = planned(tmp_path, "budget_mib=0.002")
     assert survey.chosen == "auto" and "needs" in survey.refusal
     assert sum(feature.serving_bytes for feature in survey.features) <= survey.budget_bytes
     assert "full does not fit, so auto plans" in capsys.readouterr().out
+    # What is served of a plan is its method's to say: a plan's file without it would serve auto's int4 rows as float32.
+    again = PlanFileConfig(path=str(run.stage("plan") / "plan.json"))
+    again_plan = TablePlan.from_json(Path(again.path).read_text())
+    assert again.serving_plan(again_plan).num_bytes <= survey.budget_bytes < again_plan.num_bytes
 
 
 def test_what_replicates_tables_holds_them_on_every_rank(tmp_path: Path) -> None:
