@@ -71,7 +71,9 @@ class RetrievalTask:
         places = torch.cat([users, positives + first_item, negatives + first_item])
         own = None
         if encoded is None:
-            rows: Encoded = model(self._nodes, places)
+            reached = encoder.reached(places)
+            nodes = self._nodes if reached is None else self._nodes.some(reached.nodes)
+            rows: Encoded = model(nodes, places if reached is None else reached)
         else:
             own = encoder.auxiliary(encoded, users, positives + first_item, all_columns)
             rows = Encoded(*(part.index_select(0, places) for part in encoded))
