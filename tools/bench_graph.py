@@ -19,7 +19,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -48,7 +48,7 @@ from recsys.retrieval.recommender import DotRecommender
 from recsys.retrieval.triples import NEGATIVE, POSITIVE, USER
 from recsys.train.session import process_group
 from tools.published_lightgcn import USERS_AT_ONCE, PublishedLightGCN
-from tools.stepping import take_turns
+from tools.stepping import endless, take_turns
 
 CPU = torch.device("cpu")
 WIDTH, NUM_LAYERS, K = 64, 3, 20
@@ -66,16 +66,9 @@ PUBLISHED = "published"
 def step_of(run: Run) -> tuple[Callable[[], None], int]:
     """A training step on the next batch, its sampling included; and the steps of an epoch."""
     trainer, source = prepared(run, _plan(run), Path(tempfile.mkdtemp()) / "run", None, 1)
-    batches = _endless(source.epoch)
+    batches = endless(source.epoch)
     trainer.session.model.train()
     return lambda: trainer._step(next(batches), run.config.train.batch_size), source.num_batches
-
-
-def _endless(epoch: Callable[[int], Iterator[Batch]]) -> Iterator[Batch]:
-    number = 0
-    while True:
-        yield from epoch(number)
-        number += 1
 
 
 def published_step(interactions: Interactions, batch: Batch) -> Callable[[], None]:

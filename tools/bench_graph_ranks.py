@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from recsys.retrieval.encoder import Encoded
 from recsys.retrieval.task import RetrievalTask
 from recsys.train.session import process_group
 from recsys.train.trainer import Trainer
+from tools.stepping import endless
 
 STEPS = 5
 EXCHANGES = {"gloo:all_to_all": "all to all", "gloo:all_gather": "gather", "gloo:all_reduce": "sum"}
@@ -82,14 +84,14 @@ def measured(run: Run) -> RankFigures:
     with tempfile.TemporaryDirectory() as folder:
         trainer, source = prepared(run, plan, Path(folder) / "run", None, 1)
         trainer.session.model.train()
-        batches, rows, seconds = source.epoch(0), run.config.train.batch_size, []
-        for _ in range(STEPS):
+        batches, seconds = endless(source.epoch), []
+        for batch in islice(batches, STEPS):
             started = time.perf_counter()
-            trainer._step(next(batches), rows)
+            trainer._step(batch, batch.labels.numel())
             seconds.append(time.perf_counter() - started)
-        peak = peak_mib()
+        peak, one = peak_mib(), next(batches)
         with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as trace:
-            trainer._step(next(batches), rows)
+            trainer._step(one, one.labels.numel())
         trace.export_chrome_trace(f"{folder}/trace.json")
         sent = sent_in(json.loads(Path(folder, "trace.json").read_text())["traceEvents"])
     session = trainer.session

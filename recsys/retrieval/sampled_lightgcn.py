@@ -1,7 +1,7 @@
 """LightGCN that trains on what a batch reaches: some neighbours of its rows, some neighbours of these, and so on.
 
-A step looks up and propagates the nodes that it reaches instead of all, which pays where a graph has far more nodes than
-a batch reaches. Ranking still propagates over all nodes.
+A step looks up and propagates the nodes that it reaches instead of all, which pays where a graph has far more nodes
+than a batch reaches. Ranking still propagates over all nodes.
 """
 
 from dataclasses import dataclass

@@ -60,7 +60,8 @@ def test_sampled_softmax(correct: bool) -> None:
     for b in range(ROWS):
         positive = dot(t.users[b], t.positives[b]) / 0.5
         others = [
-            dot(t.users[b], t.negatives[b, n]) / 0.5 - (math.log(NEGATIVES * int(t.negative_ids[b, n]) / 36) if correct else 0)
+            dot(t.users[b], t.negatives[b, n]) / 0.5
+            - (math.log(NEGATIVES * int(t.negative_ids[b, n]) / 36) if correct else 0)
             for n in range(NEGATIVES)
         ]
         expected += math.log(sum(math.exp(score) for score in [positive, *others])) - positive
