@@ -7,12 +7,10 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
+from recsys.ops.eigenvectors import OVERSAMPLING, leading_eigenvectors
 from recsys.ops.propagation import SparseRows
 from recsys.retrieval.encoder import FittedConfig
 from recsys.retrieval.recommender import Recommender
-
-OVERSAMPLING = 32
-"""Vectors beyond those asked for, which make subspace iteration converge faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +22,13 @@ class GFCFConfig(FittedConfig):
 
     alpha: float = 0.3  # weight of the ideal low-pass filter; 0: the linear filter alone
     num_vectors: int = 256
-    num_iterations: int = 12  # of the subspace iteration
-    seed: int = 0  # of its first subspace
+    seed: int = 0  # of the first guess at the singular vectors
 
     def __post_init__(self) -> None:
         if not self.alpha >= 0:
             raise ConfigError(f"retrieval.model.alpha={self.alpha}: must be 0 or more.")
-        for name in ("num_vectors", "num_iterations"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"retrieval.model.{name}={getattr(self, name)}: must be 1 or more.")
+        if self.num_vectors < 1:
+            raise ConfigError(f"retrieval.model.num_vectors={self.num_vectors}: must be 1 or more.")
 
     def fit(self, interactions: Interactions) -> Recommender:
         """Normalise, then find the singular vectors."""
@@ -56,19 +52,15 @@ class GFCFConfig(FittedConfig):
         )
 
     def _singular_vectors(self, by_user: SparseRows, by_item: SparseRows) -> Tensor:
-        """Right singular vectors, float32 (M, k), of the largest singular values; signs do not matter.
-
-        Source: Halko et al., SIAM Review 2011, algorithm 4.4 (subspace iteration), then Rayleigh-Ritz.
-        """
+        """Right singular vectors, float32 (M, k), of the largest singular values; signs do not matter."""
         num_items = by_item.num_rows
-        width = min(self.num_vectors + OVERSAMPLING, num_items)
         generator = torch.Generator().manual_seed(self.seed)
-        basis = torch.randn(num_items, width, generator=generator).to(by_item.values.device)
-        for _ in range(self.num_iterations):
-            basis = torch.linalg.qr(by_item.product(by_user.product(basis))).Q
-        projected = by_user.product(basis)
-        rotation: Tensor = torch.linalg.eigh(projected.t() @ projected).eigenvectors
-        return basis @ rotation[:, -min(self.num_vectors, width) :]
+        start = torch.randn(num_items, min(self.num_vectors + OVERSAMPLING, num_items), generator=generator)
+        return leading_eigenvectors(
+            lambda vectors: by_item.product(by_user.product(vectors)),
+            start.to(by_item.values.device),
+            min(self.num_vectors, num_items),
+        )
 
 
 class GFCFRecommender(Recommender):

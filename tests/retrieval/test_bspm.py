@@ -45,7 +45,6 @@ def test_it_blurs_and_sharpens(solver: Solver, merge: Merge, average: bool) -> N
     config = BSPMConfig(
         alpha=0.4,
         num_vectors=6,
-        num_iterations=60,
         sharpen_time=1.5,
         sharpen_steps=2,
         solver=solver,
