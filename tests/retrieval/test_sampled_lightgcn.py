@@ -7,7 +7,7 @@ from torch import Tensor
 from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
 from recsys.ops.propagation import SparseRows
-from recsys.retrieval.encoder import Encoded, graph_of
+from recsys.retrieval.encoder import Encoded, Encoder, graph_of
 from recsys.retrieval.lightgcn import LayerWeights, LightGCNConfig, Storage
 from recsys.retrieval.sampled_lightgcn import SampledLightGCN, SampledLightGCNConfig, sample_neighbors
 from tests.retrieval.world import interactions
@@ -18,8 +18,10 @@ COUNT = GRAPH.num_users + GRAPH.num_items
 PLACES = torch.tensor([3, 70, 3, 0, 61, 99, 12])  # nodes 0 and 61 are the unknown ones and have no neighbours
 
 
-def built(fan_out: int, weights: LayerWeights = LayerWeights.MEAN, **options: Storage) -> SampledLightGCN:
-    encoder = SampledLightGCNConfig(fan_out=fan_out, layer_weights=weights, **options).build(GRAPH, CPU)
+def built(
+    fan_out: int, weights: LayerWeights = LayerWeights.MEAN, storage: Storage = Storage.FLOAT32
+) -> SampledLightGCN:
+    encoder = SampledLightGCNConfig(fan_out=fan_out, layer_weights=weights, storage=storage).build(GRAPH, CPU)
     assert isinstance(encoder, SampledLightGCN)
     return encoder
 
@@ -35,15 +37,16 @@ def sampled(encoder: SampledLightGCN, x: Tensor, places: Tensor) -> Encoded:
 
 @pytest.mark.parametrize("weights", list(LayerWeights))
 def test_all_neighbours_are_the_whole_propagation_and_its_gradients(weights: LayerWeights) -> None:
-    plain = LightGCNConfig(layer_weights=weights).build(GRAPH, CPU)
-    encoder, results = built(COUNT, weights), []
-    for found in (plain.at(x := nodes(), PLACES), sampled(encoder, y := nodes(), PLACES)):
-        of = plain if not results else encoder
-        inputs = [x if of is plain else y, *of.parameters()]
+    plain, encoder = LightGCNConfig(layer_weights=weights).build(GRAPH, CPU), built(COUNT, weights)
+
+    def with_gradients(of: Encoder, x: Tensor, found: Encoded) -> tuple[Tensor, ...]:
         loss = (found.final * torch.arange(6)).sin().sum() + found.initial.square().sum()
-        results.append((*found, *torch.autograd.grad(loss, inputs)))
-    for expected, ours in zip(*results, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+        return *found, *torch.autograd.grad(loss, [x, *of.parameters()])
+
+    expected = with_gradients(plain, x := nodes(), plain.at(x, PLACES))
+    found = with_gradients(encoder, x := nodes(), sampled(encoder, x, PLACES))
+    for ours, whole in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_layers_may_be_bfloat16() -> None:
