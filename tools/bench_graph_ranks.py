@@ -4,8 +4,8 @@
 
 Prints a row a rank: bytes of its part of the tables, of their gradients and of the optimizer's state, of one layer of
 all nodes (its columns alone), its largest resident memory and that before the model was built, milliseconds a step
-(the median of some), and what it hands to the other ranks in one step, by kind of exchange. Ranks share this machine's
-cores and memory, so that a step of two says little about a step of two machines.
+(the median of some), and what it hands to exchanges in one step, by kind, with the part that it keeps itself (1 / W of
+all to all). Ranks share this machine's cores and memory, so that a step of two says little about two machines.
 """
 
 import json
