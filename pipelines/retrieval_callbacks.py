@@ -8,6 +8,7 @@ from recsys.core.interactions import Interactions
 from recsys.core.plan import TablePlan
 from recsys.embeddings.method import Identity, builds
 from recsys.retrieval.on_nodes import OnNodes
+from recsys.retrieval.sampled_lightgcn import SampledLightGCNConfig
 from recsys.retrieval.warm_start import WarmStart
 
 
@@ -15,9 +16,17 @@ def retrieval_callbacks(run: Run, built: BuiltNodes, interactions: Interactions)
     """Of a run that learns from `interactions`, in their order.
 
     Raises:
-        ConfigError: retrieval.start is set, and the method's tables have no row for each id.
+        ConfigError: retrieval.start is set, and the method's tables have no row for each id; or the method follows what
+            is looked up, and the model looks up a part.
     """
-    found: list[Callback] = [OnNodes(each, built.nodes) for each in run.config.embedding.callbacks(built.plan)]
+    of_method = run.config.embedding.callbacks(built.plan)
+    if of_method and isinstance(retrieval_of(run).model, SampledLightGCNConfig):
+        raise ConfigError(
+            "retrieval/model=lightgcn_sampled looks up a part of the nodes each step, and this embedding method learns "
+            "from look-ups of all. Choose lightgcn, or a method without such state (full, unified, "
+            "quotient_remainder, int8, pq)."
+        )
+    found: list[Callback] = [OnNodes(each, built.nodes) for each in of_method]
     start = retrieval_of(run).start
     if start is not None:
         found.insert(0, WarmStart(start, interactions, _tables(built.plan)))

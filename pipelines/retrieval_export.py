@@ -155,7 +155,7 @@ def _serving(served: Served) -> ServingRecommender:
     encoder = FeatureEncoder(served.schema, {}, {name: keys[1:] for name, keys in served.keys.items()}, {})
     kind = ServingVectors if isinstance(served.recommender, DotRecommender) else ServingRecommender
     item_keys = served.keys[served.columns[1]]
-    return kind(served.recommender, encoder, columns=served.columns, item_keys=item_keys, met=served.met)
+    return kind(served.recommender, encoder, schema=served.schema, item_keys=item_keys, met=served.met)
 
 
 def _golden_features(served: Served, num_rows: int) -> dict[str, Tensor]:

@@ -7,8 +7,9 @@ All that a part compares takes turns within every round; figures are medians ove
 * training: steps of `experiment=graph/gowalla_bpr` (KEY=VALUE overrides it), whole: sampling, propagation, loss,
   gradients, Adam, as the trainer makes them; with float32 and bfloat16 layers, and with the options of
   `experiment=graph/gowalla`, beside the published algorithm (`tools/published_lightgcn.py`, its sampler free here).
-  Epochs are steps times the steps of an epoch. Beside them one product of the adjacency and reading memory once: the
-  bytes a product must move (a row of its input and 8 bytes an edge, its output once) per second, as a share of it.
+  Epochs are steps times the steps of an epoch. Beside them one product of the adjacency, and two limits of it: the same
+  product with all rows in the nearest cache, which says what memory costs it; and the least bytes (adjacency, rows of
+  the input and the output, once each) at the rate of reading 256 MiB once, its share of the memory's bandwidth.
 * evaluation: lists of all users at 20 places, ours and the published way, extrapolated from some chunks.
 * growth: graphs whose items' popularity follows a power law; one process a size, its largest resident memory.
 """
@@ -18,7 +19,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -47,11 +48,13 @@ from recsys.retrieval.recommender import DotRecommender
 from recsys.retrieval.triples import NEGATIVE, POSITIVE, USER
 from recsys.train.session import process_group
 from tools.published_lightgcn import USERS_AT_ONCE, PublishedLightGCN
-from tools.stepping import take_turns
+from tools.stepping import endless, take_turns
 
 CPU = torch.device("cpu")
 WIDTH, NUM_LAYERS, K = 64, 3, 20
 READ_BYTES = 2**28
+NEAR_ROWS = 64
+"""16 KiB at most."""
 VARIANTS = {
     "ours, float32": ("graph/gowalla_bpr", "retrieval.model.storage=float32"),
     "ours, bfloat16": ("graph/gowalla_bpr", "retrieval.model.storage=bfloat16"),
@@ -63,16 +66,9 @@ PUBLISHED = "published"
 def step_of(run: Run) -> tuple[Callable[[], None], int]:
     """A training step on the next batch, its sampling included; and the steps of an epoch."""
     trainer, source = prepared(run, _plan(run), Path(tempfile.mkdtemp()) / "run", None, 1)
-    batches = _endless(source.epoch)
+    batches = endless(source.epoch)
     trainer.session.model.train()
     return lambda: trainer._step(next(batches), run.config.train.batch_size), source.num_batches
-
-
-def _endless(epoch: Callable[[int], Iterator[Batch]]) -> Iterator[Batch]:
-    number = 0
-    while True:
-        yield from epoch(number)
-        number += 1
 
 
 def published_step(interactions: Interactions, batch: Batch) -> Callable[[], None]:
@@ -89,12 +85,12 @@ def published_step(interactions: Interactions, batch: Batch) -> Callable[[], Non
     return step
 
 
-def product_bytes(adjacency: SparseRows, width: int, element_size: int) -> int:
-    """What one product cannot help moving: a row of the input, an index and a value an edge, its output once."""
-    edges = adjacency.columns.numel()
-    return edges * (width * element_size + 4 + adjacency.values.element_size()) + (
-        adjacency.num_rows * width * element_size
-    )
+def least_bytes(matrix: SparseRows, width: int, element_size: int) -> int:
+    """What a product moves if caches lose nothing: its matrix once, each row of the input that it reads once, and its
+    output once.
+    """
+    read = int(matrix.columns.unique().numel())
+    return matrix.num_bytes + (read + matrix.num_rows) * width * element_size
 
 
 def training(rounds: int, overrides: Sequence[str], console: Console) -> None:
@@ -124,7 +120,7 @@ def training(rounds: int, overrides: Sequence[str], console: Console) -> None:
 
 @dataclass(frozen=True)
 class Reading:
-    """Products of an adjacency by the type of their values, beside reading memory once."""
+    """Products of an adjacency by the type of their values, beside one whose rows are near and beside memory."""
 
     matrices: dict[torch.dtype, SparseRows]
     memory: Tensor
@@ -142,18 +138,25 @@ class Reading:
         for kind, matrix in self.matrices.items():
             x = torch.randn(matrix.num_rows, WIDTH).to(kind)
             found[f"product, {kind}"] = partial(matrix.product, x)
+            found[f"near, {kind}"] = partial(near(matrix).product, x)
         return found
 
     def tell(self, seconds: Mapping[str, Sequence[float]], console: Console) -> None:
-        """Print bytes a second."""
+        """Print what a product takes, and what the same reads and the least bytes would."""
         rate = READ_BYTES / statistics.median(seconds["read"])
         for kind, matrix in self.matrices.items():
-            taken = seconds[f"product, {kind}"]
-            reached = product_bytes(matrix, WIDTH, kind.itemsize) / statistics.median(taken)
+            taken, close = seconds[f"product, {kind}"], seconds[f"near, {kind}"]
+            median, least = statistics.median(taken), least_bytes(matrix, WIDTH, kind.itemsize)
             console.print(
-                f"product, {kind}: {_ms(taken)} ms, {reached / 1e9:.1f} GB/s, {reached / rate:.0%} of reading memory "
-                f"({rate / 1e9:.1f} GB/s)"
+                f"product, {kind}: {_ms(taken)} ms; all rows in the nearest cache: {_ms(close)} "
+                f"({statistics.median(close) / median:.0%}); {least / 1e6:.0f} MB, the least, at the "
+                f"{rate / 1e9:.1f} GB/s of memory: {least / rate * 1e3:.1f} ({least / rate / median:.0%})"
             )
+
+
+def near(matrix: SparseRows) -> SparseRows:
+    """A matrix with as many entries in each row, all in the first columns."""
+    return SparseRows(matrix.offsets, matrix.columns % NEAR_ROWS, matrix.values)
 
 
 def _plan(run: Run) -> TablePlan:

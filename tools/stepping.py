@@ -2,7 +2,8 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,6 +71,12 @@ def unseen(batch: Batch) -> Batch:
         keys=sparse.keys(), values=sparse.values(), lengths=sparse.lengths(), stride=sparse.stride()
     )
     return Batch(batch.dense, fresh, batch.labels)
+
+
+def endless(epoch: Callable[[int], Iterator[Batch]]) -> Iterator[Batch]:
+    """Batches of epoch after epoch."""
+    for number in count():
+        yield from epoch(number)
 
 
 def take_turns(

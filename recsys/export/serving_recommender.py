@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from recsys.core.interactions import Interactions, csr_rows
-from recsys.core.schema import LENGTHS_SUFFIX
+from recsys.core.schema import LENGTHS_SUFFIX, Schema
+from recsys.export.border import BorderCheck, border_tensors
 from recsys.ops.top_k import hide, top_k
 
 
@@ -26,7 +27,7 @@ class ServingRecommender(nn.Module):
         recommender: nn.Module,
         encoder: nn.Module,
         *,
-        columns: tuple[str, str],
+        schema: Schema,
         item_keys: Tensor,
         met: Interactions,
     ) -> None:
@@ -34,15 +35,16 @@ class ServingRecommender(nn.Module):
 
         Args:
             recommender: `(users, items, offsets) -> scores (B, M)`.
-            encoder: border tensors of `columns` to ids; the items' column is multi-valued.
-            columns: names of the inputs: user, item.
+            encoder: border tensors of `schema` to ids.
+            schema: of the inputs: the user, then the items of a history, which is multi-valued.
             item_keys: int64 (M,), raw key of each id; that of id 0 stands for no item.
             met: what each known user has met, which is his history and is never listed.
         """
         super().__init__()
         self.recommender, self.encoder = recommender, encoder
-        self.user_name, self.item_name = columns
-        self.lengths_name = columns[1] + LENGTHS_SUFFIX
+        self.border = BorderCheck(border_tensors(schema))
+        self.user_name, self.item_name = (column.name for column in schema.categorical)
+        self.lengths_name = self.item_name + LENGTHS_SUFFIX
         self.register_buffer("item_keys", item_keys)
         self.register_buffer("seen", met.items)
         self.register_buffer("seen_offsets", met.offsets)
@@ -53,14 +55,21 @@ class ServingRecommender(nn.Module):
         Args:
             features: `<user>`, int64 (B,), raw keys; a key that training lacks is a new user. Optional: `<item>`, int64
                 (H,), raw keys of items that users met, one user after the other, and `<item>__lengths`, int64 (B,).
-                They are added to what training knows of the user; for a new user they are all there is.
-            k: places of a list.
+                They are added to what training knows of the user; for a new user they are all there is. A recommender
+                with vectors of users has learned those of the known ones: there they are left out, and change nothing
+                else.
+            k: places of a list, 1 or more.
             filter_seen: list nothing that a user has met.
 
         Returns:
             (raw item keys, int64 (B, K); scores, float32 (B, K)), best first. Where there is nothing to list, the score
             is -inf. Of a new user without a history all scores are equal: items by frequency.
+
+        Raises:
+            RuntimeError: an input does not match the schema, or k is below 1.
         """
+        if k < 1:
+            raise RuntimeError(f"k={k}: a list has 1 place or more.")
         users, items, bounds = self.known(features)
         scores = self.recommender(users, items, bounds)
         hidden, ends = (items, bounds) if filter_seen else (items[:0], torch.zeros_like(bounds))
@@ -69,13 +78,14 @@ class ServingRecommender(nn.Module):
 
     def known(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Ids of users, int64 (B,), and what they have met: items and offsets, int64 (B + 1,)."""
-        users = features[self.user_name]
-        if self.item_name not in features:
+        if self.user_name in features and self.item_name not in features and self.lengths_name not in features:
+            users = features[self.user_name]
             features = {
                 self.user_name: users,
                 self.item_name: users[:0],
                 self.lengths_name: torch.zeros_like(users),
             }
+        self.border(features)
         _, ids, offsets = self.encoder(features)
         items, bounds = self._histories(ids[0], ids[1], offsets[1])
         return ids[0], items, bounds

@@ -32,6 +32,20 @@ class Encoded(NamedTuple):
     final: Tensor
 
 
+class Reached(NamedTuple):
+    """What a batch reaches: `nodes` int64 (n,), ascending, those to look up, and how they are summed from outside in.
+
+    Level 0 are the batch's distinct nodes, the last level all of `nodes`. `layers`: row r of matrix j sums nodes of
+    level j + 1 into the r-th of level j. `levels`: int64, where the nodes of level j are in level j + 1. `batch`: int64
+    (P,), the batch's rows in level 0.
+    """
+
+    nodes: Tensor
+    batch: Tensor
+    layers: list[SparseRows]
+    levels: list[Tensor]
+
+
 class Encoder(nn.Module):
     """Node embeddings in, node embeddings out; columns must not mix, because ranks hold different ones."""
 
@@ -42,6 +56,14 @@ class Encoder(nn.Module):
     def at(self, nodes: Tensor, places: Tensor) -> Encoded:
         """Both of some nodes, (P, d): int64 places (P,), which may repeat. An encoder may know a shorter way."""
         return Encoded(initial=nodes.index_select(0, places), final=self(nodes).index_select(0, places))
+
+    def reached(self, places: Tensor) -> Reached | None:
+        """What a batch's places, int64 (P,), reach, for an encoder that trains on a part of the graph; None: all."""
+        return None
+
+    def at_reached(self, nodes: Tensor, reached: Reached) -> Encoded:
+        """As `at`, (P, d), of the looked-up embeddings of what was reached, float32 (n, d)."""
+        raise NotImplementedError
 
     def fold_in(self, nodes: Tensor) -> Tensor:
         """What each node adds to the vector of a new neighbour that it alone describes, float32 (N, d).

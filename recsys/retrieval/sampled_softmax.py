@@ -1,5 +1,6 @@
 """Softmax over the positive and the drawn negatives, corrected for how they were drawn."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,11 +16,12 @@ class SampledSoftmaxConfig(LossConfig):
     """Cross entropy of the positive among itself and a row's negatives.
 
     Source: Bengio and Senécal, 2008; Jean et al., ACL 2015, arXiv:1412.2007: scores minus the log of the expected
-    count of each negative estimate the softmax over all items.
+    count n Q of each of n negatives estimate the softmax over all items. The positive is no draw, so it has no such
+    term, and the n matters.
     """
 
     temperature: float = 1.0  # scores are divided by it
-    correct: bool = True  # subtract log Q of negatives
+    correct: bool = True  # subtract log(n Q) of negatives
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -29,6 +31,7 @@ class SampledSoftmaxConfig(LossConfig):
         """Sum over rows."""
         negatives = triples.negative_scores() / self.temperature
         if self.correct:
-            negatives = negatives - triples.log_negative[triples.negative_ids]
+            expected = triples.log_negative[triples.negative_ids] + math.log(negatives.shape[1])
+            negatives = negatives - expected
         logits = torch.cat([(triples.positive_scores() / self.temperature).unsqueeze(1), negatives], dim=1)
         return cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64), reduction="sum")

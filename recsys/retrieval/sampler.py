@@ -10,7 +10,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from recsys.core.errors import ConfigError
+from recsys.core.errors import ConfigError, DataError
 from recsys.core.interactions import Interactions
 
 
@@ -43,6 +43,26 @@ def positive_log_probability(interactions: Interactions, positives: Positives) -
         shares.index_add_(0, interactions.items, weights)
         shares /= (interactions.user_degrees > 0).sum()
     return shares.log().float()
+
+
+def with_negatives(interactions: Interactions) -> Interactions:
+    """Pairs of users who have not met every item: the others have no negative, and nothing can be listed for them.
+
+    Raises:
+        DataError: all users have.
+    """
+    free = interactions.user_degrees < interactions.num_items - 1
+    kept = free[interactions.users]
+    if bool(kept.all()):
+        return interactions
+    if not bool(kept.any()):
+        raise DataError(
+            f"every user met all {interactions.num_items - 1} items: there are no negatives. Give more items, or "
+            "choose a loss that draws none (in_batch_softmax, direct_au)."
+        )
+    return Interactions(
+        interactions.users[kept], interactions.items[kept], interactions.num_users, interactions.num_items
+    )
 
 
 class NegativeSampler(ABC):

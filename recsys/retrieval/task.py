@@ -19,7 +19,7 @@ from recsys.retrieval.loss import Triples
 from recsys.retrieval.node_model import NodeIds
 from recsys.retrieval.ranking import Ranking, Relevant, judge, rank
 from recsys.retrieval.recommender import DotRecommender
-from recsys.retrieval.sampler import positive_log_probability
+from recsys.retrieval.sampler import positive_log_probability, with_negatives
 from recsys.retrieval.triples import NEGATIVE, POSITIVE, USER
 
 
@@ -49,7 +49,7 @@ class RetrievalTask:
         self._config, self._interactions, self._nodes = config, interactions, nodes
         self._held_out = {"validation": validation, "test": watched}
         self._log_positive = positive_log_probability(interactions, config.sampler.positives)
-        drawn = config.sampler.negatives(interactions) if config.loss.needs_negatives else None
+        drawn = config.sampler.negatives(with_negatives(interactions)) if config.loss.needs_negatives else None
         self._log_negative = self._log_positive if drawn is None else drawn.log_probability
         self._epochs = 0
         self.monitor = f"validation_recall_at_{config.monitor_k}" if validation is not None else "epoch"
@@ -71,7 +71,9 @@ class RetrievalTask:
         places = torch.cat([users, positives + first_item, negatives + first_item])
         own = None
         if encoded is None:
-            rows: Encoded = model(self._nodes, places)
+            reached = encoder.reached(places)
+            nodes = self._nodes if reached is None else self._nodes.some(reached.nodes)
+            rows: Encoded = model(nodes, places if reached is None else reached)
         else:
             own = encoder.auxiliary(encoded, users, positives + first_item, all_columns)
             rows = Encoded(*(part.index_select(0, places) for part in encoded))

@@ -1,6 +1,7 @@
 """Batches of (user, positive, negatives): a repeatable stream of the training pairs of a graph."""
 
 import hashlib
+import logging
 from collections.abc import Iterator
 
 import torch
@@ -9,7 +10,9 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys.core.batch import Batch
 from recsys.core.interactions import Interactions
-from recsys.retrieval.sampler import SamplerConfig, epoch_pairs
+from recsys.retrieval.sampler import SamplerConfig, epoch_pairs, with_negatives
+
+logger = logging.getLogger(__name__)
 
 USER, POSITIVE, NEGATIVE = "user", "positive", "negative"
 """Keys of a batch's ids."""
@@ -24,9 +27,15 @@ class TripleSource:
     def __init__(
         self, interactions: Interactions, sampler: SamplerConfig, *, batch_size: int, num_negatives: int, seed: int
     ) -> None:
-        """Draw from `interactions`, on their device; `num_negatives` 0 draws none."""
-        self._interactions, self._sampler = interactions, sampler
-        self._negatives = sampler.negatives(interactions) if num_negatives else None
+        """Draw from `interactions`, on their device; `num_negatives` 0 draws none.
+
+        Raises:
+            DataError: there are to be negatives, and no user has any.
+        """
+        self._interactions, self._sampler = with_negatives(interactions) if num_negatives else interactions, sampler
+        if left_out := interactions.num_pairs - self._interactions.num_pairs:
+            logger.warning("%d pairs are never drawn: their users met all items, so have no negatives", left_out)
+        self._negatives = sampler.negatives(self._interactions) if num_negatives else None
         self._batch_size, self._num_negatives, self._seed = batch_size, num_negatives, seed
 
     @property
@@ -36,7 +45,7 @@ class TripleSource:
 
     @property
     def num_rows(self) -> int:
-        """Rows of one epoch: as many as there are pairs."""
+        """Rows of one epoch: as many as there are pairs to draw."""
         return self._interactions.num_pairs
 
     def rows_of(self, batch: int) -> int:

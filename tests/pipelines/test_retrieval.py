@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipelines.entry import CONFIG_FOLDER
-from recsys.core.errors import DataError
+from recsys.core.errors import ConfigError, DataError
 from recsys.export.script import load_scripted
 from tests.pipelines.world import STAGES, do
 from tests.retrieval.world import write_files
@@ -144,6 +144,13 @@ def test_the_options_of_few_epochs_learn_and_tell_apart_what_was_selected_on_tes
         ),
         ("retrieval/model=simgcl", "retrieval/sampler=hard", "retrieval.sampler.num_hardest=2"),
         ("retrieval/model=xsimgcl", "retrieval.model.num_layers=2"),
+        ("retrieval/model=lightgcn_sampled", "retrieval.model.fan_out=3"),
+        (
+            "retrieval/model=lightgcn_sampled",
+            "retrieval.model.fan_out=3",
+            "embedding=unified",
+            "embedding.compression_ratio=2",
+        ),
         ("retrieval/loss=direct_au",),
         ("retrieval/model=fast_rp", "retrieval.model.embedding_dim=256"),
         ("retrieval/start=fast_rp", "retrieval.start.embedding_dim=8"),
@@ -166,6 +173,15 @@ def do_stages(
     for stage in stages:
         do(stage, runs, *given, *changed, "name=changed")
     assert json.loads((runs / "changed/evaluate/metrics.json").read_text())["recall_at_10"] > 0.36
+
+
+def test_a_method_that_follows_all_look_ups_is_refused_where_a_part_is_made(
+    done: tuple[Path, tuple[str, ...]], tmp_path: Path
+) -> None:
+    shutil.copytree(done[0] / "data", tmp_path / "runs/data")
+    changed = ("retrieval/model=lightgcn_sampled", "embedding=cafe", "embedding.compression_ratio=2", "name=changed")
+    with pytest.raises(ConfigError, match="lightgcn_sampled looks up a part of the nodes"):
+        do("train", tmp_path / "runs", *done[1], *changed)
 
 
 def test_an_empty_test_is_refused(tmp_path: Path) -> None:

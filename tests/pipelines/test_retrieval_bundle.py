@@ -54,6 +54,37 @@ def test_the_index_lists_what_the_model_does_before_anything_is_left_out(bundle:
     torch.testing.assert_close(torch.topk(model.query(features) @ vectors.t(), 5).values, scores, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"item": torch.tensor([1])}, "input 'user' is missing"),
+        ({"user": torch.tensor([1.0])}, "input 'user' has dtype"),
+        ({"user": torch.tensor([[1]])}, "must have one dimension"),
+        ({"user": torch.tensor([1]), "item": torch.tensor([1])}, "input 'item__lengths' is missing"),
+        ({"user": torch.tensor([1]), "item__lengths": torch.tensor([0])}, "input 'item' is missing"),
+        (
+            {"user": torch.tensor([1]), "item": torch.tensor([1, 2]), "item__lengths": torch.tensor([1])},
+            "add up to the 2 values of 'item'",
+        ),
+        (
+            {"user": torch.tensor([1, 2]), "item": torch.tensor([1, 2]), "item__lengths": torch.tensor([3, -1])},
+            "counts >= 0",
+        ),
+        (
+            {"user": torch.tensor([1, 2]), "item": torch.tensor([1, 2]), "item__lengths": torch.tensor([2])},
+            "'item__lengths' has 1 rows, but 'user' has 2",
+        ),
+    ],
+)
+def test_what_is_no_request_is_named(bundle: Path, wrong: dict[str, torch.Tensor], message: str) -> None:
+    model = load_scripted(bundle / "model.pt")
+    for ask in (model, model.query):
+        with pytest.raises(torch.jit.Error, match=message):
+            ask(wrong)
+    with pytest.raises(torch.jit.Error, match="k=0: a list has 1 place or more"):
+        model({"user": torch.tensor([1])}, 0)
+
+
 def test_items_of_texts_are_named(bundle: Path) -> None:
     items = pl.read_parquet(bundle / "items.parquet")
     assert items["value"].null_count() == 0

@@ -33,10 +33,20 @@ def weights(runs: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def test_two_ranks_equal_one(one: tuple[Path, tuple[str, ...]]) -> None:
+    check_two_ranks("one", *one)
+
+
+def test_two_ranks_that_sample_equal_one(one: tuple[Path, tuple[str, ...]]) -> None:
     runs, given = one
-    finished = call("train", runs, *given, "name=two", "train.run_on.num_processes=2")
+    given = (*given, "retrieval/model=lightgcn_sampled", "retrieval.model.fan_out=2")
+    do("train", runs, *given, "name=sampled")
+    check_two_ranks("sampled", runs, given)
+
+
+def check_two_ranks(name: str, runs: Path, given: tuple[str, ...]) -> None:
+    finished = call("train", runs, *given, f"name={name}_two", "train.run_on.num_processes=2")
     assert finished.returncode == 0, finished.stderr
-    expected, found = weights(runs, "one"), weights(runs, "two")
+    expected, found = weights(runs, name), weights(runs, f"{name}_two")
     assert expected.keys() == found.keys()
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, rtol=1e-4, atol=1e-4)

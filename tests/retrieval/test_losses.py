@@ -60,13 +60,38 @@ def test_sampled_softmax(correct: bool) -> None:
     for b in range(ROWS):
         positive = dot(t.users[b], t.positives[b]) / 0.5
         others = [
-            dot(t.users[b], t.negatives[b, n]) / 0.5 - (math.log(int(t.negative_ids[b, n]) / 36) if correct else 0)
+            dot(t.users[b], t.negatives[b, n]) / 0.5
+            - (math.log(NEGATIVES * int(t.negative_ids[b, n]) / 36) if correct else 0)
             for n in range(NEGATIVES)
         ]
         expected += math.log(sum(math.exp(score) for score in [positive, *others])) - positive
     assert float(SampledSoftmaxConfig(temperature=0.5, correct=correct)(t).detach()) == pytest.approx(
         expected, rel=1e-5
     )
+
+
+@pytest.mark.parametrize("rounds", [1, 5])
+def test_sampled_softmax_estimates_the_softmax_over_all_items(rounds: int) -> None:
+    """Where every item is drawn as often as expected, the estimate is exact, however many draws there are."""
+    generator = torch.Generator().manual_seed(5)
+    drawn = torch.tensor([item for item in range(1, ITEMS) for _ in range(item * rounds)]).repeat(2, 1)
+    users, items = torch.randn(2, WIDTH, generator=generator), torch.randn(ITEMS, WIDTH, generator=generator)
+    positives = torch.randn(2, WIDTH, generator=generator)  # of items that are not drawn
+    t = Triples(
+        users=users,
+        positives=positives,
+        negatives=items[drawn],
+        user_ids=torch.tensor([1, 2]),
+        positive_ids=torch.tensor([ITEMS, ITEMS]),
+        negative_ids=drawn,
+        log_positive=torch.zeros(ITEMS + 1),
+        log_negative=torch.log(torch.arange(ITEMS) / 36),
+        user_degrees=torch.ones(3),
+        item_degrees=torch.ones(ITEMS + 1),
+    )
+    logits = torch.cat([(users * positives).sum(1, keepdim=True), users @ items[1:].t()], dim=1)
+    expected = cross_entropy(logits, torch.zeros(2, dtype=torch.int64), reduction="sum")
+    torch.testing.assert_close(SampledSoftmaxConfig()(t), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("correct", [False, True])

@@ -54,6 +54,27 @@ def test_a_user_who_met_all_items_is_named() -> None:
         UniformConfig().negatives(graph)
 
 
+@pytest.mark.parametrize("positives", list(Positives))
+@pytest.mark.parametrize("kind", [UniformConfig, PopularityConfig])
+def test_pairs_of_a_user_who_met_all_items_are_drawn_only_where_no_negatives_are(
+    positives: Positives, kind: type[SamplerConfig]
+) -> None:
+    graph = Interactions.of(torch.tensor([1, 1, 2, 2, 3]), torch.tensor([1, 2, 1, 3, 2]), num_users=5, num_items=4)
+    full = Interactions.of(torch.tensor([4, 4, 4]), torch.tensor([1, 2, 3]), num_users=5, num_items=4)
+    both = graph.joined(full)
+    for num_negatives, users, rows in ((2, {1, 2, 3}, 5), (0, {1, 2, 3, 4}, 8)):
+        source = TripleSource(both, kind(positives=positives), batch_size=3, num_negatives=num_negatives, seed=1)
+        ids = [batch.sparse.to_dict() for epoch in range(9) for batch in source.epoch(epoch)]
+        assert {user for batch in ids for user in batch[USER].values().tolist()} == users
+        assert source.num_rows == rows
+        for batch in ids:
+            assert both.contains(batch[USER].values(), batch[POSITIVE].values()).all()
+            negatives = batch[NEGATIVE].values().view(-1, max(num_negatives, 1))
+            assert not both.contains(batch[USER].values()[: len(negatives)].unsqueeze(1), negatives).any()
+    with pytest.raises(DataError, match="every user met all 3 items"):
+        TripleSource(full, kind(positives=positives), batch_size=3, num_negatives=1, seed=1)
+
+
 def test_user_uniform_pairs_take_users_alike_then_their_items_alike() -> None:
     drawn = Counter[int]()
     for seed in range(4000):

@@ -1,14 +1,15 @@
-"""The published algorithm is ours: equal lists and gradients; bytes by hand; generated graphs; every part runs."""
+"""The published algorithm is ours: equal lists and gradients; limits by hand; generated graphs; every part runs."""
 
 import pytest
 import torch
 from torch.nn.functional import softplus
 
 from recsys.ops.propagation import SparseRows, bipartite_adjacency, propagate
+from recsys.retrieval.encoder import graph_of
 from recsys.retrieval.ranking import rank
 from recsys.retrieval.recommender import DotRecommender
 from tests.retrieval.world import interactions
-from tools.bench_graph import grown, power_law, product_bytes
+from tools.bench_graph import NEAR_ROWS, grown, least_bytes, near, power_law
 from tools.published_lightgcn import PublishedLightGCN
 
 
@@ -43,9 +44,18 @@ def test_the_published_algorithm_computes_what_ours_does() -> None:
     assert (found == listed)[comparable].float().mean() > 0.98, "but for sigmoids that tie"
 
 
-def test_bytes_of_a_product() -> None:
-    matrix = SparseRows.of(torch.tensor([0, 1, 1]), torch.tensor([1, 0, 2]), torch.ones(3), num_rows=3)
-    assert product_bytes(matrix, 4, 4) == 3 * (4 * 4 + 4 + 4) + 3 * 4 * 4
+def test_least_bytes_of_a_product() -> None:
+    matrix = SparseRows.of(torch.tensor([0, 1, 1]), torch.tensor([1, 0, 1]), torch.ones(3), num_rows=3)
+    # 4 offsets, 3 columns and 3 values of 4 bytes; rows 0 and 1 read, 3 rows written, each of 4 numbers of 2 bytes.
+    assert least_bytes(matrix, 4, 2) == (4 + 3 + 3) * 4 + (2 + 3) * 4 * 2
+
+
+def test_near_rows_are_as_many() -> None:
+    matrix = graph_of(power_law(20_000, torch.Generator().manual_seed(0)))
+    close = near(matrix)
+    x = torch.ones(matrix.num_rows, 1)
+    torch.testing.assert_close(close.product(x), matrix.product(x))
+    assert 1 < int(close.columns.max()) + 1 <= NEAR_ROWS < int(matrix.columns.max())
 
 
 @pytest.mark.parametrize("edges", [20_000, 100_000])
