@@ -51,6 +51,7 @@ class Supervision:
     num_steps: int  # of the whole training
     seed: int  # of draws that are not torch's own
     loss_sum: Callable[[nn.Module, Batch], Tensor]  # over a batch's rows, a scalar with gradient
+    looks_up_batches: bool = True  # whether a step looks up the ids of its batch; if not, every id once
 
 
 @dataclass(frozen=True, kw_only=True)

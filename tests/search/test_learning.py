@@ -2,12 +2,18 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
 
 import pytest
 import torch
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from recsys.core.batch import Batch
+from recsys.core.specs import FeatureSpec, Pooling, Read
 from recsys.search.choice import Piece
 from recsys.search.dnis import SoftSelection, stepped
+from recsys.search.draws import draw_by_row, rows_of_ids, step_generator
 from recsys.search.masks import Mask
 from recsys.search.matryoshka import Prefix
 from recsys.search.optembed import RowsAndPrefixes
@@ -49,14 +55,43 @@ def test_thresholds_and_rows_get_the_gradient_of_the_gate() -> None:
 
 
 def test_while_training_all_prefixes_are_shown_equally_often() -> None:
-    torch.manual_seed(0)
     mask = RowsAndPrefixes(sizes=[1], embedding_dim=4).train()
+    (mask.widths,) = draw_by_row(rows(8000), [4], step_generator(0, 1), rank=0, world_size=1)
     shown = mask(torch.zeros(8000, dtype=torch.int64), [torch.ones(8000, 4)])
     widths = shown.sum(1)
     assert (shown.diff(dim=1) <= 0).all()
     assert [float((widths == k).float().mean()) for k in range(1, 5)] == pytest.approx([0.25] * 4, abs=0.03)
     mask.eval()
     assert bool((mask(torch.zeros(3, dtype=torch.int64), [torch.ones(3, 4)]) == 1).all())
+
+
+def test_widths_are_of_rows_of_ids_and_of_steps() -> None:
+    first, again = (draw_by_row(rows(50), [8, 8], step_generator(3, 7), rank=0, world_size=1) for _ in range(2))
+    assert [part.tolist() for part in first] == [part.tolist() for part in again]
+    assert first[0].tolist() != first[1].tolist()
+    assert first[0].tolist() != draw_by_row(rows(50), [8, 8], step_generator(3, 8), rank=0, world_size=1)[0].tolist()
+    padded = draw_by_row(rows(50).padded(60), [8], step_generator(3, 7), rank=0, world_size=1)[0]
+    assert padded[:50].tolist() == first[0].tolist() and len(padded) == 60
+
+
+def test_ids_have_the_row_that_they_are_of() -> None:
+    lengths = {"user": [1, 0, 1], "tags": [2, 0, 3], "seen": [1, 1, 0]}
+    jagged = KeyedJaggedTensor(
+        keys=list(lengths),
+        values=torch.zeros(9, dtype=torch.int64),
+        lengths=torch.tensor(list(chain(*lengths.values()))),
+    )
+    batch = Batch(torch.empty(3, 0), jagged, torch.ones(3))
+    user = FeatureSpec(name="user", embedding_dim=2, num_embeddings=4, max_length=1)
+    tags = FeatureSpec(name="tags", embedding_dim=2, num_embeddings=4, also=(Read(name="seen", source="seen"),))
+    assert rows_of_ids(user, batch).tolist() == [0, 1, 2], "a look-up for each row, also for one without an id"
+    assert rows_of_ids(tags, batch).tolist() == [0, 0, 2, 2, 2, 0, 1]
+    assert rows_of_ids(replace(user, pooling=Pooling.NONE), batch).tolist() == [0, 2]
+
+
+def rows(count: int) -> Batch:
+    empty = KeyedJaggedTensor(keys=["user"], values=torch.empty(0).long(), lengths=torch.zeros(count).long())
+    return Batch(torch.empty(count, 0), empty, torch.ones(count))
 
 
 def test_a_selection_steps_by_its_gradient_over_the_mean_size_of_its_block() -> None:
