@@ -16,9 +16,10 @@ from recsys.search.dnis import SoftSelection, stepped
 from recsys.search.draws import draw_by_row, rows_of_ids, step_generator
 from recsys.search.masks import Mask
 from recsys.search.matryoshka import Prefix
-from recsys.search.optembed import RowsAndPrefixes
+from recsys.search.optembed import OptEmbedConfig, RowsAndPrefixes, ThresholdLearning
 from recsys.search.pep import SoftThreshold
 from recsys.search.thresholds import step_function
+from tests.search.world import SPACE
 
 
 def slope_by_hand(x: float) -> float:
@@ -105,6 +106,36 @@ def test_a_selection_steps_by_its_gradient_over_the_mean_size_of_its_block() -> 
     assert found[2].tolist() == alpha[2].tolist()
 
 
+def test_the_penalty_of_thresholds_is_that_of_the_paper() -> None:
+    """alpha sum exp(-t), eq. 8, whose gradient is -alpha exp(-t): the lower a threshold, the harder it is pushed up."""
+    learning = ThresholdLearning(SPACE, OptEmbedConfig(budget_mib=1.0, sparsity=0.5))
+    thresholds = [torch.tensor([value], requires_grad=True) for value in (0.0, 0.7)]
+    learning._buffers = thresholds
+
+    class Ranks:
+        world_size = 2
+
+    penalty = learning.penalty(Ranks(), rows=1)  # type: ignore[arg-type]
+    assert penalty is not None
+    penalty.backward()
+    found = [float(threshold.grad) for threshold in thresholds if threshold.grad is not None]
+    assert found == pytest.approx([-0.25 * math.exp(-0.0), -0.25 * math.exp(-0.7)])
+
+
+def test_drawn_prefixes_have_the_mean_gradient_of_all_prefixes() -> None:
+    """What one width a step gives rows, over all widths that a step may draw, against sums over columns by hand."""
+    weights = torch.tensor([1.0, -2.0, 3.0, 0.5])
+    mask, total = Prefix(sizes=[1], embedding_dim=4).train(), torch.zeros(4)
+    for halving in range(3):
+        mask.share = 0.5**halving
+        row = torch.ones(1, 4, requires_grad=True)
+        (mask(torch.zeros(1, dtype=torch.int64), [row]) @ weights).sum().backward()
+        assert row.grad is not None
+        total += row.grad[0] / 3
+    # Column 0 is shown by all three widths, 4, 2 and 1; column 1 by two of them, the others by one.
+    assert total.tolist() == pytest.approx([1.0 * 3 / 3, -2.0 * 2 / 3, 3.0 / 3, 0.5 / 3])
+
+
 def test_a_selection_that_learns_gives_rows_no_gradient() -> None:
     mask = SoftSelection(sizes=[2, 2], embedding_dim=2)
     row = torch.randn(3, 2, requires_grad=True)
@@ -141,6 +172,8 @@ def test_masks_only_shrink(name: str, training: bool) -> None:
     for _, buffer in mask.named_buffers():
         if buffer.is_floating_point():
             buffer.copy_(torch.rand_like(buffer))
+    if isinstance(mask, RowsAndPrefixes):
+        mask.widths = torch.tensor([1, 4, 2, 3, 4, 2])
     ids, rows = torch.arange(6), torch.randn(6, 4)
     shown = mask(ids, [rows])
     assert (shown.abs() <= rows.abs()).all() and (shown * rows >= 0).all()
