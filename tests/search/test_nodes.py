@@ -1,7 +1,6 @@
 """Searches for widths of users and items: on pairs held out of training, within the budget, retrained as any plan."""
 
 import json
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,27 +15,23 @@ from recsys.core.plan import TablePlan
 from tests.pipelines.test_retrieval import ENCODER, SMALL, files
 from tests.pipelines.world import do
 from tests.search.test_contract import QUICK, SEARCHES, TRIALS
+from tests.search.world import Made
 
 RATIO = 4
 GIVEN = (*SMALL, *ENCODER, "train.epochs=2")
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, Path]":
-    """Folder of each search's finished stage, made once when first asked for."""
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folder of each search's finished stage."""
     folder = tmp_path_factory.mktemp("nodes")
     given = (*GIVEN, *files(folder), f"search.compression_ratio={RATIO}")
 
-    @cache
     def made(search: str) -> Path:
         quick = (*QUICK.get(search, ()), f"search.frontier={[] if search in TRIALS else [2]}")
         return search_folder(do("search", folder / "runs", *given, f"search={search}", *quick, f"name={search}"))
 
-    class Results(dict[str, Path]):
-        def __missing__(self, key: str) -> Path:
-            return made(key)
-
-    return Results()
+    return Made(made)
 
 
 @pytest.mark.parametrize("search", SEARCHES)
