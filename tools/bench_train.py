@@ -1,13 +1,15 @@
 """Training rows per second and where a step's time goes, beside the same model with Adam on whole tables.
 
-    python -m tools.bench_train [CASE …] [--rounds 9] [--threads 2] [--precision bfloat16] [--only-ours] [--out FILE]
+    python -m tools.bench_train [CASE …] [--rounds 9] [--threads 2] [--precision bfloat16] [--beside …] [--out FILE]
 
 A case is `MODEL@DATA` (`dcnv2@criteo_sample`, `experiment=sequence/planted_din`: one batch of a data set, which is
 ingested if it is not) or `MODEL@IDS` (`dcnv2@5000000`: so many rows of 26 tables, 16 wide, and 13 numbers; ids drawn so
 that few are frequent). What takes turns within every round, medians of all rounds:
 
 * step: the trainer's own, with fused row-wise Adagrad; Adam: the same model with dense gradients and Adam on whole
-  tables, which is what FuxiCTR and most others do (float32, as they are);
+  tables (float32);
+* FuxiCTR (`--beside fuxictr`): its own step, with its own protocol (dense Adam in float32, an embedding for each
+  number, regularised tables, clipped gradients), in a process of its own, which is made below `.bench` when absent;
 * loader: reading the files of an epoch and making its batches in this thread, by the batch;
 * embedding: a step of a model that only adds its embeddings up (remap, look-up, backward pass, fused update);
 * remap: ids to rows alone;
@@ -22,8 +24,10 @@ import argparse
 import json
 import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import partial
 from pathlib import Path
 
@@ -49,12 +53,22 @@ from recsys.embeddings.lookups import Lookups
 from recsys.train.config import DeviceConfig, OptimizerConfig, Precision, TableOptimizer, TrainConfig
 from recsys.train.session import process_group
 from tools.all_methods import ranked
+from tools.peer_step import has_peer, peer_step
 from tools.stepping import SumHead, take_turns, trainer_step
 
 CASES = (
     "lr@criteo_sample", "lr@synthetic", "lr@frappe", "dcnv2@criteo_sample", "dlrm@criteo_sample",
     "autoint@criteo_sample", "experiment=sequence/planted_din", "dcnv2@1000000", "dcnv2@5000000",
 )  # fmt: skip
+
+
+class Beside(Enum):
+    """What a step is compared with."""
+
+    ADAM = "adam"
+    FUXICTR = "fuxictr"
+
+
 NUM_FEATURES, NUM_NUMERIC, WIDTH = 26, 13, 16
 SKEW = 3.0
 """A generated id is num_ids * u ** SKEW, u uniform."""
@@ -194,31 +208,52 @@ def squares(precision: Precision) -> Callable[[], object]:
     return lambda: torch.mm(matrix, matrix)
 
 
-def measured(found: Case, config: TrainConfig, device: torch.device, *, rounds: int, adam: bool) -> dict[str, float]:
+def whole_tables(found: Case, config: TrainConfig, device: torch.device) -> Callable[[], object]:
+    """A step with dense gradients and Adam on whole tables, in float32."""
+    config = replace(
+        config,
+        optimizer=OptimizerConfig(table=TableOptimizer.ADAM, table_learning_rate=1e-3),
+        run_on=replace(config.run_on, precision=Precision.FLOAT32),
+    )
+    return partial(trainer_step(found.model, found.plan, config, device), found.batch)
+
+
+@contextmanager
+def contestants(
+    found: Case, config: TrainConfig, device: torch.device, beside: Collection[Beside]
+) -> Iterator[dict[str, Callable[[], object]]]:
+    """Everything that takes turns."""
+    runs = {**parts(found, config, device), "square": squares(config.run_on.precision)}
+    if Beside.ADAM in beside:
+        runs["Adam"] = whole_tables(found, config, device)
+    if Beside.FUXICTR not in beside or not has_peer(found.run.values["model"], found.specs):
+        yield runs
+        return
+    with peer_step(found.run.values, found.specs, found.batch, torch.get_num_threads()) as step:
+        yield {**runs, "FuxiCTR": step}
+
+
+def measured(
+    found: Case, config: TrainConfig, device: torch.device, *, rounds: int, beside: Collection[Beside]
+) -> dict[str, float]:
     """Figures of a case, by the table's headings; times in milliseconds."""
-    runs = parts(found, config, device)
-    if adam:
-        whole = replace(
-            config,
-            optimizer=OptimizerConfig(table=TableOptimizer.ADAM, table_learning_rate=1e-3),
-            run_on=replace(config.run_on, precision=Precision.FLOAT32),
-        )
-        other = trainer_step(found.model, found.plan, whole, device)
-        runs["Adam"] = lambda: other(found.batch)
-    runs["square"] = squares(config.run_on.precision)
-    seconds = {name: statistics.median(taken) for name, taken in take_turns(runs, rounds).items()}
+    with contestants(found, config, device, beside) as runs:
+        seconds = {name: statistics.median(taken) for name, taken in take_turns(runs, rounds).items()}
     square = seconds.pop("square")
     if found.loader is not None:
         seconds["loader"] /= found.loader().num_batches
     figures = {name: 1e3 * taken for name, taken in seconds.items()}
     figures["rows/s"] = found.batch.labels.numel() / seconds["step"]
-    figures["Adam / step"] = seconds["Adam"] / seconds["step"] if adam else float("nan")
+    figures |= {f"{name} / step": seconds[name] / seconds["step"] for name in ("Adam", "FuxiCTR") if name in seconds}
     multiply_adds = head_parts(found, config)[2]
     figures["peak"] = multiply_adds / seconds["head"] / (SQUARE**3 / square)
     return figures
 
 
-HEADINGS = ("rows/s", "step", "Adam", "Adam / step", "loader", "embedding", "remap", "head", "dense update", "peak")
+HEADINGS = (
+    "rows/s", "step", "Adam", "Adam / step", "FuxiCTR", "FuxiCTR / step", "loader", "embedding", "remap", "head",
+    "dense update", "peak",
+)  # fmt: skip
 
 
 def table_of(results: dict[str, dict[str, float]]) -> Table:
@@ -232,7 +267,7 @@ def table_of(results: dict[str, dict[str, float]]) -> Table:
 def _cell(name: str, value: float) -> str:
     if value != value:
         return "–"
-    form = {"rows/s": ",.0f", "Adam / step": ".1f", "peak": ".0%"}.get(name, ".1f")
+    form = {"rows/s": ",.0f", "Adam / step": ".1f", "FuxiCTR / step": ".1f", "peak": ".0%"}.get(name, ".1f")
     return f"{value:{form}}"
 
 
@@ -244,7 +279,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=4096)
     parser.add_argument("--precision", type=Precision, default=Precision.BFLOAT16)
-    parser.add_argument("--only-ours", action="store_true", help="without Adam on whole tables, which needs 4 x memory")
+    parser.add_argument(
+        "--beside", type=Beside, nargs="*", default=[Beside.ADAM],
+        help="adam (needs 4 x the tables' memory), fuxictr (as much, and 3 GB of disk)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help="also write the figures there, as JSON")
     options = parser.parse_args(arguments)
     set_up_logging()
@@ -253,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with process_group(config.run_on) as device:
         for label in options.cases:
             found = case(label, options.batch_size)
-            results[label] = measured(found, config, device, rounds=options.rounds, adam=not options.only_ours)
+            results[label] = measured(found, config, device, rounds=options.rounds, beside=options.beside)
     Console(width=160).print(table_of(results))
     print(f"batches of {options.batch_size}, {options.precision.value}, load {os.getloadavg()[0]:.1f}")
     if options.out is not None:

@@ -92,7 +92,8 @@ class Runner:
 
     def settings(self, row: Row) -> PeerSettings:
         """What FuxiCTR trains beside one of our models."""
-        return peer_settings(compose_run(self.words(row, self.table.seeds[0])).values, self.table)
+        values = compose_run(self.words(row, self.table.seeds[0])).values
+        return peer_settings(values, numeric=self.table.numeric, categorical=self.table.categorical)
 
     def log(self, task: Task) -> Path:
         """File of all that a task printed."""

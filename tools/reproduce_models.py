@@ -221,12 +221,13 @@ ZOO = {
 """Class of our configuration -> the same model in FuxiCTR's zoo."""
 
 
-def peer_settings(values: Mapping[str, Any], table: Table) -> PeerSettings:
+def peer_settings(values: Mapping[str, Any], *, numeric: Sequence[str], categorical: Sequence[str]) -> PeerSettings:
     """Return what the peer is to train for a composed configuration of ours: the same model with the same settings.
 
     Args:
         values: of the whole run, plain.
-        table: whose columns it reads.
+        numeric: columns that it reads.
+        categorical: columns that it reads.
     Raises:
         ConfigError: the zoo is not known to have this model, or this form of it.
     """
@@ -242,8 +243,8 @@ def peer_settings(values: Mapping[str, Any], table: Table) -> PeerSettings:
             **_arguments(zoo, {key: value for key, value in values["model"].items() if key != "_target_"}),
             zoo.regularizer: optimizer["table_regularizer"] if same_protocol else PEER_REGULARIZER,
         },
-        numeric=table.numeric,
-        categorical=table.categorical,
+        numeric=numeric,
+        categorical=categorical,
         numeric_treatment="log",
         embedding_dim=values["model"]["embedding_dim"],
         batch_size=values["train"]["batch_size"],

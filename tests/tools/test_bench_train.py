@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recsys.train.config import TrainConfig
 from tools.bench_train import case, head_parts, main
+from tools.fuxictr_setup import BENCH
+from tools.peer_step import has_peer, peer_step
+
+PEER = BENCH / "fuxictr-venv" / ".ready"
 
 
 def test_every_part_of_a_step_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,6 +25,21 @@ def test_every_part_of_a_step_is_measured(tmp_path: Path, capsys: pytest.Capture
     assert all(math.isfinite(value) and value > 0 for value in figures.values())
     assert figures["remap"] < figures["embedding"]
     assert "dcnv2@2600" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not PEER.exists(), reason=f"FuxiCTR is not installed ({PEER} is made by tools.bench_fuxictr)")
+def test_fuxictr_takes_the_same_step() -> None:
+    found = case("dcnv2@2600", 64)
+    with peer_step(found.run.values, found.specs, found.batch, 1) as step:
+        step()
+        step()
+
+
+def test_fuxictr_has_no_counterpart_of_these() -> None:
+    found = case("dcnv2@2600", 64)
+    assert has_peer(found.run.values["model"], found.specs)
+    assert not has_peer({"_target_": "recsys.models.fwfm.FwFMConfig"}, found.specs)
+    assert not has_peer(found.run.values["model"], [replace(found.specs[0], max_length=None)])
 
 
 def test_multiply_adds_are_those_of_the_matrix_products() -> None:

@@ -9,6 +9,7 @@ from pipelines.config import Run
 from pipelines.entry import CONFIG_FOLDER
 from pipelines.pareto_cells import compose_run
 from recsys.core.errors import ConfigError
+from tools.fuxictr_setup import PeerSettings
 from tools.reproduce_models import CRITEO, FRAPPE, Table, peer_settings
 
 ROWS = [(table, row.name) for table in (FRAPPE, CRITEO) for row in table.rows]
@@ -17,6 +18,10 @@ IDS = [f"{table.dataset}-{name}" for table, name in ROWS]
 
 def composed(table: Table, name: str) -> Run:
     return compose_run([f"experiment=reproduce/{table.dataset}/{name}"])
+
+
+def settings_of(run: Run, table: Table) -> PeerSettings:
+    return peer_settings(run.values, numeric=table.numeric, categorical=table.categorical)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +77,7 @@ def test_settings_are_those_that_bars_logged(name: str, runs: dict[tuple[str, st
 
 
 def test_the_peer_gets_the_same_model(runs: dict[tuple[str, str], Run]) -> None:
-    settings = peer_settings(runs["frappe", "dcnv2"].values, FRAPPE)
+    settings = settings_of(runs["frappe", "dcnv2"], FRAPPE)
     assert (settings.zoo_file, settings.model) == ("DCNv2/src/DCNv2.py", "DCNv2")
     assert settings.arguments == {
         "embedding_dim": 10,
@@ -84,14 +89,14 @@ def test_the_peer_gets_the_same_model(runs: dict[tuple[str, str], Run]) -> None:
         "embedding_regularizer": 0.05,
     }
     assert (settings.batch_size, settings.learning_rate, settings.max_epochs) == (4096, 0.001, 100)
-    assert peer_settings(runs["frappe", "lr"].values, FRAPPE).arguments == {"regularizer": 1e-5}
-    both = peer_settings(runs["frappe", "finalmlp"].values, FRAPPE).arguments
+    assert settings_of(runs["frappe", "lr"], FRAPPE).arguments == {"regularizer": 1e-5}
+    both = settings_of(runs["frappe", "finalmlp"], FRAPPE).arguments
     assert both["mlp1_batch_norm"] is both["mlp2_batch_norm"] is True
     assert both["fs1_context"] == ["user"]
 
 
 def test_the_peer_keeps_its_own_protocol_where_ours_is_another(runs: dict[tuple[str, str], Run]) -> None:
-    settings = peer_settings(runs["criteo", "dcnv2"].values, CRITEO)
+    settings = settings_of(runs["criteo", "dcnv2"], CRITEO)
     assert settings.arguments["embedding_regularizer"] == 1e-5
     assert (settings.max_epochs, settings.learning_rate, settings.embedding_dim) == (100, 0.001, 16)
     assert (len(settings.numeric), len(settings.categorical)) == (13, 26)
@@ -101,12 +106,12 @@ def test_every_row_that_asks_for_a_peer_has_one(runs: dict[tuple[str, str], Run]
     for table in (FRAPPE, CRITEO):
         for row in table.rows:
             if row.peer:
-                peer_settings(runs[table.dataset, row.name].values, table)
+                settings_of(runs[table.dataset, row.name], table)
 
 
 def test_what_the_zoo_lacks_is_refused() -> None:
     stacked = compose_run(["experiment=reproduce/frappe/dcnv2", "model.structure=STACKED"])
     with pytest.raises(ConfigError, match=r"model\.structure='STACKED'"):
-        peer_settings(stacked.values, FRAPPE)
+        settings_of(stacked, FRAPPE)
     with pytest.raises(ConfigError, match="FwFMConfig has no counterpart"):
-        peer_settings(composed(FRAPPE, "fwfm").values, FRAPPE)
+        settings_of(composed(FRAPPE, "fwfm"), FRAPPE)
