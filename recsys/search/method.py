@@ -59,9 +59,9 @@ class SearchConfig:
     """Base of all searches.
 
     The budget (`budget_mib`, or `compression_ratio` = uncompressed bytes / bytes) is what serving all embeddings may
-    take. `frontier` names further compression ratios. The part `holdout` of the training rows, or of each user's training
-    pairs, is not trained on: it guides the search and scores its choices. Validation and test, which later report, are
-    not looked at.
+    take. `frontier` names further compression ratios. The part `holdout` of the training rows, or of each user's
+    training pairs, is not trained on: it guides the search and scores its choices. Validation and test, which later
+    report, are not looked at.
     """
 
     budget_mib: float | None = None
