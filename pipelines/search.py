@@ -8,10 +8,11 @@ from rich.console import Console
 from pipelines import ingest
 from pipelines.config import Run
 from pipelines.entry import is_first_rank, launched_by_torchrun, relaunch, stage_main
-from pipelines.search_data import held_data
+from pipelines.model import asked_features
+from pipelines.search_lab import lab_of
 from pipelines.search_report import show, write_found
 from pipelines.search_slice import write_slices
-from pipelines.search_training import Lab, search_by_trials, search_supernet
+from pipelines.search_training import search_by_trials, search_supernet
 from pipelines.stage import StageKey, fingerprint, stage
 from recsys.core.errors import ConfigError
 from recsys.core.manifest import Manifest
@@ -46,8 +47,10 @@ def work(run: Run) -> None:
                 found = _search(run, space, device, aside / WORK)
                 if is_first_rank():
                     lottery = isinstance(search, SupernetSearch) and search.lottery
-                    write_found(space, found, aside, ticket_seed=run.config.seed if lottery else None)
-        slices = isinstance(search, SupernetSearch) and search.slices
+                    ticket_seed = run.config.seed if lottery else None
+                    write_found(space, found, aside, ticket_seed=ticket_seed, metric=_metric(run))
+        # A served graph has all training pairs; slices of users and items learned without the held-out ones.
+        slices = isinstance(search, SupernetSearch) and search.slices and run.config.retrieval is None
         sliced = write_slices(run, space, folder, device) if slices else []
     if is_first_rank():
         _show(folder, sliced)
@@ -57,13 +60,8 @@ def checked(run: Run) -> SearchConfig:
     """The search of the run.
 
     Raises:
-        ConfigError: none is named, the run is of users and items, or an embedding that plans for itself is.
+        ConfigError: none is named, an embedding that plans for itself is, or tables start from given vectors.
     """
-    if run.config.retrieval is not None:
-        raise ConfigError(
-            "retrieval is set: searches are of click models. Compare methods and budgets for users and items by "
-            "`python -m pipelines.run --multirun embedding=…`, then `python -m tools.recall_by_bytes`."
-        )
     if run.config.search is None:
         raise ConfigError(
             "search= is missing. Name a file of conf/search, such as search=optembed search.budget_mib=4."
@@ -72,6 +70,11 @@ def checked(run: Run) -> SearchConfig:
         raise ConfigError(
             f"embedding is {type(run.config.embedding).__name__}: a search plans the tables itself, and starts from "
             "full ones. Leave embedding= out; its result is trained with embedding=plan."
+        )
+    if run.config.retrieval is not None and run.config.retrieval.start is not None:
+        raise ConfigError(
+            "retrieval.start writes whole vectors into tables, and those of a found plan are narrow. Set "
+            "retrieval/start=null."
         )
     return run.config.search
 
@@ -88,8 +91,13 @@ def space_of(run: Run, search: SearchConfig) -> Space:
     Raises:
         ConfigError: a feature has no vocabulary, or a budget is below the floor.
     """
-    features = run.config.model.features(Manifest.read(run.stage("ingest")).feature_specs())
+    features = asked_features(run.config, Manifest.read(run.stage("ingest")))
     return search.space(features, run.config.embedding.init)
+
+
+def _metric(run: Run) -> str:
+    """Name of what choices are scored by."""
+    return "AUC" if run.config.retrieval is None else f"recall at {run.config.retrieval.monitor_k}"
 
 
 def _show(folder: Path, sliced: list[Run]) -> None:
@@ -106,7 +114,7 @@ def _show(folder: Path, sliced: list[Run]) -> None:
 def _key(run: Run) -> StageKey:
     return StageKey(
         stage="search",
-        config={**run.part("model", "train", "seed", "search"), "init": run.values["embedding"]["init"]},
+        config={**run.part(run.kind, "train", "seed", "search"), "init": run.values["embedding"]["init"]},
         inputs={"ingest": fingerprint(run.stage("ingest"))},
         resolved=run.values,
         worth_keeping=f"{WORK}/**/*.json*",
@@ -119,7 +127,7 @@ def _search(run: Run, space: Space, device: torch.device, folder: Path) -> list[
     budgets = search.budgets(space.features)
     if isinstance(search, UntrainedSearch):
         return search.find(space, budgets)
-    lab = Lab(run, held_data(run), device, folder)
+    lab = lab_of(run, device, folder)
     folder.mkdir(exist_ok=True)
     if isinstance(search, TrialSearch):
         return search_by_trials(lab, search, space, budgets)

@@ -1,4 +1,4 @@
-"""The data that a search sees: training rows alone, some of them held out; and short trainings cut out of them."""
+"""The data that a search sees: training rows or pairs alone, some held out; and short trainings cut out of them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,8 +12,11 @@ from pipelines.config import Run
 from pipelines.stage import StageKey, fingerprint, stage
 from recsys.core.batch import Batch, BatchSource
 from recsys.core.errors import DataError
+from recsys.core.interactions import Interactions
+from recsys.data import interactions as pairs
 from recsys.data.fingerprint import fingerprint_of
 from recsys.data.holdout import hold_out
+from recsys.ops.hashing import salt_for
 
 IN_ORDER = "ORDER"
 """The rule of splitting that takes rows by position: then the last training rows are held out, as those to come are."""
@@ -51,6 +54,20 @@ def _split_rule(dataset: Mapping[str, Any]) -> Any:
     """The split method of a dataset's configuration; given by files where it has none."""
     split = dataset.get("split")
     return split["method"] if isinstance(split, Mapping) else "GIVEN"
+
+
+def held_pairs(known: Interactions, share: float, seed: int) -> tuple[Interactions, Interactions]:
+    """Training pairs without a share of each user's, which is held out; every user and every item keeps one.
+
+    Raises:
+        DataError: users have too few pairs for any to be held out.
+    """
+    held = pairs.hold_out(known.users.cpu(), known.items.cpu(), share=share, salt=salt_for("hold out", 0, seed))
+    if not bool(held.any()):
+        raise DataError(
+            f"search.holdout={share} of each user's training pairs holds out none of {known.num_pairs}. Raise it."
+        )
+    return known.only(~held), known.only(held)
 
 
 class Rungs:

@@ -38,7 +38,7 @@ class Point:
     budget_bytes: int
     num_bytes: int
     compression_ratio: float
-    score: float | None  # AUC on the rows held out of training for the search
+    score: float | None  # on what is held out of training for the search
     features: tuple[FeatureWidths, ...]
 
 
@@ -48,9 +48,10 @@ class Frontier:
 
     uncompressed_bytes: int
     points: tuple[Point, ...]
+    metric: str = "AUC"  # that scores are
 
 
-def write_found(space: Space, found: Sequence[Found], folder: Path, *, ticket_seed: int | None) -> None:
+def write_found(space: Space, found: Sequence[Found], folder: Path, *, ticket_seed: int | None, metric: str) -> None:
     """Write plan and choice of the first budget, those of the others below `frontier/`, and the frontier of all.
 
     Args:
@@ -58,6 +59,7 @@ def write_found(space: Space, found: Sequence[Found], folder: Path, *, ticket_se
         found: one for each budget.
         folder: of the stage.
         ticket_seed: of the supernet whose initial rows the plans start with; None where they start with their own.
+        metric: name of what choices were scored by.
     """
     whole = full_bytes(space.features)
     points = []
@@ -81,7 +83,7 @@ def write_found(space: Space, found: Sequence[Found], folder: Path, *, ticket_se
                 features=tuple(_widths(space, each.choice)),
             )
         )
-    frontier = Frontier(uncompressed_bytes=whole, points=tuple(points))
+    frontier = Frontier(uncompressed_bytes=whole, points=tuple(points), metric=metric)
     (folder / FRONTIER_NAME).write_text(json.dumps(to_json(frontier), indent=1))
     (folder / MARKDOWN_NAME).write_text(_markdown(frontier))
 
@@ -105,7 +107,7 @@ def show(folder: Path, console: Console) -> None:
     """Print the frontier, and the widths of the first plan."""
     frontier = read_frontier(folder)
     table = Table(title=f"budgets, of {frontier.uncompressed_bytes:,} bytes uncompressed")
-    for name in ("budget", "bytes", "smaller", "AUC held out", "plan"):
+    for name in ("budget", "bytes", "smaller", f"{frontier.metric} held out", "plan"):
         table.add_column(name, justify="left" if name == "plan" else "right")
     for point in frontier.points:
         table.add_row(*_cells(point))
@@ -139,10 +141,10 @@ def _cells(point: Point) -> list[str]:
 
 def _markdown(frontier: Frontier) -> str:
     lines = [
-        f"{frontier.uncompressed_bytes:,} bytes uncompressed. Scores are AUC on rows held out of training for the "
-        "search: they rank choices, and are no estimate of a retrained plan's.",
+        f"{frontier.uncompressed_bytes:,} bytes uncompressed. Scores are {frontier.metric} on what is held out of "
+        "training for the search: they rank choices, and are no estimate of a retrained plan's.",
         "",
-        "| budget, bytes | bytes | smaller | AUC held out | plan |",
+        f"| budget, bytes | bytes | smaller | {frontier.metric} held out | plan |",
         "|--:|--:|--:|--:|---|",
         *(f"| {' | '.join(_cells(point))} |" for point in frontier.points),
         "",

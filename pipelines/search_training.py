@@ -1,32 +1,19 @@
-"""What a search trains: plans for a while, from scratch, and supernets once; scored on the rows held out."""
+"""What a search trains: plans for a while, from scratch, and supernets once; scored on what is held out."""
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-import torch
 import torch.distributed as dist
 
-from pipelines.config import Run
-from pipelines.model import build_planned
 from pipelines.search_data import Rungs
-from pipelines.train import loaders
-from recsys.core.callback import Callback
-from recsys.core.errors import DataError
-from recsys.core.manifest import Manifest
-from recsys.core.plan import TablePlan
-from recsys.metrics import auc
+from pipelines.search_lab import Lab
 from recsys.search.choice import Choice, Space
 from recsys.search.method import Found, SupernetSearch, Supervision, TrialSearch
 from recsys.search.plans import plan_of
 from recsys.train import checkpoint
 from recsys.train.config import TrainConfig
-from recsys.train.score import score
-from recsys.train.session import Session, shard
-from recsys.train.tables import initialize_tables
-from recsys.train.task import ClickTask
-from recsys.train.trainer import Trainer
+from recsys.train.session import Session
 
 STORAGE = "storage"
 """Begins the name of files of what was scored, which a search that was killed goes on with."""
@@ -35,35 +22,6 @@ SUPERNET = "supernet"
 """Folder of a supernet's checkpoints, of which `LAST` is searched."""
 
 LAST = "last"
-
-
-@dataclass(frozen=True)
-class Lab:
-    """Where plans are trained: a run's model and options, on the rows that a search may see."""
-
-    run: Run
-    held: Path  # data set whose validation split is held out of the run's training rows
-    device: torch.device
-    folder: Path  # of checkpoints and storages
-
-    @property
-    def manifest(self) -> Manifest:
-        """Of the rows."""
-        return Manifest.read(self.held)
-
-    def session(self, plan: TablePlan) -> Session:
-        """The run's model over this plan, on its ranks, with initial weights."""
-        config = self.run.config
-        built = build_planned(config, plan, self.manifest, on_meta=True)
-        session = shard(built.model, config.train.optimizer, config.train.run_on, self.device)
-        initialize_tables(session.model.state_dict(), plan, seed=config.seed)
-        return session
-
-    def trainer(
-        self, session: Session, plan: TablePlan, options: TrainConfig, name: str, callbacks: list[Callback]
-    ) -> Trainer:
-        """What trains a session, in a folder of that name."""
-        return Trainer(session, plan, options, self.folder / name, callbacks)
 
 
 def search_by_trials(lab: Lab, search: TrialSearch, space: Space, budgets: list[int]) -> list[Found]:
@@ -90,7 +48,7 @@ class Trials:
         self._lab, self._search, self._space = lab, search, space
 
     def curve(self, choice: Choice) -> Iterator[float]:
-        """AUC on the held-out rows after each rung; on the first rank, which tells the others."""
+        """Score on what is held out after each rung; on the first rank, which tells the others."""
         _tell(choice)
         for value in self._train(choice):
             yield value
@@ -115,8 +73,7 @@ class Trials:
         if dist.get_rank() == 0:
             shutil.rmtree(lab.folder / "trial", ignore_errors=True)
         dist.barrier()
-        loader = loaders(lab.run, lab.held)
-        train, validation = Rungs(loader("train", True), search.steps_per_rung), loader("validation", False)
+        train, validation = Rungs(lab.train, search.steps_per_rung), lab.validation
         session = lab.session(plan)
         for rung in range(1, search.rungs + 1):
             options = replace(config.train, epochs=rung, plateau=None, checkpoint_every=0)
@@ -137,8 +94,7 @@ class TrainedSupernet:
     """A supernet with what scores it."""
 
     def __init__(self, session: Session, lab: Lab) -> None:
-        self._session = session
-        self._source = loaders(lab.run, lab.held)("validation", False)
+        self._session, self._task, self._source = session, lab.task, lab.validation
 
     @property
     def session(self) -> Session:
@@ -146,28 +102,25 @@ class TrainedSupernet:
         return self._session
 
     def score(self) -> float:
-        """AUC on the held-out rows, of the masks as they are."""
-        logits, labels, weights = score(self._session, self._source, "choice")
-        area = auc(labels, logits, weights).value
-        if area is None:
-            raise DataError("the rows held out for the search are all of one label. Raise search.holdout.")
-        return area
+        """On what is held out, of the masks as they are."""
+        return self._task.evaluate(self._session, self._source)[self._task.monitor]
 
 
 def search_supernet(lab: Lab, search: SupernetSearch, space: Space, budgets: list[int]) -> list[Found]:
     """Train one supernet, or go on with it, and search it, as its last epoch leaves it, for all budgets."""
     plan, config = search.supernet(space), lab.run.config
     session = lab.session(plan)
-    train, validation = (loaders(lab.run, lab.held)(*which) for which in (("train", True), ("validation", False)))
+    train, task = lab.train, lab.task
     options = _to_the_end(config.train, search.epochs or config.train.epochs)
     given = Supervision(
-        held=loaders(lab.run, lab.held)("validation", True),
+        held=lab.held,
         num_steps=options.epochs * train.num_batches,
         seed=config.seed,
-        loss_sum=lambda model, batch: ClickTask().loss_sum(model, batch).objective,
+        loss_sum=lambda model, batch: task.loss_sum(model, batch).objective,
+        looks_up_batches=lab.looks_up_batches,
     )
     trainer = lab.trainer(session, plan, options, SUPERNET, search.callbacks(space, given))
-    trainer.run(train, validation, seed=config.seed)
+    trainer.run(train, lab.validation, seed=config.seed)
     last = checkpoint.find(lab.folder / SUPERNET / LAST)
     assert last is not None
     checkpoint.load(last, {"model": session.model.state_dict()})  # the trainer ends with the best epoch's weights

@@ -84,6 +84,11 @@ class Interactions:
         at = torch.searchsorted(self.keys, keys).clamp_(max=self.num_pairs - 1)
         return self.keys[at] == keys
 
+    def only(self, kept: Tensor) -> "Interactions":
+        """Some of these pairs, bool (E,), over the same ids."""
+        kept = kept.to(self.users.device)
+        return Interactions(self.users[kept], self.items[kept], self.num_users, self.num_items)
+
     def joined(self, other: "Interactions") -> "Interactions":
         """These pairs and those of `other`, over the same ids."""
         assert (self.num_users, self.num_items) == (other.num_users, other.num_items)

@@ -24,6 +24,7 @@ from recsys.core.callback import Callback, TrainingSession
 from recsys.core.errors import ConfigError
 from recsys.core.plan import TablePlan
 from recsys.search.choice import Space
+from recsys.search.draws import step_generator
 from recsys.search.fit import Column, fit
 from recsys.search.held_learning import HeldMask, HeldOutLearning
 from recsys.search.masks import masks_in, supernet_plan
@@ -46,6 +47,7 @@ class WidthMixture(HeldMask):
         super().__init__(sizes, embedding_dim)
         self.widths = candidate_widths(embedding_dim)
         self.temperature = 1.0
+        self.generator: torch.Generator | None = None  # of the step's noise; None: torch's own
         self.register_buffer("alpha", torch.zeros(len(sizes), len(self.widths)))
         self.transforms = nn.ModuleList(nn.Linear(width, embedding_dim) for width in self.widths)
         self.norms = nn.ModuleList(nn.BatchNorm1d(embedding_dim, affine=False) for _ in self.widths)
@@ -64,8 +66,9 @@ class WidthMixture(HeldMask):
         """Of each block's candidates, (blocks, candidates): noisy while the structure or the weights learn."""
         scores = self.alpha.log_softmax(1)
         if self.training or self.learns:
-            # From torch's own generator, which the trainer seeds for every step and rank, as it does for dropout.
-            scores = scores - (-torch.rand_like(scores).clamp(1e-10, 1 - 1e-7).log()).log()
+            # The step's, which is the same on every rank: the noise is of blocks, not of rows.
+            noise = torch.rand(scores.shape, generator=self.generator).to(scores.device)
+            scores = scores - (-noise.clamp(1e-10, 1 - 1e-7).log()).log()
         return (scores / self.temperature).softmax(1)
 
     def _normalised(self, number: int, wide: Tensor) -> Tensor:
@@ -129,7 +132,7 @@ class MixtureLearning(HeldOutLearning):
 
     def __init__(self, space: Space, config: AutoDimConfig, given: Supervision) -> None:
         super().__init__(space, given, warm_up=0)
-        self._cooling = config.cooling
+        self._cooling, self._seed = config.cooling, given.seed
         self._adam = BufferAdam(config.alpha_learning_rate)
 
     def on_train_start(self, session: TrainingSession) -> None:
@@ -138,10 +141,11 @@ class MixtureLearning(HeldOutLearning):
         self._adam.start([mask.alpha for mask in self._masks])
 
     def on_step_start(self, session: TrainingSession, step: int, batch: Batch) -> None:
-        """Cool down."""
+        """Cool down, and begin the step's noise."""
+        generator = step_generator(self._seed, step)
         for mask in self._masks:
             assert isinstance(mask, WidthMixture)
-            mask.temperature = max(COLDEST, 1.0 - self._cooling * step)
+            mask.temperature, mask.generator = max(COLDEST, 1.0 - self._cooling * step), generator
 
     def update(self, alphas: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         """One step of all."""

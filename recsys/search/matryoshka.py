@@ -19,6 +19,7 @@ from recsys.core.callback import Callback, TrainingSession
 from recsys.core.errors import ConfigError
 from recsys.core.plan import TablePlan
 from recsys.search.choice import Space
+from recsys.search.draws import step_generator
 from recsys.search.masks import Mask, masks_in, supernet_plan, try_out
 from recsys.search.memo import Memo
 from recsys.search.method import Found, Supernet, SupernetSearch, Supervision
@@ -100,8 +101,8 @@ class PrefixDraws(Callback):
 
     def on_step_start(self, session: TrainingSession, step: int, batch: Batch) -> None:
         """Draw."""
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
-        share = 0.5 ** int(torch.randint(self._halvings + 1, (1,), generator=generator))
+        drawn = torch.randint(self._halvings + 1, (1,), generator=step_generator(self._seed, step))
+        share = 0.5 ** int(drawn)
         for mask in self._masks:
             assert isinstance(mask, Prefix)
             mask.share = share

@@ -51,6 +51,7 @@ class Supervision:
     num_steps: int  # of the whole training
     seed: int  # of draws that are not torch's own
     loss_sum: Callable[[nn.Module, Batch], Tensor]  # over a batch's rows, a scalar with gradient
+    looks_up_batches: bool = True  # whether a step looks up the ids of its batch; if not, every id once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +59,9 @@ class SearchConfig:
     """Base of all searches.
 
     The budget (`budget_mib`, or `compression_ratio` = uncompressed bytes / bytes) is what serving all embeddings may
-    take. `frontier` names further compression ratios. The part `holdout` of the training rows is not trained on: it
-    guides the search and scores its choices. The validation and test rows, which later report, are not looked at.
+    take. `frontier` names further compression ratios. The part `holdout` of the training rows, or of each user's
+    training pairs, is not trained on: it guides the search and scores its choices. Validation and test, which later
+    report, are not looked at.
     """
 
     budget_mib: float | None = None

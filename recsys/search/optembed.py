@@ -16,10 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from recsys.core.batch import Batch
 from recsys.core.callback import Callback, TrainingSession
 from recsys.core.errors import ConfigError
 from recsys.core.plan import TablePlan
+from recsys.embeddings.method import num_ids
 from recsys.search.choice import Choice, Space
+from recsys.search.draws import draw_by_row, rows_of_ids, step_generator
 from recsys.search.evolution import Evolution, Genes, evolve
 from recsys.search.fit import by_width, fit
 from recsys.search.masks import Mask, masks_in, supernet_plan, try_out
@@ -33,22 +36,23 @@ STRICTNESS = (0.0, 0.25, 0.5, 0.75, 0.9)
 
 
 class RowsAndPrefixes(Mask):
-    """Rows above the threshold; while training, a random prefix of each look-up, whole rows otherwise."""
+    """Rows above the threshold; while training, the prefix of each look-up that the step drew, whole rows otherwise."""
 
     threshold: Tensor
 
     def __init__(self, sizes: list[int], embedding_dim: int) -> None:
         super().__init__(sizes, embedding_dim)
         self.register_buffer("threshold", torch.zeros(1))
+        self.widths: Tensor | None = None  # int64 (N,), of the step's look-ups; or (number of ids,), of ids
+        self.by_id = False  # which of both
 
     def masked(self, ids: Tensor, row: Tensor) -> Tensor:
         """Gate and, while training, cut."""
         shown = row * step_function(row.abs().sum(1, keepdim=True) - self.threshold)
-        if not self.training:
+        if not self.training or self.widths is None:
             return shown
-        # From torch's own generator, which the trainer seeds for every step and rank, as it does for dropout.
-        widths = torch.randint(1, self.embedding_dim + 1, (row.shape[0], 1), device=row.device)
-        return shown * (torch.arange(self.embedding_dim, device=row.device) < widths)
+        widths = self.widths[ids] if self.by_id else self.widths
+        return shown * (torch.arange(self.embedding_dim, device=row.device) < widths.unsqueeze(1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +76,8 @@ class OptEmbedConfig(SupernetSearch):
         return supernet_plan(space, RowsAndPrefixes)
 
     def callbacks(self, space: Space, given: Supervision) -> list[Callback]:
-        """What learns the thresholds."""
-        return [ThresholdLearning(space, self)]
+        """What draws widths, and what learns the thresholds."""
+        return [WidthDraws(space, given), ThresholdLearning(space, self)]
 
     def find(
         self, space: Space, supernet: Supernet, budgets: Sequence[int], *, seed: int, storage: Path
@@ -95,6 +99,37 @@ class OptEmbedConfig(SupernetSearch):
             found.append(Found(budget_bytes=budget, choice=choice, score=value))
         try_out(masks, None)
         return found
+
+
+class WidthDraws(Callback):
+    """Draws a width of each feature in each row of a step, or of each id where steps look all of them up once.
+
+    By the seed, the step and the row's place in the global batch alone: ranks show what one process shows.
+    """
+
+    def __init__(self, space: Space, given: Supervision) -> None:
+        self._space, self._given = space, given
+        self._masks: list[Mask] = []
+
+    def on_train_start(self, session: TrainingSession) -> None:
+        """Find the masks."""
+        self._masks = masks_in(session.model, self._space)
+
+    def on_step_start(self, session: TrainingSession, step: int, batch: Batch) -> None:
+        """Draw."""
+        generator, features = step_generator(self._given.seed, step), self._space.features
+        dims = [feature.embedding_dim for feature in features]
+        by_row = []
+        if self._given.looks_up_batches:
+            by_row = draw_by_row(batch, dims, generator, rank=session.rank, world_size=session.world_size)
+        for number, (feature, mask) in enumerate(zip(features, self._masks, strict=True)):
+            assert isinstance(mask, RowsAndPrefixes)
+            mask.by_id = not by_row
+            if by_row:
+                mask.widths = by_row[number].to(session.device)[rows_of_ids(feature, batch)]
+            else:
+                drawn = torch.randint(1, dims[number] + 1, (num_ids(feature),), generator=generator)
+                mask.widths = drawn.to(session.device)
 
 
 class ThresholdLearning(StructureLearning):

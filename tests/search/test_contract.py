@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from recsys.core.plan import TablePlan
 from recsys.export.manifest import BundleManifest
 from recsys.train.trainer import Trainer
 from tests.pipelines.world import SMALL, do
+from tests.search.world import Made
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "search"
 SEARCHES = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -42,19 +42,10 @@ def frontier_of(search: str) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, Path]":
-    """Folder of the finished stage of each search, made once when first asked for."""
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folder of the finished stage of each search."""
     runs = tmp_path_factory.mktemp("searches") / "runs"
-
-    @cache
-    def made(search: str) -> Path:
-        return search_folder(do("search", runs, *options(search)))
-
-    class Results(dict[str, Path]):
-        def __missing__(self, key: str) -> Path:
-            return made(key)
-
-    return Results()
+    return Made(lambda search: search_folder(do("search", runs, *options(search))))
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -161,7 +152,6 @@ def budget_of(folder: Path) -> int:
     [
         (("search=mde", "search.budget_mib=100"), "there is nothing to search"),
         (("search=mde", "search.compression_ratio=0.5"), "there is nothing to search"),
-        (("search=mde", "search.compression_ratio=4", "retrieval=default"), "searches are of click models"),
         (("search=mde", "search.compression_ratio=4", "embedding=hash"), "Leave embedding= out"),
         (("search=dnis", "search.compression_ratio=4", "search.holdout=0.001"), "Raise search.holdout"),
         (("search=dnis", "search.compression_ratio=4", "search.epochs=0"), "search.epochs=0"),

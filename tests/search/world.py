@@ -1,5 +1,8 @@
 """Features and spaces that tests of searches share."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from recsys.core.specs import Distribution, FeatureSpec, Init, Pooling
 from recsys.search.choice import Choice, Piece, Space
 
@@ -19,3 +22,15 @@ def choice(**pieces: list[tuple[int, tuple[int, ...]]]) -> Choice:
     own = dict(zip([feature.name for feature in FEATURES], SPACE.full.features, strict=True))
     own |= {name: tuple(Piece(size=size, columns=columns) for size, columns in each) for name, each in pieces.items()}
     return Choice(tuple(own.values()))
+
+
+class Made(dict[str, Path]):
+    """Folders by the name of a search, each made when first asked for."""
+
+    def __init__(self, make: Callable[[str], Path]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: str) -> Path:
+        self[key] = self._make(key)
+        return self[key]
