@@ -3,6 +3,9 @@
 Legend: B rows, N ids of a feature over all rows, T look-ups of a feature, D width of a table.
 """
 
+# mypy: disable-error-code="operator"
+# An encoder's method `weights`: TorchScript takes a comment on the line itself for a type.
+
 from collections.abc import Sequence
 from typing import Final
 
@@ -185,7 +188,7 @@ class ServingModel(nn.Module):
         dense, ids, offsets = self.encoder(features)
         weights = [dense.new_empty(0) for _ in ids]
         if self.reads_weights:
-            weights = self.encoder.weights(features)  # type: ignore[operator]  # a method
+            weights = self.encoder.weights(features)
         pooled, sequences, lengths = self.embeddings(ids, offsets, weights)
         if len(pooled) == 0:
             pooled.append(dense.new_zeros((dense.size(0), 0)))
