@@ -279,10 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=4096)
     parser.add_argument("--precision", type=Precision, default=Precision.BFLOAT16)
-    parser.add_argument(
-        "--beside", type=Beside, nargs="*", default=[Beside.ADAM],
-        help="adam (needs 4 x the tables' memory), fuxictr (as much, and 3 GB of disk)",
-    )  # fmt: skip
+    parser.add_argument("--beside", type=Beside, nargs="*", default=[Beside.ADAM], help="each needs 4 x tables' memory")
     parser.add_argument("--out", type=Path, help="also write the figures there, as JSON")
     options = parser.parse_args(arguments)
     set_up_logging()

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
-from recsys.ops.eigenvectors import OVERSAMPLING, leading_eigenvectors
 from recsys.ops.propagation import SparseRows
+from recsys.retrieval.eigenvectors import OVERSAMPLING, leading_eigenvectors
 from recsys.retrieval.encoder import FittedConfig
 from recsys.retrieval.recommender import Recommender
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import RecsysError
-from recsys.ops import eigenvectors
-from recsys.ops.eigenvectors import OVERSAMPLING, leading_eigenvectors
+from recsys.retrieval import eigenvectors
+from recsys.retrieval.eigenvectors import OVERSAMPLING, leading_eigenvectors
 
 
 def matrix(eigenvalues: Tensor, seed: int) -> Tensor:
