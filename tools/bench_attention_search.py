@@ -69,7 +69,7 @@ class ServedSearch(nn.Module):
 
     def forward(self, ids: list[Tensor], offsets: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return weights and places."""
-        pooled, sequences, lengths = self.embeddings(ids, offsets)
+        pooled, sequences, lengths = self.embeddings(ids, offsets, [torch.empty(0) for _ in ids])
         found: tuple[Tensor, Tensor] = self.head.search(torch.cat(pooled, 1), sequences, lengths[0])  # type: ignore[operator]
         return found
 
@@ -79,7 +79,7 @@ class ServedRequest(ServedSearch):
 
     def forward(self, ids: list[Tensor], offsets: list[Tensor]) -> Tensor:  # type: ignore[override]
         """Return logits (B,)."""
-        pooled, sequences, lengths = self.embeddings(ids, offsets)
+        pooled, sequences, lengths = self.embeddings(ids, offsets, [torch.empty(0) for _ in ids])
         embeddings = torch.cat(pooled, 1)
         logits: Tensor = self.head(embeddings.new_zeros((embeddings.size(0), 0)), embeddings, sequences, lengths)
         return logits

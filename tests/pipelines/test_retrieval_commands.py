@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import compress, pareto, plan, search
+from pipelines import compress, pareto, plan
 from pipelines.pareto_config import ParetoConfig
 from pipelines.plan import Survey
 from recsys.core.errors import ConfigError
@@ -45,10 +45,7 @@ def test_a_trained_run_is_compressed(trained: tuple[Path, tuple[str, ...]], caps
     assert (trained[0] / "narrow/export/MODEL_CARD.md").is_file() and not (trained[0] / "narrow/train").exists()
 
 
-def test_searches_and_sweeps_of_clicks_say_what_to_use(trained: tuple[Path, tuple[str, ...]]) -> None:
-    searching = make_run(trained[0], *trained[1], "search=random", "search.budget_mib=1")
-    with pytest.raises(ConfigError, match=r"python -m tools\.recall_by_bytes"):
-        search.work(searching)
+def test_a_sweep_of_clicks_says_what_to_use(trained: tuple[Path, tuple[str, ...]]) -> None:
     sweeping = make_run(trained[0], *trained[1])
     methods = ParetoConfig(methods=["full"], ratios=[1], seeds=[1])
     with pytest.raises(ConfigError, match=r"python -m tools\.recall_by_bytes"):
