@@ -34,14 +34,17 @@ def commands(section: str) -> list[list[str]]:
 def raw_rows(seed: int) -> str:
     """CSV rows with the columns of the README's mine.yaml."""
     draw = random.Random(seed)
-    lines = ["click,price,user,item,tags,url,day,time,published"]
+    lines = ["click,sample_weight,price,user,item,tags,words,word_weights,url,day,time,published"]
     for row in range(1500):
         item = int(30 * draw.random() ** 2)
         tags = "|".join(f"t{draw.randrange(9)}" for _ in range(draw.randrange(4)))
         click = int(draw.random() < 0.2 + 0.6 * (item % 3 == 0))
         day = f"2026-{8 + seed:02d}-{row // 150 + 10:02d}"
-        what = f"{draw.random() * 50:.2f},{draw.randrange(99)},item-{item},{tags},https://x/{item}"
-        lines.append(f"{click},{what},{day},{1_790_000_000 + 600 * row},{day}T{draw.randrange(24):02d}:15")
+        words = [f"w{draw.randrange(7)}" for _ in range(draw.randrange(3))]
+        weights = "|".join(f"{draw.random():.2f}" for _ in words)
+        what = f"{draw.random() * 50:.2f},{draw.randrange(99)},item-{item},{tags},{'|'.join(words)},{weights},https://x/{item}"
+        times = f"{day},{1_790_000_000 + 600 * row},{day}T{draw.randrange(24):02d}:15"
+        lines.append(f"{click},{draw.choice([0.5, 1, 2])},{what},{times}")
     return "\n".join(lines) + "\n"
 
 
