@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipelines.config import PredictConfig, Run
 from pipelines.disk import no_space_told
 from pipelines.entry import stage_main
-from pipelines.predict_rows import Job, input_columns, is_done, predict
+from pipelines.predict_rows import Job, columns_of, is_done, plain_reader, predict
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import CategoricalFeature, Schema
 from recsys.data.raw import border_tensors
@@ -101,7 +101,7 @@ def vector_job(bundle: Path, source: Path, config: PredictConfig) -> VectorJob:
         )
     if not source.is_file():
         raise DataError(f"predict.input={source}: no such file. Give a CSV, TSV, JSONL, Parquet or Arrow file.")
-    columns = input_columns(source, manifest.schema, config)
+    columns = columns_of(source, plain_reader(source, manifest.schema, config))
     user = manifest.user if manifest.user.name in columns else None
     item = replace(manifest.item, multi_valued=False) if manifest.item.name in columns else None
     present = tuple(column for column in (user, item) if column is not None)

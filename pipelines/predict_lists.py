@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipelines.config import PredictConfig
-from pipelines.predict_rows import Job, input_columns
+from pipelines.predict_rows import Job, columns_of, plain_reader
 from recsys.core.errors import DataError
 from recsys.core.schema import KeyType, Schema
 from recsys.data.raw import ROW, border_tensors
@@ -81,7 +81,7 @@ def list_job(bundle: Path, source: Path, config: PredictConfig) -> ListJob:
 
 def _present(manifest: RetrievalManifest, source: Path, config: PredictConfig) -> Schema:
     """The schema without histories where the input has none."""
-    columns = input_columns(source, manifest.schema, config)
+    columns = columns_of(source, plain_reader(source, manifest.schema, config))
     if manifest.user.name not in columns:
         raise DataError(
             f"{source}: no column {manifest.user.name!r} of users; it has {columns}. Name it so, and a column of what "

@@ -1,6 +1,5 @@
 """Scoring raw rows with an exported bundle, streaming, into a file that appears when it is whole."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,11 +20,9 @@ from recsys.core.schema import Schema
 from recsys.data.fingerprint import file_fingerprint
 from recsys.data.joined import SideTable, joined_reader
 from recsys.data.json_lines import JsonLinesReader
-from recsys.data.raw import ROW, UNKNOWN, border_tensors, read_raw
+from recsys.data.raw import ROW, border_tensors, read_raw, unknown_keys, warn_of_unknown
 from recsys.data.readers import Reader, reader_for
 from recsys.export.script import load_scripted
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,21 +59,16 @@ class Job:
         return tuple(reversed(found))
 
     def _present(self, names: tuple[str, ...]) -> list[str]:
-        """Those of the columns that the input has, by its first rows."""
-        reader = self._plain
+        """Those of the columns that the input has."""
+        reader = plain_reader(self.source, self.schema, self.config)
         if isinstance(reader, JsonLinesReader):  # which makes up the columns that it is told to read
             reader = replace(reader, columns=(), optional=names)
-        return [name for name in next(reader.frames(self.source, 1), pl.DataFrame()).columns if name in names]
-
-    @property
-    def _plain(self) -> Reader:
-        columns = tuple(self.config.columns)
-        return reader_for(self.source, self.schema, columns=columns, quoted=self.config.quoted)
+        return [name for name in columns_of(self.source, reader) if name in names]
 
     @cached_property
     def reader(self) -> Reader:
         """Of the input, with what side tables say."""
-        return joined_reader(self._plain, self.missing_sides, self.schema)
+        return joined_reader(plain_reader(self.source, self.schema, self.config), self.missing_sides, self.schema)
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The input's rows, normalised."""
@@ -91,9 +83,13 @@ class Job:
         )
 
 
-def input_columns(source: Path, schema: Schema, config: PredictConfig) -> list[str]:
+def plain_reader(source: Path, schema: Schema, config: PredictConfig) -> Reader:
+    """Of the input, without side tables."""
+    return reader_for(source, schema, columns=tuple(config.columns), quoted=config.quoted)
+
+
+def columns_of(source: Path, reader: Reader) -> list[str]:
     """Columns of the input, by its first row; none of a file without rows."""
-    reader = reader_for(source, schema, columns=tuple(config.columns), quoted=config.quoted)
     return next(reader.frames(source, 1), pl.DataFrame()).columns
 
 
@@ -107,18 +103,13 @@ def predict(job: Job, target: Path) -> int:
     with torch.inference_mode(), ProgressBar("predict", total=total) as bar, _written(target, job.origin()) as write:
         rows, unknown = 0, Counter[str]()
         for frame in job.frames():
-            unknown.update({name: int(frame[name].sum()) for name in frame.columns if name.startswith(UNKNOWN)})
+            unknown.update(unknown_keys(frame))
             write(job.scored(frame, served).to_arrow(compat_level=pl.CompatLevel.oldest()))
             rows += frame.height
             bar.advance(frame.height)
         if not rows:
             raise DataError(f"{job.source}: no rows to score. Give a file with at least one row.")
-    for name, count in unknown.items():
-        if count:
-            logger.warning(
-                "%d of %d rows have a %r that no side table knows: what it would say is missing there",
-                *(count, rows, name.removeprefix(UNKNOWN)),
-            )
+    warn_of_unknown(unknown, rows)
     return rows
 
 

@@ -7,8 +7,8 @@ from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
 from recsys.core.plan import TablePlan
 from recsys.embeddings.method import Identity, builds
+from recsys.retrieval.encoder import EncoderConfig
 from recsys.retrieval.on_nodes import OnNodes
-from recsys.retrieval.sampled_lightgcn import SampledLightGCNConfig
 from recsys.retrieval.warm_start import WarmStart
 
 
@@ -19,10 +19,10 @@ def retrieval_callbacks(run: Run, built: BuiltNodes, interactions: Interactions)
         ConfigError: retrieval.start is set, and the method's tables have no row for each id; or the method follows what
             is looked up, and the model looks up a part.
     """
-    of_method = run.config.embedding.callbacks(built.plan)
-    if of_method and isinstance(retrieval_of(run).model, SampledLightGCNConfig):
+    of_method, model = run.config.embedding.callbacks(built.plan), retrieval_of(run).model
+    if of_method and isinstance(model, EncoderConfig) and not model.looks_up_all:
         raise ConfigError(
-            "retrieval/model=lightgcn_sampled looks up a part of the nodes each step, and this embedding method learns "
+            "this retrieval/model looks up a part of the nodes each step, and this embedding method learns "
             "from look-ups of all. Choose lightgcn, or a method without such state (full, unified, "
             "quotient_remainder, int8, pq)."
         )

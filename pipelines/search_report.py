@@ -48,7 +48,7 @@ class Frontier:
 
     uncompressed_bytes: int
     points: tuple[Point, ...]
-    metric: str = "AUC"  # that scores are
+    metric: str  # that scores are
 
 
 def write_found(space: Space, found: Sequence[Found], folder: Path, *, ticket_seed: int | None, metric: str) -> None:

@@ -29,7 +29,7 @@ from recsys.data.criteo import CATEGORICAL, NUMERIC, CriteoDataset
 from recsys.data.dataset import SplitConfig, SplitMethod
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.text import TextReader
-from tools.fuxictr_setup import BENCH, ROOT, peer_python
+from tools.fuxictr_setup import ROOT, peer_python
 
 COLUMNS = ("label", *NUMERIC, *CATEGORICAL)
 PERTURBED = 0.3
@@ -112,7 +112,7 @@ def of_peer(source: Path, num_rows: int, folder: Path) -> dict[str, float]:
                 part = frame.slice(max(start - at, 0), max(min(end, at + frame.height) - max(start, at), 0))
                 part.write_csv(file, include_header=file.tell() == 0)
             at += frame.height
-    command = [str(peer_python(BENCH / "fuxictr-venv")), "-m", "tools.fuxictr_ingest"]
+    command = [str(peer_python()), "-m", "tools.fuxictr_ingest"]
     work = folder / f"{num_rows}-peer-{int(time.time())}"
     command += [str(split.resolve()), str(work.resolve())]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / ".bench"
+PEER_VENV, PEER_ZOO = BENCH / "fuxictr-venv", BENCH / "fuxictr-zoo"
+READY_NAME = ".ready"
+"""In a virtual environment that is whole."""
 # `polars<2`: FuxiCTR 2.3.10 calls `scan_csv(dtypes=...)`, which polars 2 no longer takes.
 PEER_REQUIREMENTS = (("torch==2.13.0",), ("fuxictr==2.3.10", "polars<2"))
 PEER_REPOSITORY = "https://github.com/reczoo/FuxiCTR"
@@ -111,9 +114,9 @@ def write_peer_split(frames: Mapping[str, pl.DataFrame], folder: Path) -> dict[s
     return record
 
 
-def peer_python(venv: Path) -> Path:
+def peer_python(venv: Path = PEER_VENV) -> Path:
     """Return the interpreter of the peer's virtual environment, which is made when absent or half made."""
-    python, ready = venv / "bin" / "python", venv / ".ready"
+    python, ready = venv / "bin" / "python", venv / READY_NAME
     if not ready.exists():
         shutil.rmtree(venv, ignore_errors=True)
         logger.info("making FuxiCTR's virtual environment in %s (about a minute and 3 GB)", venv)
@@ -124,7 +127,7 @@ def peer_python(venv: Path) -> Path:
     return python
 
 
-def peer_zoo(folder: Path) -> Path:
+def peer_zoo(folder: Path = PEER_ZOO) -> Path:
     """Return the peer's repository, which is fetched when absent."""
     if not (folder / "model_zoo").is_dir():
         logger.info("fetching FuxiCTR's models into %s", folder)
@@ -145,8 +148,7 @@ def peer_zoo(folder: Path) -> Path:
 
 def installed_peer(split: Path, work: Path, python: Path | None = None) -> PeerPlace:
     """Return the peer ready to run, installing what is missing."""
-    found = python or peer_python(BENCH / "fuxictr-venv")
-    return PeerPlace(python=found, zoo=peer_zoo(BENCH / "fuxictr-zoo"), split=split, work=work)
+    return PeerPlace(python=python or peer_python(), zoo=peer_zoo(), split=split, work=work)
 
 
 def run_timed(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> tuple[float, int]:

@@ -14,7 +14,7 @@ import torch
 from recsys.core.batch import Batch
 from recsys.core.errors import ConfigError, StageError
 from recsys.core.specs import FeatureSpec
-from tools.fuxictr_setup import ROOT, installed_peer
+from tools.fuxictr_setup import ROOT, peer_python, peer_zoo
 from tools.reproduce_models import ZOO, peer_settings
 
 
@@ -44,11 +44,10 @@ def peer_step(
     numeric = {f"numeric_{column}": values for column, values in enumerate(batch.dense.unbind(dim=1))}
     settings = peer_settings(values, numeric=list(numeric), categorical=list(sizes))
     with tempfile.TemporaryDirectory() as folder:
-        place = installed_peer(Path(folder), Path(folder))
         settings_file, batch_file, log = (Path(folder) / name for name in ("settings.json", "batch.pt", "log.txt"))
         settings_file.write_text(json.dumps(asdict(settings)))
         torch.save({"sizes": sizes, "inputs": {**numeric, **ids, "label": batch.labels}}, batch_file)
-        command = [str(place.python), "-m", "tools.fuxictr_step", "--zoo", str(place.zoo)]
+        command = [str(peer_python()), "-m", "tools.fuxictr_step", "--zoo", str(peer_zoo())]
         command += ["--settings", str(settings_file), "--batch", str(batch_file), "--threads", str(num_threads)]
         with log.open("wb") as errors, _process(command, errors) as process:
             _expect(process, "ready", log)

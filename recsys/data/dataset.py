@@ -16,7 +16,7 @@ import polars as pl
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import Schema
 from recsys.data.faults import Faults, Origin
-from recsys.data.raw import ROW, UNKNOWN, typed_columns
+from recsys.data.raw import ROW, typed_columns, unknown_keys
 from recsys.data.readers import Reader
 
 SPLIT_NAMES = ("train", "validation", "test")
@@ -185,13 +185,12 @@ class RawTable:
         first = shard.position + row - shard.first_row
         rows = pl.int_range(first, first + frame.height, dtype=pl.Int64, eager=True)
         sound = faults.sound(self._typed(frame, faults).with_columns(rows.alias(ROW)))
-        keys = [name for name in frame.columns if name.startswith(UNKNOWN)]
         return RawChunk(
             frame=sound,
             split=file.split,
             shard=shard.number,
             rejected=faults.rejected(),
-            unknown={name.removeprefix(UNKNOWN): int(frame[name].sum()) for name in keys},
+            unknown=unknown_keys(frame),
         )
 
     def _typed(self, frame: pl.DataFrame, faults: Faults) -> pl.DataFrame:

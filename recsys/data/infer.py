@@ -158,10 +158,8 @@ def _source(found: Look, files: Sequence[str], name: str) -> list[str]:
         f"separator: {json.dumps(found.separator)}",
         f"columns: {json.dumps(list(found.columns))}" + ("   # the file has no header line" if found.columns else ""),
         f"quoted: {json.dumps(found.quoted)}",
-        *(
-            ["side:", *(f"  - {json.dumps(to_json(each), ensure_ascii=False)}" for each in found.side)]
-            * bool(found.side)
-        ),
+        *(["side:"] if found.side else []),
+        *(f"  - {json.dumps(to_json(each), ensure_ascii=False)}" for each in found.side),
     ]
 
 

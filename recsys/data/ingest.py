@@ -26,6 +26,7 @@ from recsys.data.fingerprint import file_fingerprint, fingerprint_of
 from recsys.data.fitting import Fit, merged_fit
 from recsys.data.launch import Launcher, Task, launched
 from recsys.data.passes import ENCODE, FIT, Passes
+from recsys.data.raw import warn_of_unknown
 from recsys.data.splits import check_splits, split_assigner
 from recsys.data.state import State
 from recsys.data.writer import Part, split_of
@@ -151,11 +152,7 @@ class _Run:
         stems = [self._state.stem(FIT, shard.number) for shard in self._shards]
         memory_bytes = self._options.counts_mib << 20
         fit = merged_fit(self._table.schema, stems, self._folder, memory_bytes=memory_bytes)
-        for key, count in fit.unknown.items():
-            logger.warning(
-                "%d of %d rows have a %r that no side table knows: what it would say is missing there",
-                *(count, self._num_rows, key),
-            )
+        warn_of_unknown(fit.unknown, self._num_rows)
         check_splits(self._table, fit.label_counts)
         return fit
 

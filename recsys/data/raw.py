@@ -5,8 +5,9 @@ and NaN are missing), categorical features String or Int64 by their key type, li
 weights of these List(Float32), timestamps `TIME_TYPE`, others as they were read.
 """
 
+import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -23,6 +24,9 @@ ROW = "__row__"
 LABEL = "__label__"
 UNKNOWN = "__unknown__"
 """Before the name of a key, a column of joined rows: no side table knows the row's key."""
+
+logger = logging.getLogger(__name__)
+
 TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum)
 TRUTH = {text: str(i) for i, texts in enumerate(("false False FALSE", "true True TRUE")) for text in texts.split()}
 """Truth as JSON, Python and spreadsheets write it, and as a number."""
@@ -245,3 +249,19 @@ def read_raw(path: Path, schema: Schema, reader: Reader, *, chunk_rows: int = 65
         frame = normalise(frame, schema, Origin(path=str(path), first_row=row), label=False, other=kept)
         yield frame.with_columns(pl.int_range(row, row + frame.height, dtype=pl.Int64, eager=True).alias(ROW))
         row += frame.height
+
+
+def unknown_keys(frame: pl.DataFrame) -> dict[str, int]:
+    """Rows whose key no side table knows, by key."""
+    names = [name for name in frame.columns if name.startswith(UNKNOWN)]
+    return {name.removeprefix(UNKNOWN): int(frame[name].sum()) for name in names}
+
+
+def warn_of_unknown(unknown: Mapping[str, int], num_rows: int) -> None:
+    """Say how many of all rows have such keys, if any."""
+    for key, count in unknown.items():
+        if count:
+            logger.warning(
+                "%d of %d rows have a %r that no side table knows: what it would say is missing there",
+                *(count, num_rows, key),
+            )

@@ -22,7 +22,13 @@ MAX_ROUNDS = 100
 
 
 def leading_eigenvectors(
-    product: Callable[[Tensor], Tensor], start: Tensor, count: int, *, tolerance: float = 1e-4
+    product: Callable[[Tensor], Tensor],
+    num_rows: int,
+    count: int,
+    *,
+    seed: int,
+    device: torch.device,
+    tolerance: float = 1e-4,
 ) -> Tensor:
     """Eigenvectors of the largest eigenvalues of a positive semi-definite matrix A, signs as they fall.
 
@@ -31,16 +37,18 @@ def leading_eigenvectors(
     Chelikowsky, Journal of Computational Physics 219 (2006), algorithms 3.1 and 4.1, on a block of all vectors.
 
     Args:
-        product: A times float32 (n, k).
-        start: any float32 (n, k) of full rank, k at least `count`; random ones with `OVERSAMPLING` more are good.
-        count: how many eigenvectors.
+        product: A times float32 (n, k), on `device`.
+        num_rows: n.
+        count: how many eigenvectors, at most n.
+        seed: of the vectors to start from, alike on all devices.
         tolerance: largest |A v - λ v| / λ; below `LOWEST_CUT` of the largest eigenvalue, for λ that much.
     Returns:
         float32 (n, count), orthonormal, eigenvalues ascending.
     Raises:
         RecsysError: no convergence; many more than `OVERSAMPLING` eigenvalues lie close together at the end.
     """
-    basis = start
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.randn(num_rows, min(count + OVERSAMPLING, num_rows), generator=generator).to(device)
     for _ in range(MAX_ROUNDS):
         values, basis, residuals = _rayleigh_ritz(product, torch.linalg.qr(basis).Q)
         top = float(values[-1])

@@ -97,6 +97,11 @@ class EncoderConfig(RetrieverConfig, ABC):
 
     embedding_dim: int = 64
 
+    @property
+    def looks_up_all(self) -> bool:
+        """Whether a step looks up every node; otherwise those that its batch reaches."""
+        return True
+
     def __post_init__(self) -> None:
         if self.embedding_dim < 1:
             raise ConfigError(f"retrieval.model.embedding_dim={self.embedding_dim}: must be 1 or more.")

@@ -8,7 +8,7 @@ from torch import Tensor
 from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
 from recsys.ops.propagation import SparseRows
-from recsys.retrieval.eigenvectors import OVERSAMPLING, leading_eigenvectors
+from recsys.retrieval.eigenvectors import leading_eigenvectors
 from recsys.retrieval.encoder import FittedConfig
 from recsys.retrieval.recommender import Recommender
 
@@ -54,12 +54,12 @@ class GFCFConfig(FittedConfig):
     def _singular_vectors(self, by_user: SparseRows, by_item: SparseRows) -> Tensor:
         """Right singular vectors, float32 (M, k), of the largest singular values; signs do not matter."""
         num_items = by_item.num_rows
-        generator = torch.Generator().manual_seed(self.seed)
-        start = torch.randn(num_items, min(self.num_vectors + OVERSAMPLING, num_items), generator=generator)
         return leading_eigenvectors(
             lambda vectors: by_item.product(by_user.product(vectors)),
-            start.to(by_item.values.device),
+            num_items,
             min(self.num_vectors, num_items),
+            seed=self.seed,
+            device=by_item.values.device,
         )
 
 

@@ -33,6 +33,11 @@ class SampledLightGCNConfig(LightGCNConfig):
         if self.fan_out < 1:
             raise ConfigError(f"retrieval.model.fan_out={self.fan_out}: must be 1 or more.")
 
+    @property
+    def looks_up_all(self) -> bool:
+        """False: what a batch reaches."""
+        return False
+
     def build(self, interactions: Interactions, device: torch.device) -> Encoder:
         """The encoder over the graph of these interactions."""
         return SampledLightGCN(self, graph_of(interactions).to(device))

@@ -60,9 +60,7 @@ def with_negatives(interactions: Interactions) -> Interactions:
             f"every user met all {interactions.num_items - 1} items: there are no negatives. Give more items, or "
             "choose a loss that draws none (in_batch_softmax, direct_au)."
         )
-    return Interactions(
-        interactions.users[kept], interactions.items[kept], interactions.num_users, interactions.num_items
-    )
+    return interactions.only(kept)
 
 
 class NegativeSampler(ABC):

@@ -52,22 +52,22 @@ def load(method: str) -> MethodConfig:
 
 
 @cache
-def compressed(method: str) -> MethodConfig:
-    """The method with the smallest budget of `RATIOS` that it accepts, or with none."""
+def compressed(method: str, features: tuple[FeatureSpec, ...] = FEATURES) -> MethodConfig:
+    """The method with the smallest budget of `RATIOS` that it accepts for these features, or with none."""
     config = load(method)
     for ratio in RATIOS:
         try:
             smaller = replace(config, compression_ratio=ratio)
-            smaller.plan(FEATURES)
+            smaller.plan(features)
         except ConfigError:
             continue
         return smaller
     return config
 
 
-def plan_of(method: str) -> TablePlan:
+def plan_of(method: str, features: tuple[FeatureSpec, ...] = FEATURES) -> TablePlan:
     """The compressed plan of all features."""
-    return compressed(method).plan(FEATURES)
+    return compressed(method, features).plan(features)
 
 
 def batch() -> reference.Bags:
@@ -76,17 +76,17 @@ def batch() -> reference.Bags:
     return single | reference.random_bags({"tags": 90, "one": 1}, 12, seed=1, max_length=4)
 
 
-def collection_of(method: str, *, seed: int = 2) -> PlannedEmbeddingBagCollection:
+def collection_of(plan: TablePlan, *, seed: int = 2) -> PlannedEmbeddingBagCollection:
     """A collection with tables of order 1, in evaluation mode."""
     torch.manual_seed(seed)
-    collection = PlannedEmbeddingBagCollection(plan_of(method)).eval()
+    collection = PlannedEmbeddingBagCollection(plan).eval()
     reference.randomise(collection, seed=seed)
     return collection
 
 
-def trained_parts(method: str) -> EmbeddingParts:
+def trained_parts(plan: TablePlan) -> EmbeddingParts:
     """The parts of that collection, as a checkpoint would hold them."""
-    collection = collection_of(method)
+    collection = collection_of(plan)
     tables = {name: table.detach() for name, table in reference.dense_tables(collection.plan, collection).items()}
     return parts_of(collection, tables)
 

@@ -208,7 +208,7 @@ def test_keys_without_vocabulary_are_embedded_or_refused_in_words(method: str) -
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_without_ids_embeds_to_zeros(method: str) -> None:
-    collection = collection_of(method)
+    collection = collection_of(plan_of(method))
     out = collection(reference.jagged({name: [[], [], []] for name in batch()})).values()
     assert out.shape[0] == 3 and not out.any()
     out.sum().backward()
@@ -226,7 +226,7 @@ def test_vocabulary_of_one_id(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_freezing_gives_what_was_planned(method: str) -> None:
-    parts, config = trained_parts(method), compressed(method)
+    parts, config = trained_parts(plan_of(method)), compressed(method)
     frozen, again = config.freeze(parts), config.freeze(parts)
     assert frozen.plan == config.serving_plan(parts.plan)
     for table in frozen.plan.tables:
@@ -256,7 +256,7 @@ def serve(parts: EmbeddingParts, bags: reference.Bags) -> torch.Tensor:
 @pytest.mark.parametrize("method", METHODS)
 def test_exported_embeddings_equal_the_eager_ones(method: str, row_type: RowType) -> None:
     """Scripted over packed rows against the collection that evaluation scores, over the same rows unpacked."""
-    parts = narrow(compressed(method).freeze(trained_parts(method)), row_type)
+    parts = narrow(compressed(method).freeze(trained_parts(plan_of(method))), row_type)
     with torch.no_grad():
         want = build_frozen(parts)(reference.jagged(batch())).values()
     torch.testing.assert_close(serve(parts, batch()), want, rtol=1e-5, atol=1e-5)
@@ -264,10 +264,10 @@ def test_exported_embeddings_equal_the_eager_ones(method: str, row_type: RowType
 
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_that_freeze_nothing_serve_what_they_trained(method: str) -> None:
-    parts, config = trained_parts(method), compressed(method)
+    parts, config = trained_parts(plan_of(method)), compressed(method)
     if config.serving_plan(parts.plan) != parts.plan:
         pytest.skip(f"{method} serves something else than it trains")
     assert config.freeze(parts) is parts
     with torch.no_grad():
-        want = collection_of(method)(reference.jagged(batch())).values()
+        want = collection_of(plan_of(method))(reference.jagged(batch())).values()
         torch.testing.assert_close(build_frozen(parts)(reference.jagged(batch())).values(), want, rtol=0, atol=0)

@@ -1,7 +1,6 @@
 """Columns whose values have weights: every method sums embeddings by them, and so does its export."""
 
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import torch
@@ -9,17 +8,15 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys.core.errors import ConfigError, DataError
-from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
 from recsys.core.specs import FeatureSpec, Init, Pooling, Read
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
-from recsys.embeddings.frozen import build_frozen, parts_of
+from recsys.embeddings.frozen import build_frozen
 from recsys.embeddings.full import FullConfig
-from recsys.embeddings.method import MethodConfig
 from recsys.export.script import script_model
 from recsys.export.serving import ServingEmbeddings
 from recsys.models.din import DINConfig
-from tests.contract.methods import METHODS, RATIOS, load
+from tests.contract.methods import METHODS, collection_of, compressed, plan_of, trained_parts
 from tests.embeddings import dense_reference as reference
 
 BASKET = Read(name="basket", source="bought", pooling=Pooling.WEIGHTED, max_length=4)
@@ -54,27 +51,6 @@ def single_ids() -> KeyedJaggedTensor:
     return reference.jagged({name: [*rows, *([[]] * (longest - len(rows)))] for name, rows in ids.items()})
 
 
-@cache
-def compressed(method: str) -> MethodConfig:
-    """The method with the smallest budget that it accepts for these features, or with none."""
-    config = load(method)
-    for ratio in RATIOS:
-        smaller = replace(config, compression_ratio=ratio)
-        try:
-            smaller.plan(FEATURES)
-        except ConfigError:
-            continue
-        return smaller
-    return config
-
-
-def collection_of(plan: TablePlan) -> PlannedEmbeddingBagCollection:
-    torch.manual_seed(5)
-    collection = PlannedEmbeddingBagCollection(plan).eval()
-    reference.randomise(collection, seed=5)
-    return collection
-
-
 def unweighted(feature: FeatureSpec) -> FeatureSpec:
     also = tuple(replace(read, pooling=Pooling.SUM) for read in feature.also)
     return replace(feature, pooling=Pooling.SUM, also=also)
@@ -82,7 +58,7 @@ def unweighted(feature: FeatureSpec) -> FeatureSpec:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_sums_are_by_weight(method: str) -> None:
-    plan = compressed(method).plan(FEATURES)
+    plan = plan_of(method, FEATURES)
     plain = TablePlan(plan.tables, tuple(replace(e, feature=unweighted(e.feature)) for e in plan.features))
     with torch.no_grad():
         found = collection_of(plan)(batch()).to_dict()
@@ -107,9 +83,7 @@ def test_sums_are_by_weight(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_exported_ones_are_the_eager_ones(method: str) -> None:
-    collection = collection_of(compressed(method).plan(FEATURES))
-    tables = {name: table.detach() for name, table in reference.dense_tables(collection.plan, collection).items()}
-    parts: EmbeddingParts = compressed(method).freeze(parts_of(collection, tables))
+    parts = compressed(method, FEATURES).freeze(trained_parts(plan_of(method, FEATURES)))
     scripted = script_model(ServingEmbeddings(parts, list(BAGS)))
     ids = [torch.tensor([i for row in rows for i in row], dtype=torch.int64) for rows in BAGS.values()]
     offsets = [torch.tensor([0, *map(len, rows)]).cumsum(0) for rows in BAGS.values()]

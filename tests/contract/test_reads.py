@@ -1,23 +1,19 @@
 """Several columns that read one feature's embeddings, pooled or as sequences: every method does it, and its export."""
 
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import torch
 from torch import Tensor
 
-from recsys.core.errors import ConfigError
 from recsys.core.padding import padded
-from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
 from recsys.core.specs import FeatureSpec, Pooling, Read
-from recsys.embeddings.collection import PlannedEmbeddingBagCollection, PlannedEmbeddingCollection
-from recsys.embeddings.frozen import build_frozen, parts_of
-from recsys.embeddings.method import MethodConfig
+from recsys.embeddings.collection import PlannedEmbeddingCollection
+from recsys.embeddings.frozen import build_frozen
 from recsys.export.script import script_model
 from recsys.export.serving import ServingEmbeddings
-from tests.contract.methods import METHODS, RATIOS, load
+from tests.contract.methods import METHODS, collection_of, compressed, plan_of, trained_parts
 from tests.embeddings import dense_reference as reference
 
 ALSO = (
@@ -32,33 +28,12 @@ FEATURES = (USER, ITEM, ITEM.renamed("__again"))
 ROWS = 7
 
 
-@cache
-def compressed(method: str) -> MethodConfig:
-    """The method with the smallest budget that it accepts for these features, or with none."""
-    config = load(method)
-    for ratio in RATIOS:
-        smaller = replace(config, compression_ratio=ratio)
-        try:
-            smaller.plan(FEATURES)
-        except ConfigError:
-            continue
-        return smaller
-    return config
-
-
 def bags() -> reference.Bags:
     """Rows of every column; the first and the last have no history."""
     single = reference.random_bags({"item": 200, "user": 60}, ROWS, seed=0, max_length=1)
     seen = [[], [3, 3, 199], [0], [7, 1, 2, 3, 4], [198], [5, 6], []]
     bought = [[1], [], [2, 2], [150, 3, 9], [], [4], [0, 1]]
     return single | {"seen": seen, "bought": bought}
-
-
-def collection_of(plan: TablePlan) -> PlannedEmbeddingBagCollection:
-    torch.manual_seed(5)
-    collection = PlannedEmbeddingBagCollection(plan).eval()
-    reference.randomise(collection, seed=5)
-    return collection
 
 
 def apart(plan: TablePlan, read: Read, feature: str) -> PlannedEmbeddingCollection:
@@ -78,7 +53,7 @@ def apart(plan: TablePlan, read: Read, feature: str) -> PlannedEmbeddingCollecti
 
 @pytest.mark.parametrize("method", METHODS)
 def test_each_read_is_what_the_feature_alone_makes_of_its_column(method: str) -> None:
-    plan = compressed(method).plan(FEATURES)
+    plan = plan_of(method, FEATURES)
     embedded = collection_of(plan).embed(reference.jagged(bags()))
     pooled = embedded.pooled.to_dict()
     assert list(embedded.sequences) == ["history", "history__again"]
@@ -97,7 +72,7 @@ def test_each_read_is_what_the_feature_alone_makes_of_its_column(method: str) ->
 
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_of_all_reads_add_up(method: str) -> None:
-    plan = compressed(method).plan(FEATURES)
+    plan = plan_of(method, FEATURES)
     together = collection_of(plan)
     embedded = together.embed(reference.jagged(bags()))
     (embedded.sequences["history"].values().square().sum() + embedded.pooled["item"].square().sum()).backward()
@@ -115,19 +90,13 @@ def test_gradients_of_all_reads_add_up(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_budget_counts_shared_embeddings_once(method: str) -> None:
-    config = compressed(method)
+    config = compressed(method, FEATURES)
     assert config.budget_bytes([ITEM]) == config.budget_bytes([replace(ITEM, also=())])
-
-
-def frozen(method: str) -> EmbeddingParts:
-    collection = collection_of(compressed(method).plan(FEATURES))
-    tables = {name: table.detach() for name, table in reference.dense_tables(collection.plan, collection).items()}
-    return compressed(method).freeze(parts_of(collection, tables))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_exported_embeddings_equal_the_eager_ones(method: str) -> None:
-    parts = frozen(method)
+    parts = compressed(method, FEATURES).freeze(trained_parts(plan_of(method, FEATURES)))
     sources = list(bags())
     scripted = script_model(ServingEmbeddings(parts, sources))
     ids = [torch.tensor([key for bag in bags()[name] for key in bag], dtype=torch.int64) for name in sources]

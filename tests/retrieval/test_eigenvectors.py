@@ -6,7 +6,7 @@ from torch import Tensor
 
 from recsys.core.errors import RecsysError
 from recsys.retrieval import eigenvectors
-from recsys.retrieval.eigenvectors import OVERSAMPLING, leading_eigenvectors
+from recsys.retrieval.eigenvectors import leading_eigenvectors
 
 
 def matrix(eigenvalues: Tensor, seed: int) -> Tensor:
@@ -17,8 +17,9 @@ def matrix(eigenvalues: Tensor, seed: int) -> Tensor:
     return wanted
 
 
-def start(size: int, count: int) -> Tensor:
-    return torch.randn(size, min(count + OVERSAMPLING, size), generator=torch.Generator().manual_seed(0))
+def found_in(wanted: Tensor, count: int, *, tolerance: float = 1e-4) -> Tensor:
+    device, size = torch.device("cpu"), len(wanted)
+    return leading_eigenvectors(lambda x: wanted.float() @ x, size, count, seed=0, device=device, tolerance=tolerance)
 
 
 SPECTRA = {
@@ -33,7 +34,7 @@ SPECTRA = {
 @pytest.mark.parametrize("name", SPECTRA)
 def test_they_span_what_the_dense_decomposition_finds(name: str) -> None:
     count, wanted = 8, matrix(SPECTRA[name], seed=1)
-    found = leading_eigenvectors(lambda x: wanted.float() @ x, start(400, count), count)
+    found = found_in(wanted, count)
     torch.testing.assert_close(found.t() @ found, torch.eye(count), atol=1e-5, rtol=0.0)
     exact = torch.linalg.eigh(wanted).eigenvectors[:, -count:]
     cosines = torch.linalg.svdvals(exact.t() @ found.double())  # of the angles between both spaces
@@ -42,7 +43,7 @@ def test_they_span_what_the_dense_decomposition_finds(name: str) -> None:
 
 def test_eigenvalues_ascend_and_all_of_a_small_matrix_are_exact() -> None:
     wanted = matrix(torch.tensor([0.0, 0.25, 0.5, 1.0]), seed=2)
-    found = leading_eigenvectors(lambda x: wanted.float() @ x, start(4, 4), 4).double()
+    found = found_in(wanted, 4).double()
     torch.testing.assert_close((found.t() @ wanted @ found).diagonal(), torch.tensor([0.0, 0.25, 0.5, 1.0]).double())
 
 
@@ -50,4 +51,4 @@ def test_a_spectrum_without_a_gap_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(eigenvectors, "MAX_ROUNDS", 2)
     wanted = matrix(torch.linspace(1.0, 0.99, 400), seed=3).float()
     with pytest.raises(RecsysError, match="8 eigenvectors have not converged after 2 rounds"):
-        leading_eigenvectors(lambda x: wanted @ x, start(400, 8), 8, tolerance=1e-6)
+        found_in(wanted, 8, tolerance=1e-6)

@@ -10,10 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recsys.train.config import TrainConfig
 from tools.bench_train import case, head_parts, main
-from tools.fuxictr_setup import BENCH
+from tools.fuxictr_setup import PEER_VENV, READY_NAME
 from tools.peer_step import has_peer, peer_step
 
-PEER = BENCH / "fuxictr-venv" / ".ready"
+PEER = PEER_VENV / READY_NAME
 
 
 def test_every_part_of_a_step_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
