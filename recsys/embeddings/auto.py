@@ -1,6 +1,6 @@
 """`auto`: frequent ids own rows, less frequent ones of all features share the rest, rare ones read one row a feature.
 
-Rows are served as narrow as the budget asks. Five decisions, by one rule each. The figures are validation AUC of DCNv2
+Rows are served as narrow as the budget asks. Six decisions, by one rule each. The figures are validation AUC of DCNv2
 on the Criteo sample (266,735 ids, d = 16, seed 1), where full tables reach .7604. Seed 2 gives all of them about .001
 less (full .7592); with it, differences to full at 5, 50, 100 and 1000 times less are -.0001, -.0007, -.0007 and -.0045,
 where seed 1 has 0, -.0006, -.0013 and -.0034.
@@ -17,7 +17,11 @@ where seed 1 has 0, -.0006, -.0013 and -.0034.
    (with seed 2, where these are all lower: 4, 8 and 16 gave .7538, .7546, .7541).
 4. *Private rows*: with k known ids to a row, 1 / k of the rows go to the most frequent ids. At 1000 times less and
    k = 4, a half gave .7560 and a fifth .7572.
-5. *Codes*: where the narrowest rows are too wide, but rotated product codes of full tables are expected to lose at most
+5. *Two look-ups*: an id without a row of its own is the mean of two shared ones, so that ids which share one still
+   differ. On Frappe at 100 times less, 8 ids to a row, .9342, and .9234 with one look-up; at 50, 100 and 1000 times less
+   .7599, .7587 and .7568, and with one .7597, .7589 and .7568. A mean, because ids that own rows then learn as in full
+   tables: sums gave .7569 and .7556 at 100 and 1000 times less, and half the learning rate made up for it.
+6. *Codes*: where the narrowest rows are too wide, but rotated product codes of full tables are expected to lose at most
    `most_lost` of a look-up's squared length, these are served; full tables are what is trained then. On Frappe (5,389
    ids, d = 10, none rare) at 10 times less .012 is expected to be lost: codes gave .9809, shared rows .9730, full
    tables .9835 (means of three seeds); at 100 times less, with .28, .8059 and .9216. On Criteo at 50 times less, with
@@ -31,6 +35,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,8 +47,8 @@ from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.row_storage import pack_tables
 from recsys.core.specs import FeatureSpec, RowType, TableSpec
-from recsys.embeddings.adapt_emb import HeadOrHash
-from recsys.embeddings.combiners import Only
+from recsys.embeddings.combiners import Mean, Only
+from recsys.embeddings.double_hash import NUM_HASHES, DoubleHashRemap
 from recsys.embeddings.frequency import densities, heads_of_known
 from recsys.embeddings.method import Identity, MethodConfig, full_bytes, num_ids
 from recsys.embeddings.pq import PqConfig
@@ -53,21 +58,21 @@ PREFIX = "auto"
 
 
 class KnownOrRare(Remap):
-    """Rows of `HeadOrHash` for ids below `num_known`; all rarer ones read the row of id 0, out-of-vocabulary."""
+    """Rows of `DoubleHashRemap` for ids below `num_known`; all rarer ones read those of id 0, out-of-vocabulary."""
 
-    def __init__(self, num_known: int, rows: dict[str, int]) -> None:
+    def __init__(self, num_known: int, rows: dict[str, Any]) -> None:
         super().__init__()
         self.num_known = num_known
-        self.head_or_hash = HeadOrHash(**rows)
+        self.rows = DoubleHashRemap(**rows)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Return rows, int64, shape (1, N)."""
-        rows: Tensor = self.head_or_hash(torch.where(ids < self.num_known, ids, 0))
+        """Return rows, int64, shape (L, N)."""
+        rows: Tensor = self.rows(torch.where(ids < self.num_known, ids, 0))
         return rows
 
     def rows_needed(self) -> list[int] | None:
-        """As `HeadOrHash`."""
-        return self.head_or_hash.rows_needed()
+        """As `DoubleHashRemap`."""
+        return self.rows.rows_needed()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,17 +210,19 @@ class AutoConfig(MethodConfig):
     ) -> FeaturePlan:
         """The feature's entry; `private_rows` is how many it has and the first of them."""
         num_shared = table.num_embeddings - num_all_private
+        num_lookups = 1 if num_known == private_rows[0] > 0 else NUM_HASHES
         rows = {
-            "num_private": private_rows[0],
-            "first_private": private_rows[1],
-            "num_shared": max(1, num_shared),  # of none, no id reads any
-            "first_shared": num_all_private if num_shared else 0,
-            "salt": salt_for(feature.name, 0, self.seed),
+            "num_heads": private_rows[0],
+            "first_head": private_rows[1],
+            "rows_per_head": 1,
+            "shared": [num_all_private, num_shared] if num_shared else [0, 1],  # of none, no id reads any
+            "salts": [salt_for(feature.name, lookup, self.seed) for lookup in range(num_lookups)],
         }
         remap = Component.of(KnownOrRare, num_known=num_known, rows=rows)
         if num_known == (feature.num_embeddings or 0):
-            remap = Component.of(HeadOrHash, **rows)
-        return FeaturePlan(feature=feature, tables=(table.name,), remap=remap, combiner=Component.of(Only))
+            remap = Component.of(DoubleHashRemap, **rows)
+        combiner = Component.of(Mean if num_lookups > 1 else Only)
+        return FeaturePlan(feature=feature, tables=(table.name,) * num_lookups, remap=remap, combiner=combiner)
 
 
 def _num_known(feature: FeatureSpec, rare_lookups: float) -> int:

@@ -25,6 +25,17 @@ class Sum(Combiner):
         return total
 
 
+class Mean(Combiner):
+    """Mean of all rows; equal widths. An id whose look-ups all read one row has that row, and learns as with `Only`."""
+
+    def forward(self, ids: Tensor, rows: list[Tensor]) -> Tensor:
+        """Return the element-wise mean."""
+        total = rows[0]
+        for row in rows[1:]:
+            total = total + row
+        return total / len(rows)
+
+
 class Concat(Combiner):
     """Rows side by side."""
 

@@ -38,7 +38,8 @@ def layout(num_rows: int, **options: Any) -> dict[str, list[int]]:  # noqa: ANN4
         params = entry.remap.params
         rows = params.get("rows", params)
         known = params.get("num_known", entry.feature.num_embeddings)
-        found[entry.feature.name] = [known, *(v for k, v in rows.items() if k != "salt")]
+        first_shared, num_shared = rows["shared"]
+        found[entry.feature.name] = [known, rows["num_heads"], rows["first_head"], num_shared, first_shared]
     return found
 
 
@@ -97,11 +98,25 @@ def test_rows_narrower_than_their_scale_and_bias_stay_float32(row_types: list[Ro
 
 
 def test_rows_of_ids() -> None:
-    salt = splitmix64.salt("a", 0, 0)
-    rows = {"num_private": 3, "first_private": 10, "num_shared": 100, "first_shared": 20, "salt": salt}
+    salts = [splitmix64.salt("a", lookup, 0) for lookup in range(2)]
+    rows = {"num_heads": 3, "first_head": 10, "rows_per_head": 1, "shared": [20, 100], "salts": salts}
     found = KnownOrRare(5, rows)(torch.tensor([0, 2, 3, 4, 5, 2**63 - 1])).tolist()
-    assert found == [[10, 12, *(20 + splitmix64.row(key, salt, 100) for key in (3, 4)), 10, 10]]
-    assert found == [[10, 12, 51, 85, 10, 10]]  # frozen: a change makes stored checkpoints and bundles unusable
+    assert found == [[10, 12, *(20 + splitmix64.row(key, salt, 100) for key in (3, 4)), 10, 10] for salt in salts]
+    assert found[0] == [10, 12, 51, 85, 10, 10]  # frozen: a change makes stored checkpoints and bundles unusable
+
+
+def test_ids_that_share_read_the_mean_of_two_rows_and_the_others_one() -> None:
+    plan = config(4, ids_per_row=1).plan(two_features())  # 2 + 2 known ids to 4 rows
+    assert [entry.tables for entry in plan.features] == [(plan.tables[0].name,)] * 2
+    plan = config(4).plan(two_features())  # 8 known ids
+    assert [entry.tables for entry in plan.features] == [(plan.tables[0].name,) * 2] * 2
+    collection = PlannedEmbeddingBagCollection(plan)
+    reference.randomise(collection, seed=0)
+    (table,) = (weights.detach() for weights in reference.table_parameters(collection).values())
+    found = collection(reference.jagged({"a": [[0], [1], [6]], "b": [[0], [2], [3]]}))
+    shared = [2 + torch.tensor([splitmix64.row(1, splitmix64.salt("a", n, 0), 2) for n in range(2)])]
+    torch.testing.assert_close(found["a"], torch.stack([table[0], table[shared[0]].mean(0), table[0]]))
+    torch.testing.assert_close(found["b"][0], table[1])
 
 
 def test_frozen_rows_are_those_of_the_row_type() -> None:
@@ -125,7 +140,7 @@ def test_kept_tables_stay_float32_whatever_they_are_called() -> None:
 def test_hashed_feature_shares_rows_whatever_its_ids() -> None:
     hashed = FeatureSpec(name="ip", embedding_dim=4, num_embeddings=None, octave_counts=(1, 2, 4))
     plan = config(9).plan([*two_features(), hashed])
-    assert plan.features[2].remap.params["num_private"] == 0 and plan.features[2].remap.params["num_shared"] == 1
+    assert plan.features[2].remap.params["num_heads"] == 0 and plan.features[2].remap.params["shared"][1] == 1
     bags = {"a": [[3, 6], [0], [5]], "b": [[3], [], [1]], "ip": [EXTREMES, [], [-1]]}
     for check in CHECKS.values():
         check(plan, bags)

@@ -5,13 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from tests.ops import splitmix64
+from tests.embeddings.reference.double_hash import DoubleHashRemap
 
 
 def KnownOrRare(params: Mapping[str, Any], state: Mapping[str, Tensor], key: int) -> list[int]:
-    rows = params["rows"]
-    if key >= params["num_known"]:
-        key = 0
-    if 0 <= key < rows["num_private"]:
-        return [rows["first_private"] + key]
-    return [rows["first_shared"] + splitmix64.row(key, rows["salt"], rows["num_shared"])]
+    return DoubleHashRemap(params["rows"], state, key if key < params["num_known"] else 0)

@@ -16,6 +16,10 @@ def Sum(params: Mapping[str, Any], state: Mapping[str, Tensor], key: int, rows: 
     return torch.stack(rows).sum(0)
 
 
+def Mean(params: Mapping[str, Any], state: Mapping[str, Tensor], key: int, rows: list[Tensor]) -> Tensor:
+    return torch.stack(rows).mean(0)
+
+
 def Product(params: Mapping[str, Any], state: Mapping[str, Tensor], key: int, rows: list[Tensor]) -> Tensor:
     return torch.stack(rows).prod(0)
 
