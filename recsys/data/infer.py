@@ -23,6 +23,7 @@ from recsys.data.text import TextReader
 KINDS = {".parquet": FileKind.PARQUET, ".arrow": FileKind.ARROW, ".ipc": FileKind.ARROW, ".feather": FileKind.ARROW,
          ".jsonl": FileKind.JSONL, ".ndjson": FileKind.JSONL}  # fmt: skip
 LABEL_NAMES = ("label", "click", "clicked", "is_click", "target", "y", "conversion", "purchase", "converted")
+WEIGHT_NAMES = ("weight", "sample_weight", "row_weight", "example_weight", "importance_weight")
 ID_NAMES = ("id", "ids", "user", "uid", "item", "iid", "ad", "campaign", "sku", "zip", "code", "category", "type")
 USER_NAMES = ("user", "user_id", "userid", "uid", "visitor_id", "session_id")
 LARGEST = 1e38  # numbers beyond are infinite as float32
@@ -124,7 +125,8 @@ def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
     """
     profiles = [profile_of(column) for column in found.frame]
     target = _label(profiles, label)
-    roles = [(profile, *_role(profile)) for profile in profiles if profile is not target]
+    weight = next((profile for profile in profiles if profile is not target and _is_weight(profile)), None)
+    roles = [(profile, *_role(profile)) for profile in profiles if profile is not target and profile is not weight]
     lines = {
         section: [_entry(line, why) for _, role, line, why in roles if role == section]
         for section in ("numeric", "categorical", "timestamps")
@@ -140,6 +142,7 @@ def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
             "# what you know better.",
             *_source(found, files, name),
             f"label: {_quoted(target.name)}   # 0 and 1; 1 on {_positive(target):.2%} of rows",
+            *([_weight(weight)] if weight else []),
             *(text for section, inside in lines.items() for text in _section(section, inside)),
             f"passthrough: {json.dumps(users, ensure_ascii=False)}   # kept beside the predictions{group}",
             _split(times),
@@ -191,6 +194,18 @@ def _label(profiles: Sequence[Profile], label: str) -> Profile:
         f"infer.label='': columns of 0 and 1 are {list(binary)}, and none is called like a label. Give its name: "
         "infer.label=…"
     )
+
+
+def _is_weight(profile: Profile) -> bool:
+    """Whether a column is called like a weight of rows, and can be one on every row."""
+    is_number = not profile.unusable and not profile.is_list and profile.numbers == 1 and not profile.num_missing
+    named = profile.name.lower() in WEIGHT_NAMES
+    return named and is_number and profile.num_values > 1 and profile.low >= 0 and profile.high < LARGEST
+
+
+def _weight(profile: Profile) -> str:
+    span = f"{profile.low:g} to {profile.high:g}"
+    return f"weight: {_quoted(profile.name)}   # called so, and {span} on every row: how many rows each counts as"
 
 
 def _positive(target: Profile) -> float:

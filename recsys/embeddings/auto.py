@@ -18,9 +18,9 @@ where seed 1 has 0, -.0006, -.0013 and -.0034.
 4. *Private rows*: with k known ids to a row, 1 / k of the rows go to the most frequent ids. At 1000 times less and
    k = 4, a half gave .7560 and a fifth .7572.
 5. *Two look-ups*: an id without a row of its own is the mean of two shared ones, so that ids which share one still
-   differ. On Frappe at 100 times less, 8 ids to a row, .9342, and .9234 with one look-up; at 50, 100 and 1000 times less
-   .7599, .7587 and .7568, and with one .7597, .7589 and .7568. A mean, because ids that own rows then learn as in full
-   tables: sums gave .7569 and .7556 at 100 and 1000 times less, and half the learning rate made up for it.
+   differ. On Frappe at 100 times less, 8 ids to a row, .9342, and .9234 with one look-up; at 50, 100 and 1000 times
+   less .7599, .7587 and .7568, and with one .7597, .7589 and .7568. A mean, because ids that own rows then learn as in
+   full tables: sums gave .7569 and .7556 at 100 and 1000 times less, and half the learning rate made up for it.
 6. *Codes*: where the narrowest rows are too wide, but rotated product codes of full tables are expected to lose at most
    `most_lost` of a look-up's squared length, these are served; full tables are what is trained then. On Frappe (5,389
    ids, d = 10, none rare) at 10 times less .012 is expected to be lost: codes gave .9809, shared rows .9730, full

@@ -82,6 +82,19 @@ def test_every_form_gives_the_same_rows(tmp_path: Path) -> None:
     assert all(frame.equals(encoded[0]) for frame in encoded[1:])
 
 
+def test_a_weight_is_told_by_its_name_and_its_values(tmp_path: Path) -> None:
+    weights = {"weight": [0.0, 0.5, 2.0], "Sample_Weight": [1, 2, 3]}
+    others = {"weight": [-1.0, 0.5, 2.0], "sample_weight": [1.0, None, 2.0], "body_weight": [60.0, 61.5, 80.0]}
+    for names, is_weight in ((weights, True), (others, False)):
+        for name, values in names.items():
+            frame = pl.DataFrame({"label": [0, 1, 1] * 40, "x": [0.5, 1.5, 2.5] * 40, name: values * 40})
+            frame.write_parquet(tmp_path / "rows.parquet")
+            text = propose(look(tmp_path / "rows.parquet", 1000), ["rows.parquet"], label="", name="rows")
+            found = yaml.safe_load(text)
+            assert found.get("weight", "") == (name if is_weight else "")
+            assert (name in [entry["name"] for entry in found["numeric"]]) is not is_weight
+
+
 def test_a_file_without_header(tmp_path: Path) -> None:
     (tmp_path / "raw.txt").write_text("".join(f"{i % 2};{i % 5}.5;u{i % 9}\n" for i in range(200)))
     values = yaml.safe_load(proposed(tmp_path / "raw.txt"))
