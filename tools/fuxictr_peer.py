@@ -100,6 +100,7 @@ def build_model(settings: dict[str, Any], zoo: Path, feature_map: FeatureMap, fo
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     timed = type("Timed", (EpochTimes, getattr(module, settings["model"])), {})
+    (folder / feature_map.dataset_id).mkdir(parents=True, exist_ok=True)  # of checkpoints, which it does not make
     model: EpochTimes = timed(
         feature_map,
         model_id=settings["model"],
