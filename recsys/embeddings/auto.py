@@ -23,8 +23,8 @@ where seed 1 has 0, -.0006, -.0013 and -.0034.
    full tables: sums gave .7569 and .7556 at 100 and 1000 times less, and half the learning rate made up for it.
 6. *Codes*: where the narrowest rows are too wide, but rotated product codes of full tables are expected to lose at most
    `most_lost` of a look-up's squared length, these are served; full tables are what is trained then. On Frappe (5,389
-   ids, d = 10, none rare) at 10 times less .012 is expected to be lost: codes gave .9809, shared rows .9730, full
-   tables .9835 (means of three seeds); at 100 times less, with .28, .8059 and .9216. On Criteo at 50 times less, with
+   ids, d = 10, none rare) at 10 times less .012 is expected to be lost: codes gave .9809, shared rows .9747 (one seed),
+   full tables .9835 (means of three); at 100 times less, with .28, .8059 and .9327. On Criteo at 50 times less, with
    .15, both gave the same; at 100 times less, with .24, codes .0012 less than rows.
 
 Features share their rows ("feature multiplexing", arXiv:2305.12102): no feature needs a minimum, and tiny ones, whose
