@@ -23,6 +23,7 @@ from pathlib import Path
 import polars as pl
 import polars_hash
 
+from recsys.core.errors import StageError
 from recsys.core.memory import peak_mib
 from recsys.data.blocks import BLOCK_BYTES
 from recsys.data.criteo import CATEGORICAL, NUMERIC, CriteoDataset
@@ -30,6 +31,7 @@ from recsys.data.dataset import SplitConfig, SplitMethod
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.text import TextReader
 from tools.fuxictr_setup import ROOT, peer_python
+from tools.process_tree import watched
 
 COLUMNS = ("label", *NUMERIC, *CATEGORICAL)
 PERTURBED = 0.3
@@ -99,7 +101,7 @@ def decoded(source: Path, _folder: Path) -> None:
 
 
 def of_peer(source: Path, num_rows: int, folder: Path) -> dict[str, float]:
-    """What `tools/fuxictr_ingest.py` tells of these rows."""
+    """What `tools/fuxictr_ingest.py` takes for these rows, with the processes that it starts."""
     split = folder / f"{num_rows}-split"
     split.mkdir(exist_ok=True)
     ends = (num_rows * 8 // 10, num_rows * 9 // 10, num_rows)
@@ -115,9 +117,30 @@ def of_peer(source: Path, num_rows: int, folder: Path) -> dict[str, float]:
     command = [str(peer_python()), "-m", "tools.fuxictr_ingest"]
     work = folder / f"{num_rows}-peer-{int(time.time())}"
     command += [str(split.resolve()), str(work.resolve())]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
-    found: dict[str, float] = json.loads(told.stdout.splitlines()[-1])
-    return found
+    log = folder / "peer.log"
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+        watched(process.pid) as usage,
+    ):
+        _awaited("begin", process, log)
+        usage.look(process.pid)
+        before = usage.cpu_seconds
+        seconds = float(_awaited("", process, log))
+        usage.look(process.pid)
+        process.communicate("\n")
+    return {"seconds": seconds, "cpu_seconds": usage.cpu_seconds - before, "peak_mib": usage.peak_mib}
+
+
+def _awaited(word: str, process: subprocess.Popen[str], log: Path) -> str:
+    """The next line of FuxiCTR's process that begins with `word`, or is a number."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(word) if word else line.strip().replace(".", "").isdigit():
+            return line
+    raise StageError(f"FuxiCTR's process ended before its end; see {log}.")
 
 
 def main() -> None:

@@ -84,7 +84,11 @@ def test_every_form_gives_the_same_rows(tmp_path: Path) -> None:
 
 def test_a_weight_is_told_by_its_name_and_its_values(tmp_path: Path) -> None:
     weights: dict[str, list[Any]] = {"weight": [0.0, 0.5, 2.0], "Sample_Weight": [1, 2, 3]}
-    others: dict[str, list[Any]] = {"weight": [-1.0, 0.5, 2.0], "sample_weight": [1.0, None, 2.0], "body_weight": [60.0, 61.5, 80.0]}
+    others: dict[str, list[Any]] = {
+        "weight": [-1.0, 0.5, 2.0],
+        "sample_weight": [1.0, None, 2.0],
+        "body_weight": [60.0, 61.5, 80.0],
+    }
     for names, is_weight in ((weights, True), (others, False)):
         for name, values in names.items():
             frame = pl.DataFrame({"label": [0, 1, 1] * 40, "x": [0.5, 1.5, 2.5] * 40, name: values * 40})
