@@ -7,7 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tools.bench_ingest import CATEGORICAL, COLUMNS, PERTURBED, copies, main
+from recsys.data.criteo import CATEGORICAL
+from tools.bench_ingest import COLUMNS, PERTURBED, copies, main
 
 
 def sample(num_rows: int = 400) -> pl.DataFrame:
