@@ -1,9 +1,9 @@
-"""`auto`: frequent ids own rows, less frequent ones of all features share the rest, rare ones read one row a feature.
+"""`auto`: frequent ids own rows, less frequent ones of all features share the rest, rare ones read what id 0 reads.
 
 Rows are served as narrow as the budget asks. Six decisions, by one rule each. The figures are validation AUC of DCNv2
-on the Criteo sample (266,735 ids, d = 16, seed 1), where full tables reach .7604. Seed 2 gives all of them about .001
-less (full .7592); with it, differences to full at 5, 50, 100 and 1000 times less are -.0001, -.0007, -.0007 and -.0045,
-where seed 1 has 0, -.0006, -.0013 and -.0034.
+on the Criteo sample (266,735 ids, d = 16, seed 1), where full tables reach .7604; those of 1 to 4 were measured with
+one look-up an id. Differences to full at 5, 50, 100 and 1000 times less are 0, -.0006, -.0017 and -.0037; with seed 2
+(full .7592) -.0001, -.0006, -.0005 and -.0043.
 
 1. *Row type*: the most exact one whose rows give every id seen more than once its own; else the narrowest. Rounding
    rows after training to int4 cost .00004 AUC on average and .00025 at most in 46 models. Rounding to int2 cost .0006
@@ -210,7 +210,7 @@ class AutoConfig(MethodConfig):
     ) -> FeaturePlan:
         """The feature's entry; `private_rows` is how many it has and the first of them."""
         num_shared = table.num_embeddings - num_all_private
-        num_lookups = 1 if num_known == private_rows[0] > 0 else NUM_HASHES
+        num_lookups = 1 if num_known == private_rows[0] > 0 or num_shared == 1 else NUM_HASHES
         rows = {
             "num_heads": private_rows[0],
             "first_head": private_rows[1],
