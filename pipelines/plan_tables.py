@@ -25,9 +25,8 @@ def show(survey: Survey) -> None:
         f"({survey.budget_bytes / 2**20:.4g} MiB, {ratio:.3g}x smaller)"
     )
     console.print(_methods(survey))
-    for method in survey.methods:
-        if method.refusal and method.floor_bytes is None:  # of the others the floor tells why
-            console.print(f"[bold]{method.method}[/]: {_plain(method.refusal)}", soft_wrap=True)
+    for refusal, names in _refusals(survey).items():
+        console.print(f"[bold]{', '.join(names)}[/]: {_plain(refusal)}", soft_wrap=True)
     if survey.features:
         if survey.refusal:
             console.print(f"full does not fit, so {survey.chosen} plans:")
@@ -37,6 +36,15 @@ def show(survey: Survey) -> None:
         console.print(_sharding(survey))
     if survey.ranks_refusal:
         console.print(f"no sharding plan: {_plain(survey.ranks_refusal)}", soft_wrap=True)
+
+
+def _refusals(survey: Survey) -> dict[str, list[str]]:
+    """Methods by why they are refused, save for those whose floor tells it."""
+    found: dict[str, list[str]] = {}
+    for method in survey.methods:
+        if method.refusal and method.floor_bytes is None:
+            found.setdefault(method.refusal, []).append(method.method)
+    return found
 
 
 def _methods(survey: Survey) -> Table:

@@ -1,11 +1,12 @@
 """The planner as a user types it: a budget gives tables, `plan.json` and `survey.json`, and nothing is trained."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipelines import plan
+from pipelines import plan, plan_tables
 from pipelines.config import Run
 from pipelines.entry import CONFIG_FOLDER
 from pipelines.plan import Survey
@@ -13,6 +14,7 @@ from recsys.core.errors import ConfigError
 from recsys.core.jsonable import from_json
 from recsys.core.plan import TablePlan
 from recsys.embeddings.planned import PlanFileConfig
+from recsys.embeddings.survey import MethodSurvey
 from tests.pipelines.world import SMALL, do, make_run
 
 METHODS = Path(CONFIG_FOLDER) / "embedding"
@@ -76,6 +78,17 @@ def test_tables_are_printed_and_a_second_time_nothing_is_done(
     for part in ("every method at this budget", "> │ unified", "below its floor", "by feature", "each of 2 rank(s)"):
         assert part in shown, part
     assert (run.stage("plan") / "stage.json").read_bytes() == before
+
+
+def test_methods_refused_for_one_reason_are_told_together(
+    unified: tuple[Run, Survey], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, survey = unified
+    reasons = {"hash": "no column", "dhe": "no column", "full": "no file", "int8": ""}
+    methods = [MethodSurvey(method=name, refusal=reason) for name, reason in reasons.items()]
+    plan_tables.show(replace(survey, methods=methods))
+    shown = capsys.readouterr().out
+    assert "hash, dhe: no column" in shown and "full: no file" in shown and shown.count("no column") == 1
 
 
 def test_method_below_its_floor_is_told_after_the_survey(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
