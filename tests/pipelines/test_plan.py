@@ -85,7 +85,7 @@ def test_methods_refused_for_one_reason_are_told_together(
 ) -> None:
     _, survey = unified
     reasons = {"hash": "no column", "dhe": "no column", "full": "no file", "int8": ""}
-    methods = [MethodSurvey(method=name, refusal=reason) for name, reason in reasons.items()]
+    methods = tuple(MethodSurvey(method=name, refusal=reason) for name, reason in reasons.items())
     plan_tables.show(replace(survey, methods=methods))
     shown = capsys.readouterr().out
     assert "hash, dhe: no column" in shown and "full: no file" in shown and shown.count("no column") == 1
