@@ -92,6 +92,7 @@ def _features(survey: Survey) -> Table:
         table.add_column(name, footer, justify="right" if right else "left")
     table.add_column("collide: own feature", justify="right")
     table.add_column("any feature", justify="right")
+    table.add_column("as unknown", justify="right")
     for each in survey.features:
         table.add_row(*_feature(each))
     return table
@@ -110,6 +111,7 @@ def _feature(each: FeatureSurvey) -> list[str]:
         _bytes(each.training_bytes),
         _share(found.same_feature, exact=found.exact),
         _share(found.any_feature, exact=found.exact),
+        _share(found.as_unknown, exact=found.exact),
     ]
 
 

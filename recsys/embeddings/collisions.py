@@ -31,6 +31,7 @@ class Collisions:
 
     same_feature: float | None  # the id's rows are all rows of another id of the feature too: indistinguishable
     any_feature: float | None  # or of an id of a feature that reads the same tables, which a model can tell apart
+    as_unknown: float | None  # the id's rows are those of id 0, which stands for all that training did not see
     exact: bool  # every id was looked at; else some of each octave stand for the rest
 
 
@@ -52,7 +53,8 @@ def collisions(plan: TablePlan, *, max_ids: int, oov_counts: Mapping[str, int]) 
             if tables:
                 found |= _of_group(entries, plan, max_ids, oov_counts)
             else:
-                found |= {e.feature.name: Collisions(same_feature=None, any_feature=None, exact=False) for e in entries}
+                none = Collisions(same_feature=None, any_feature=None, as_unknown=None, exact=False)
+                found |= {entry.feature.name: none for entry in entries}
     return found
 
 
@@ -71,11 +73,14 @@ def _of_group(
         counts.append(sum((_occurrences(known, part) for part in parts), torch.zeros(len(known), dtype=torch.int64)))
     total = torch.stack(counts).sum(0)
     found = {}
-    for entry, ranks, own_keys, own in zip(entries, probes, keys, counts, strict=True):
+    for entry, read, ranks, own_keys, own in zip(entries, readers, probes, keys, counts, strict=True):
+        as_unknown = own_keys == read(torch.tensor([0]))
+        as_unknown[0] = False  # that is id 0; hashed keys have none, and none of theirs is read as it
         at, weights = torch.searchsorted(known, own_keys), _weights(entry.feature, oov_counts)
         found[entry.feature.name] = Collisions(
             same_feature=_share(own[at] > 1, ranks, weights),
             any_feature=_share(total[at] > 1, ranks, weights),
+            as_unknown=_share(as_unknown & (entry.feature.num_embeddings is not None), ranks, weights),
             exact=len(ranks) == num_keys(entry.feature),
         )
     return found

@@ -14,6 +14,7 @@ from recsys.embeddings.collisions import Collisions, collisions, mean_share
 from recsys.embeddings.full import FullConfig
 from recsys.embeddings.hash import HashConfig
 from recsys.embeddings.method import MethodConfig
+from recsys.embeddings.min_count import MinCountConfig
 from recsys.embeddings.quotient_remainder import QuotientRemainderConfig
 from recsys.embeddings.robe import RobeConfig
 from recsys.embeddings.survey import Bounds, survey_features, survey_method, training_bytes
@@ -70,7 +71,7 @@ def test_one_row_for_all_is_a_collision_of_all_and_rows_of_their_own_are_none() 
         "type": 1.0,
     }
     own = collisions(FullConfig().plan(FEATURES), max_ids=1000, oov_counts={})
-    assert set(own.values()) == {Collisions(same_feature=0.0, any_feature=0.0, exact=True)}
+    assert set(own.values()) == {Collisions(same_feature=0.0, any_feature=0.0, as_unknown=0.0, exact=True)}
 
 
 def test_lookups_of_the_unseen_weigh_as_many_as_they_are() -> None:
@@ -85,6 +86,21 @@ def test_lookups_of_the_unseen_weigh_as_many_as_they_are() -> None:
     look_ups = [60, 30, 10]
     share = sum(n for n, row in zip(look_ups, rows, strict=True) if rows.count(row) > 1) / 100
     assert collisions(plan, max_ids=9, oov_counts={"type": 60})["type"].same_feature == pytest.approx(share)
+
+
+def test_ids_that_are_left_out_are_read_as_the_unknown_one() -> None:
+    # Rows for 4 ids of each feature: of the user's look-ups those of ids 4 and on, in octaves of 70, 60 and 50.
+    plan = MinCountConfig(budget_mib=8 * 40 / 2**20).plan([replace(USER, num_embeddings=32), TYPE])
+    kept = {entry.feature.name: entry.remap.params.get("num_kept", 7) for entry in plan.features}
+    found = collisions(plan, max_ids=99, oov_counts={"user": 10})
+    for feature, counts, seen in ((USER, USER.octave_counts, 10), (TYPE, TYPE.octave_counts, 0)):
+        size = 32 if feature is USER else 7
+        look_ups = {i: counts[i.bit_length() - 1] / (min(2 ** i.bit_length(), size) - 2 ** (i.bit_length() - 1))
+                    for i in range(1, size)}  # fmt: skip
+        out = sum(count for number, count in look_ups.items() if number >= kept[feature.name])
+        assert found[feature.name].as_unknown == pytest.approx(out / (sum(counts) + seen))
+    hashed = replace(TYPE, num_embeddings=None)
+    assert collisions(HashConfig(budget_mib=1e-4).plan([hashed]), max_ids=99, oov_counts={})["type"].as_unknown == 0.0
 
 
 def test_a_sample_of_the_ids_comes_near_the_count_of_all() -> None:
@@ -130,11 +146,12 @@ def test_planning_leaves_the_global_generator_alone() -> None:
 
 def test_mean_share_weighs_features_by_their_lookups() -> None:
     found = {
-        "user": Collisions(same_feature=0.5, any_feature=1.0, exact=True),
-        "type": Collisions(same_feature=0.0, any_feature=1.0, exact=True),
+        "user": Collisions(same_feature=0.5, any_feature=1.0, as_unknown=0.0, exact=True),
+        "type": Collisions(same_feature=0.0, any_feature=1.0, as_unknown=0.0, exact=True),
     }
     assert mean_share(found, FEATURES) == pytest.approx(0.5 * 350 / 700)
-    assert mean_share({"user": Collisions(same_feature=None, any_feature=None, exact=False)}, [USER]) is None
+    unread = Collisions(same_feature=None, any_feature=None, as_unknown=None, exact=False)
+    assert mean_share({"user": unread}, [USER]) is None
 
 
 @pytest.mark.parametrize(
