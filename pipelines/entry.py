@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn, cast
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
@@ -55,6 +56,8 @@ def stage_main(work: Callable[[Run], None]) -> Callable[[], None]:
                 with_left_out_keys(composed)
         except (HydraException, OmegaConfBaseException) as error:
             refuse(told(error, sys.argv[1:]))
+        except yaml.YAMLError as error:
+            refuse(f"a yaml of the configuration cannot be read: {' '.join(str(error).split())}. Correct it there.")
         except RecsysError as error:
             if not failed:
                 refuse(str(error))

@@ -102,18 +102,7 @@ def decoded(source: Path, _folder: Path) -> None:
 
 def of_peer(source: Path, num_rows: int, folder: Path) -> dict[str, float]:
     """What `tools/fuxictr_ingest.py` takes for these rows, with the processes that it starts."""
-    split = folder / f"{num_rows}-split"
-    split.mkdir(exist_ok=True)
-    ends = (num_rows * 8 // 10, num_rows * 9 // 10, num_rows)
-    starts, names = (0, *ends[:2]), ("train", "valid", "test")
-    with ExitStack() as opened:
-        files = [opened.enter_context((split / f"{name}.csv").open("wb")) for name in names]
-        at = 0
-        for frame in TextReader(separator="\t", columns=COLUMNS, quoted=False).frames(source, 1 << 16):
-            for file, start, end in zip(files, starts, ends, strict=True):
-                part = frame.slice(max(start - at, 0), max(min(end, at + frame.height) - max(start, at), 0))
-                part.write_csv(file, include_header=file.tell() == 0)
-            at += frame.height
+    split = _split_of(source, num_rows, folder / f"{num_rows}-split")
     command = [str(peer_python()), "-m", "tools.fuxictr_ingest"]
     work = folder / f"{num_rows}-peer-{int(time.time())}"
     command += [str(split.resolve()), str(work.resolve())]
@@ -132,6 +121,22 @@ def of_peer(source: Path, num_rows: int, folder: Path) -> dict[str, float]:
         usage.look(process.pid)
         process.communicate("\n")
     return {"seconds": seconds, "cpu_seconds": usage.cpu_seconds - before, "peak_mib": usage.peak_mib}
+
+
+def _split_of(source: Path, num_rows: int, split: Path) -> Path:
+    """The folder of the rows as CSV, four fifths of them for training."""
+    split.mkdir(exist_ok=True)
+    ends = (num_rows * 8 // 10, num_rows * 9 // 10, num_rows)
+    starts, names = (0, *ends[:2]), ("train", "valid", "test")
+    with ExitStack() as opened:
+        files = [opened.enter_context((split / f"{name}.csv").open("wb")) for name in names]
+        at = 0
+        for frame in TextReader(separator="\t", columns=COLUMNS, quoted=False).frames(source, 1 << 16):
+            for file, start, end in zip(files, starts, ends, strict=True):
+                part = frame.slice(max(start - at, 0), max(min(end, at + frame.height) - max(start, at), 0))
+                part.write_csv(file, include_header=file.tell() == 0)
+            at += frame.height
+    return split
 
 
 def _awaited(word: str, process: subprocess.Popen[str], log: Path) -> str:

@@ -11,6 +11,8 @@ import zstandard
 from recsys.core.errors import DataError
 
 READ_BYTES = 1 << 20
+ENDINGS = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
+"""Of files that begin so, which no text does."""
 
 
 def read_bytes(path: Path) -> Iterator[bytes]:
@@ -28,7 +30,7 @@ def read_bytes(path: Path) -> Iterator[bytes]:
                 with gzip.GzipFile(fileobj=file) as unzipped:
                     yield from iter(lambda: unzipped.read(READ_BYTES), b"")
             else:
-                yield from iter(lambda: file.read(READ_BYTES), b"")
+                yield from _plain_pieces(path, file)
     except EOFError as error:
         raise DataError(f"{path}: the file is truncated: its compressed stream ends early. Copy it again.") from error
     except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile) as error:
@@ -37,6 +39,16 @@ def read_bytes(path: Path) -> Iterator[bytes]:
         ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from error
+
+
+def _plain_pieces(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    piece = file.read(READ_BYTES)
+    for start, ending in ENDINGS.items():
+        if piece.startswith(start):
+            raise DataError(f"{path}: is compressed, and its name does not say so. Name it {path.name}{ending}.")
+    while piece:
+        yield piece
+        piece = file.read(READ_BYTES)
 
 
 def _zstd_pieces(file: BinaryIO) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import polars as pl
@@ -59,7 +60,7 @@ def look(path: Path, num_rows: int, side: tuple[SideTable, ...] = ()) -> Look:
         separator, columns, quoted = _text_form(path)
         reader = TextReader(separator=separator, columns=columns, quoted=quoted)
     elif kind is FileKind.JSONL:
-        reader = _json_reader(path)
+        reader = _json_reader(path, num_rows)
     else:
         reader = ParquetReader() if kind is FileKind.PARQUET else ArrowReader()
     frames: list[pl.DataFrame] = []
@@ -96,11 +97,11 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _json_reader(path: Path) -> JsonLinesReader:
+def _json_reader(path: Path, num_rows: int) -> JsonLinesReader:
     names: dict[str, None] = {}
     lists: set[str] = set()
-    block = next(text_blocks(path, quoted=False), b"").removeprefix(BYTE_ORDER_MARK)
-    for line in filter(None, block.split(b"\n")[:1000]):
+    lines = (line for block in text_blocks(path, quoted=False) for line in block.split(b"\n"))
+    for line in islice(filter(None, (line.removeprefix(BYTE_ORDER_MARK) for line in lines)), num_rows):
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -131,6 +132,8 @@ def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
         section: [_entry(line, why) for _, role, line, why in roles if role == section]
         for section in ("numeric", "categorical", "timestamps")
     }
+    if not any(lines.values()):
+        raise ConfigError(f"no column but the label {target.name!r} can be a feature: {_reasons(roles)}.")
     times = [profile for profile, role, *_ in roles if role == "timestamps"]
     lines["categorical"] += [line for profile in times for line in _derived(profile)]
     users = [profile.name for profile, *_ in roles if profile.name.lower() in USER_NAMES]
@@ -150,6 +153,10 @@ def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
             "",
         ]
     )
+
+
+def _reasons(roles: Sequence[tuple[Profile, str, str, str]]) -> str:
+    return "; ".join(f"{profile.name!r}: {why}" for profile, _, _, why in roles) or "there is none"
 
 
 def _source(found: Look, files: Sequence[str], name: str) -> list[str]:

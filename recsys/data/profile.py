@@ -91,7 +91,7 @@ def _unusable(column: pl.Series) -> str:
         return "'.', '@' and '__' cannot stand in the name of a feature; rename the column"
     inner = column.dtype.inner if isinstance(column.dtype, pl.List) else column.dtype
     number = column.dtype != inner and (inner.is_float() or inner.is_decimal())
-    if inner.is_nested() or inner in (pl.Binary, pl.Duration) or number:
+    if inner.is_nested() or inner in (pl.Binary, pl.Duration, pl.Time) or number:
         return f"no feature is made of {column.dtype}"
     return ""
 
@@ -119,7 +119,7 @@ def _time_form(column: pl.Series, numbers: pl.Series, given: pl.Series) -> str:
     if _share(given.str.contains(r"^\d{4}-\d\d-\d\d($|[ T]\d\d:\d\d)")) == 1:
         return "iso"
     named = any(part in column.name.lower().replace("-", "_").split("_") for part in TIME_NAMES)
-    if named and len(numbers):
+    if named and len(numbers) and (numbers == numbers.floor()).all():
         low, high = _float(numbers.min()), _float(numbers.max())
         if SECONDS[0] <= low <= high <= SECONDS[1]:
             return "seconds"

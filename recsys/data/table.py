@@ -1,10 +1,11 @@
 """Anybody's table: CSV, TSV, JSON lines, Parquet or Arrow files with a schema in the dataset config."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from recsys.core.errors import ConfigError
+from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import CategoricalFeature, NumericFeature, Schema, Timestamp
 from recsys.data.dataset import RawFile, RawTable, SplitConfig, SplitMethod
 from recsys.data.joined import SideTable, joined_reader
@@ -98,4 +99,11 @@ class TableDataset:
     def _files(self) -> tuple[RawFile, ...]:
         given = {"train": self.train, "validation": self.validation, "test": self.test}
         named = (RawFile(path=path, split=split) for split, names in given.items() for path in located(names))
-        return (*(RawFile(path=path) for path in located(self.files)), *named)
+        files = (*(RawFile(path=path) for path in located(self.files)), *named)
+        times = Counter(file.path.resolve() for file in files)
+        if twice := [str(path) for path, count in times.items() if count > 1]:
+            raise DataError(
+                f"{twice[0]}: is named more than once, by name or pattern. Its rows would count as often, and could be "
+                "in train and test. Name each file once."
+            )
+        return files

@@ -99,6 +99,23 @@ def test_a_weight_is_told_by_its_name_and_its_values(tmp_path: Path) -> None:
             assert (name in [entry["name"] for entry in found["numeric"]]) is not is_weight
 
 
+def test_keys_and_lists_that_come_late_are_seen(tmp_path: Path) -> None:
+    early, late = {"label": 0, "x": "a"}, {"label": 1, "x": "b", "tags": ["p", "q"], "y": "c"}
+    lines = [json.dumps(early if row < 1500 else late | {"y": f"c{row % 3}"}) for row in range(3000)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    found = yaml.safe_load(proposed(tmp_path / "rows.jsonl"))
+    by_name = {entry["name"]: entry for entry in found["categorical"]}
+    assert list(by_name) == ["x", "tags", "y"] and by_name["tags"]["multi_valued"]
+
+
+def test_fractions_of_seconds_are_numbers(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"label": [0, 1] * 40, "time": [1_700_000_000 + 7.25 * row for row in range(80)]})
+    frame.write_csv(tmp_path / "rows.csv")
+    found = yaml.safe_load(proposed(tmp_path / "rows.csv"))
+    assert [entry["name"] for entry in found["numeric"]] == ["time"]
+    assert found["timestamps"] == [] and found["split"]["method"] == "shuffle"
+
+
 def test_a_file_without_header(tmp_path: Path) -> None:
     (tmp_path / "raw.txt").write_text("".join(f"{i % 2};{i % 5}.5;u{i % 9}\n" for i in range(200)))
     values = yaml.safe_load(proposed(tmp_path / "raw.txt"))
@@ -123,9 +140,15 @@ def test_what_cannot_be_proposed(tmp_path: Path) -> None:
         proposed(tmp_path / "raw.jsonl")
 
 
+def test_a_table_without_features_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("label,same\n" + "0,x\n1,x\n" * 40)
+    with pytest.raises(ConfigError, match="no column but the label 'label' can be a feature: 'same': one value"):
+        proposed(tmp_path / "rows.csv")
+
+
 def test_whole_numbers_beyond_64_bits_that_name_rows_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text("id,click\n" + "".join(f"{10**19 + i},{i % 2}\n" for i in range(100)))
+    path.write_text("id,hour,click\n" + "".join(f"{10**19 + i},{i % 7},{i % 2}\n" for i in range(100)))
     assert '"id": another value on every row' in propose(look(path, 100), [str(path)], label="", name="x")
 
 

@@ -131,6 +131,14 @@ def test_keys_that_neither_yaml_nor_class_has_are_refused(tmp_path: Path, capsys
         assert f"error: {wrong}: no such key. Did you mean {near!r}?" in capsys.readouterr().err
 
 
+def test_what_is_no_yaml_is_told_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = yaml_of_a_user(tmp_path, MINE + "numeric: {\n")
+    assert command_line("ingest", tmp_path / "runs", found, "dataset=mine") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: a yaml of the configuration cannot be read: ") and "Traceback" not in told
+    assert "mine.yaml" in told and "line " in told
+
+
 def test_failed_jobs_of_a_sweep_are_named_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = ("--multirun", *SMALL, "ingest.seed=1,2", "ingest.chunk_rows=0,1000")
     assert command_line("ingest", tmp_path / "runs", *sweep) == 1
