@@ -1,7 +1,7 @@
 """Which split each raw row belongs to."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import polars as pl
 import torch
@@ -16,13 +16,15 @@ logger = logging.getLogger(__name__)
 
 DAY_FIRST = r"^\d\d?[./-]\d\d?[./-]\d\d"
 NON_NEGATIVE = 0x7FFFFFFFFFFFFFFF
+PART_BITS = 16
+ROWS_AT_ONCE = 1 << 18
 
 Assign = Callable[[RawChunk], Tensor]
 """Split of each row of a chunk: int8 (rows,), an index into `SPLIT_NAMES`."""
 
 
 def split_assigner(table: RawTable, shards: Sequence[Shard], *, seed: int, chunk_rows: int, strict: bool) -> Assign:
-    """The rule of `table.split` as a function; TIME reads its column of the whole table first.
+    """The rule of `table.split` as a function; TIME reads its column of the whole table first, and holds it.
 
     Rows that are left out because of faults count in SHUFFLE's and ORDER's shares.
 
@@ -41,13 +43,15 @@ def split_assigner(table: RawTable, shards: Sequence[Shard], *, seed: int, chunk
             return ((part >= first).to(torch.int8) + (part >= second)).to(torch.int8)
 
         return by_hash
-    if method is SplitMethod.SHUFFLE:
-        codes = _exact_shares(torch.argsort(_row_hash(torch.arange(num_rows), salt)), table)
-    elif method is SplitMethod.TIME:
+    if method is SplitMethod.TIME:
         codes = _by_time(table, table.chunks(shards, chunk_rows, strict=strict), num_rows)
-    else:
-        codes = _exact_shares(torch.arange(num_rows), table)
-    return lambda chunk: codes[chunk.frame[ROW].to_torch()]
+        return lambda chunk: codes[chunk.frame[ROW].to_torch()]
+    cuts = [rank for rank in _exact_cuts(num_rows, table) if rank < num_rows]
+    if method is SplitMethod.ORDER:
+        return lambda chunk: _number_of_cuts(chunk.frame[ROW].to_torch(), cuts)
+    # Hashes of rows differ all, and so shares are exact without an order of all rows in memory.
+    hashes = hashes_of_ranks(cuts, num_rows, salt)
+    return lambda chunk: _number_of_cuts(_row_hash(chunk.frame[ROW].to_torch(), salt), hashes)
 
 
 def _given(chunk: RawChunk) -> Tensor:
@@ -76,8 +80,42 @@ def _codes(order: Tensor, num_rows: int, first: int, second: int) -> Tensor:
     return codes
 
 
-def _exact_shares(order: Tensor, table: RawTable) -> Tensor:
-    return _codes(order, order.numel(), *_exact_cuts(order.numel(), table))
+def _number_of_cuts(values: Tensor, cuts: Sequence[int]) -> Tensor:
+    """How many cuts lie at or below each value, int8."""
+    found = torch.zeros(len(values), dtype=torch.int8)
+    for cut in cuts:
+        found += values >= cut
+    return found
+
+
+def hashes_of_ranks(ranks: Sequence[int], num_rows: int, salt: int) -> list[int]:
+    """For each rank, the hash of a row below which so many lie, without sorting all: first in which part it is."""
+    if not ranks:
+        return []
+    counts = torch.zeros(2**PART_BITS, dtype=torch.int64)
+    for hashes in _hashes(num_rows, salt):
+        counts += torch.bincount(_part(hashes), minlength=len(counts))
+    ends = counts.cumsum(0)
+    parts = torch.searchsorted(ends, torch.tensor(ranks, dtype=torch.int64), right=True)
+    inside: list[int] = []  # no tensors: small ones, kept, pin the memory of the large ones between them
+    for hashes in _hashes(num_rows, salt):
+        inside += hashes[torch.isin(_part(hashes), parts)].tolist()
+    inside.sort()
+    inside_before = torch.tensor([int(counts[parts[parts < part].unique()].sum()) for part in parts])
+    before = torch.tensor(ranks) - (ends[parts] - counts[parts])
+    return [inside[int(at)] for at in inside_before + before]
+
+
+def _hashes(num_rows: int, salt: int) -> Iterator[Tensor]:
+    """Of all rows, some at a time."""
+    for start in range(0, num_rows, ROWS_AT_ONCE):
+        yield _row_hash(torch.arange(start, min(start + ROWS_AT_ONCE, num_rows)), salt)
+
+
+def _part(hashes: Tensor) -> Tensor:
+    """Number of the part of all int64 numbers that each lies in, ascending."""
+    part: Tensor = (hashes >> (64 - PART_BITS)) + 2 ** (PART_BITS - 1)
+    return part
 
 
 def _by_time(table: RawTable, chunks: Iterable[RawChunk], num_rows: int) -> Tensor:
