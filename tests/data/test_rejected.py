@@ -153,7 +153,7 @@ LINES: dict[str, tuple[str, Callable[[Path], object]]] = {
     )),
     "jsonl": ('{"y": 1, "user": 1}\n' * 9 + '{"y": false, "user": 2}\n' * 9 + '{"y": 1,\n{"y": 0, "user": 3}\n',
         lambda path: TableDataset(
-            train=(str(path),), validation=(str(path),), test=(str(path),), label="y", kind=FileKind.JSONL,
+            train=(str(path),), validation=(f"{path}1",), test=(f"{path}2",), label="y", kind=FileKind.JSONL,
             categorical=(CategoricalFeature(name="user", key_type=KeyType.INTEGER),),
             split=SplitConfig(method=SplitMethod.GIVEN),
         )),
@@ -163,7 +163,8 @@ LINES: dict[str, tuple[str, Callable[[Path], object]]] = {
 @pytest.mark.parametrize("case", LINES)
 def test_damaged_lines_of_other_forms(tmp_path: Path, case: str) -> None:
     text, build = LINES[case]
-    (tmp_path / "raw").write_text(text)
+    for name in ("raw", "raw1", "raw2"):
+        (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=r"raw, line 19: .*"):
         ingest(build(tmp_path / "raw"), tmp_path / "out", options=options(0))  # type: ignore[arg-type]
     ingest(build(tmp_path / "raw"), tmp_path / "out", options=options(0.1))  # type: ignore[arg-type]
