@@ -18,13 +18,14 @@ DAY_FIRST = r"^\d\d?[./-]\d\d?[./-]\d\d"
 NON_NEGATIVE = 0x7FFFFFFFFFFFFFFF
 PART_BITS = 16
 ROWS_AT_ONCE = 1 << 18
+TIMES_AT_ONCE = 1 << 20
 
 Assign = Callable[[RawChunk], Tensor]
 """Split of each row of a chunk: int8 (rows,), an index into `SPLIT_NAMES`."""
 
 
 def split_assigner(table: RawTable, shards: Sequence[Shard], *, seed: int, chunk_rows: int, strict: bool) -> Assign:
-    """The rule of `table.split` as a function; TIME reads its column of the whole table first, and holds it.
+    """The rule of `table.split` as a function; TIME reads its column of the whole table first.
 
     Rows that are left out because of faults count in SHUFFLE's and ORDER's shares.
 
@@ -44,8 +45,7 @@ def split_assigner(table: RawTable, shards: Sequence[Shard], *, seed: int, chunk
 
         return by_hash
     if method is SplitMethod.TIME:
-        codes = _by_time(table, table.chunks(shards, chunk_rows, strict=strict), num_rows)
-        return lambda chunk: codes[chunk.frame[ROW].to_torch()]
+        return _by_time(table, table.chunks(shards, chunk_rows, strict=strict))
     cuts = [rank for rank in _exact_cuts(num_rows, table) if rank < num_rows]
     if method is SplitMethod.ORDER:
         return lambda chunk: _number_of_cuts(chunk.frame[ROW].to_torch(), cuts)
@@ -70,14 +70,6 @@ def _exact_cuts(num_rows: int, table: RawTable) -> tuple[int, int]:
     # Tolerance: 0.1 * 30 is 3.0000000000000004, but 0.29 * 100 is 28.999999999999996.
     validation, test = (int(num_rows * share + 1e-6) for share in (table.split.validation, table.split.test))
     return num_rows - validation - test, num_rows - test
-
-
-def _codes(order: Tensor, num_rows: int, first: int, second: int) -> Tensor:
-    """Codes by position, int8: rows that `order`, int64, names from `first` are validation, from `second` on test."""
-    codes = torch.zeros(num_rows, dtype=torch.int8)
-    codes[order[first:second]] = 1
-    codes[order[second:]] = 2
-    return codes
 
 
 def _number_of_cuts(values: Tensor, cuts: Sequence[int]) -> Tensor:
@@ -118,33 +110,58 @@ def _part(hashes: Tensor) -> Tensor:
     return part
 
 
-def _by_time(table: RawTable, chunks: Iterable[RawChunk], num_rows: int) -> Tensor:
+def _by_time(table: RawTable, chunks: Iterable[RawChunk]) -> Assign:
     """Oldest rows first; rows of one time stay together, so the cuts move to where the next time begins.
 
     Raises:
         DataError: a time is missing or of another form than the others, or there are fewer times than splits.
     """
     name = table.split.column
-    read = [chunk.frame.select(pl.col(name).alias("time"), ROW) for chunk in chunks]
-    ranked = _sortable(pl.concat(read), table).sort("time", ROW)
-    times = ranked["time"]
-    runs = times.rle().struct.unnest()
-    first, second = _nearest_cuts(runs["len"].cast(pl.Int64).cum_sum().to_list(), table)
-    parts = times[:first], times[first:second], times[second:]
+    counts = _counted(
+        chunk.frame.select(pl.col(name).alias("time"), pl.lit(1, pl.Int64).alias("len")) for chunk in chunks
+    )
+    ranked = _added_up([_sortable(counts, table)]).sort("time")
+    times, ends = ranked["time"], ranked["len"].cum_sum().to_torch()
+    cuts = _nearest_cuts(ends, table)
+    bounds = [0, *cuts, len(times)]
     shares = (
-        f"{name} {len(part) / len(times):.1%} ({part[0]} … {part[-1]})"
-        for name, part in zip(SPLIT_NAMES, parts, strict=True)
-        if len(part)
+        f"{split} {ranked['len'][low:high].sum() / int(ends[-1]):.1%} ({times[low]} … {times[high - 1]})"
+        for split, low, high in zip(SPLIT_NAMES, bounds[:-1], bounds[1:], strict=True)
+        if low < high
     )
     logger.info("split by time, between two values of %r: %s", name, ", ".join(shares))
-    return _codes(ranked[ROW].to_torch(), num_rows, first, second)
+    begins = [times[cut] for cut in cuts if cut < len(times)]
+
+    def by_time(chunk: RawChunk) -> Tensor:
+        found = chunk.frame[name].cast(times.dtype)
+        codes = torch.zeros(len(found), dtype=torch.int8)
+        for begin in begins:
+            codes += (found >= begin).to_torch()
+        return codes
+
+    return by_time
 
 
-def _nearest_cuts(ends: list[int], table: RawTable) -> tuple[int, int]:
-    """The cuts between times that lie nearest to the exact ones and leave no wanted split empty.
+def _counted(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Rows of each time, `time` and `len`, by when it was met first; what is held grows with times, not with rows."""
+    known, waiting, height = list[pl.DataFrame](), list[pl.DataFrame](), 0
+    for frame in frames:
+        waiting.append(_added_up([frame]))
+        height += waiting[-1].height
+        if height > max(TIMES_AT_ONCE, sum(each.height for each in known)):
+            known, waiting, height = [_added_up([*known, *waiting])], [], 0
+    return _added_up([*known, *waiting])
+
+
+def _added_up(counts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(counts).group_by("time", maintain_order=True).agg(pl.col("len").sum())
+
+
+def _nearest_cuts(ends: Tensor, table: RawTable) -> tuple[int, int]:
+    """How many times come before each of the cuts that lie nearest to the exact ones and leave no wanted split empty.
 
     Args:
-        ends: rank after the last row of each time, ascending.
+        ends: rank after the last row of each time, int64, ascending.
     """
     wanted = [share > 0 for share in (table.split.validation, table.split.test)]
     if len(ends) < 1 + sum(wanted):
@@ -153,12 +170,16 @@ def _nearest_cuts(ends: list[int], table: RawTable) -> tuple[int, int]:
             f"by time never cuts through one, so {1 + sum(wanted)} splits need as many. Name a column of finer times, "
             "or choose another split method."
         )
-    first, second = _exact_cuts(ends[-1], table)
+    first, second = _exact_cuts(int(ends[-1]), table)
     last = len(ends) - wanted[1]
-    second_at = min(range(1 + wanted[0], last + 1), key=lambda i: abs(ends[i - 1] - second)) if wanted[1] else last
-    choices = range(1, second_at) if wanted[0] else [second_at]
-    first_at = min(choices, key=lambda i: abs(ends[i - 1] - first))
-    return ends[first_at - 1], ends[second_at - 1]
+    second_at = _nearest(ends, second, 1 + wanted[0], last) if wanted[1] else last
+    return _nearest(ends, first, 1, second_at - 1) if wanted[0] else second_at, second_at
+
+
+def _nearest(ends: Tensor, cut: int, low: int, high: int) -> int:
+    """The number of times, `low` to `high`, after which the rank is nearest to `cut`; the smaller of two."""
+    at = int(torch.searchsorted(ends[low - 1 : high - 1], cut)) + low  # the first that is not below, or `high`
+    return at - 1 if at > low and cut - int(ends[at - 2]) <= abs(int(ends[at - 1]) - cut) else at
 
 
 def _sortable(times: pl.DataFrame, table: RawTable) -> pl.DataFrame:
