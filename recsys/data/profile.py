@@ -83,6 +83,8 @@ def _as_numbers(column: pl.Series, given: pl.Series) -> tuple[pl.Series, pl.Seri
     """(Integers, floats), null where a value is none; coded texts are texts to ingest, whatever they hold."""
     if column.dtype in (pl.Categorical, pl.Enum):
         given = given.set(given.is_not_null(), None)
+    if column.dtype == pl.String:  # 00012 is a name: as a number it would be that of 12, as 0000e0 that of 0
+        given = given.set(given.str.contains(r"^[+-]?0\d").fill_null(False), None)
     return given.cast(pl.Int64, strict=False), given.replace(TRUTH).cast(pl.Float64, strict=False)
 
 

@@ -108,6 +108,17 @@ def test_keys_and_lists_that_come_late_are_seen(tmp_path: Path) -> None:
     assert list(by_name) == ["x", "tags", "y"] and by_name["tags"]["multi_valued"]
 
 
+def test_texts_with_leading_zeros_are_names(tmp_path: Path) -> None:
+    ids = [f"{row % 8:05}" for row in range(80)]
+    frame = pl.DataFrame(
+        {"label": [0, 1] * 40, "code": ids, "hash": [f"{i}e{i[-1]}" for i in ids], "x": [0.5, 10] * 40}
+    )
+    frame.write_csv(tmp_path / "rows.csv")
+    found = yaml.safe_load(proposed(tmp_path / "rows.csv"))
+    assert [entry["name"] for entry in found["categorical"] if "key_type" not in entry] == ["code", "hash"]
+    assert [entry["name"] for entry in found["numeric"]] == ["x"]
+
+
 def test_fractions_of_seconds_are_numbers(tmp_path: Path) -> None:
     frame = pl.DataFrame({"label": [0, 1] * 40, "time": [1_700_000_000 + 7.25 * row for row in range(80)]})
     frame.write_csv(tmp_path / "rows.csv")
