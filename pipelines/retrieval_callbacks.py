@@ -20,11 +20,11 @@ def retrieval_callbacks(run: Run, built: BuiltNodes, interactions: Interactions)
             is looked up, and the model looks up a part.
     """
     of_method, model = run.config.embedding.callbacks(built.plan), retrieval_of(run).model
-    if of_method and isinstance(model, EncoderConfig) and not model.looks_up_all:
+    if of_method and isinstance(model, EncoderConfig) and model.looks_up_part:
         raise ConfigError(
-            "this retrieval/model looks up a part of the nodes each step, and this embedding method learns "
-            "from look-ups of all. Choose lightgcn, or a method without such state (full, unified, "
-            "quotient_remainder, int8, pq)."
+            f"{model.looks_up_part} looks up a part of the nodes each step, and this embedding method learns from "
+            "look-ups of all. Choose lightgcn, or a method without such state (full, unified, quotient_remainder, "
+            "int8, pq)."
         )
     found: list[Callback] = [OnNodes(each, built.nodes) for each in of_method]
     start = retrieval_of(run).start

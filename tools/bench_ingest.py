@@ -117,7 +117,7 @@ def of_peer(source: Path, num_rows: int, folder: Path) -> dict[str, float]:
         _awaited("begin", process, log)
         usage.look(process.pid)
         before = usage.cpu_seconds
-        seconds = float(_awaited("", process, log))
+        seconds = float(_awaited("seconds", process, log))
         usage.look(process.pid)
         process.communicate("\n")
     return {"seconds": seconds, "cpu_seconds": usage.cpu_seconds - before, "peak_mib": usage.peak_mib}
@@ -140,11 +140,11 @@ def _split_of(source: Path, num_rows: int, split: Path) -> Path:
 
 
 def _awaited(word: str, process: subprocess.Popen[str], log: Path) -> str:
-    """The next line of FuxiCTR's process that begins with `word`, or is a number."""
+    """What follows `word` on the next line of FuxiCTR's process that begins with it."""
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith(word) if word else line.strip().replace(".", "").isdigit():
-            return line
+        if line.startswith(word):
+            return line.removeprefix(word)
     raise StageError(f"FuxiCTR's process ended before its end; see {log}.")
 
 

@@ -27,7 +27,7 @@ def main(data: Path, work: Path) -> None:
     print("begin", flush=True)
     started = time.monotonic()
     preprocess(data, settings, work)
-    print(time.monotonic() - started, flush=True)
+    print("seconds", time.monotonic() - started, flush=True)
     sys.stdin.readline()
 
 

@@ -41,7 +41,7 @@ def split_assigner(table: RawTable, shards: Sequence[Shard], *, seed: int, chunk
 
         def by_hash(chunk: RawChunk) -> Tensor:
             part = (_row_hash(chunk.frame[ROW].to_torch(), salt) & NON_NEGATIVE).double() / 2.0**63
-            return ((part >= first).to(torch.int8) + (part >= second)).to(torch.int8)
+            return _number_of_cuts(part, (first, second))
 
         return by_hash
     if method is SplitMethod.TIME:
@@ -72,7 +72,7 @@ def _exact_cuts(num_rows: int, table: RawTable) -> tuple[int, int]:
     return num_rows - validation - test, num_rows - test
 
 
-def _number_of_cuts(values: Tensor, cuts: Sequence[int]) -> Tensor:
+def _number_of_cuts(values: Tensor, cuts: Sequence[float]) -> Tensor:
     """How many cuts lie at or below each value, int8."""
     found = torch.zeros(len(values), dtype=torch.int8)
     for cut in cuts:
@@ -88,14 +88,15 @@ def hashes_of_ranks(ranks: Sequence[int], num_rows: int, salt: int) -> list[int]
     for hashes in _hashes(num_rows, salt):
         counts += torch.bincount(_part(hashes), minlength=len(counts))
     ends = counts.cumsum(0)
-    parts = torch.searchsorted(ends, torch.tensor(ranks, dtype=torch.int64), right=True)
-    inside: list[int] = []  # no tensors: small ones, kept, pin the memory of the large ones between them
+    parts = torch.searchsorted(ends, torch.tensor(ranks), right=True).tolist()
+    # By part; no tensors: small ones, kept, pin the memory of the large ones between them.
+    inside: dict[int, list[int]] = {part: [] for part in parts}
     for hashes in _hashes(num_rows, salt):
-        inside += hashes[torch.isin(_part(hashes), parts)].tolist()
-    inside.sort()
-    inside_before = torch.tensor([int(counts[parts[parts < part].unique()].sum()) for part in parts])
-    before = torch.tensor(ranks) - (ends[parts] - counts[parts])
-    return [inside[int(at)] for at in inside_before + before]
+        of_rows = _part(hashes)
+        for part, found in inside.items():
+            found += hashes[of_rows == part].tolist()
+    before = ends - counts
+    return [sorted(inside[part])[rank - int(before[part])] for rank, part in zip(ranks, parts, strict=True)]
 
 
 def _hashes(num_rows: int, salt: int) -> Iterator[Tensor]:

@@ -73,8 +73,8 @@ def _of_group(
         counts.append(sum((_occurrences(known, part) for part in parts), torch.zeros(len(known), dtype=torch.int64)))
     total = torch.stack(counts).sum(0)
     found = {}
-    for entry, read, ranks, own_keys, own in zip(entries, readers, probes, keys, counts, strict=True):
-        as_unknown = own_keys == read(torch.tensor([0]))
+    for entry, ranks, own_keys, own in zip(entries, probes, keys, counts, strict=True):
+        as_unknown = own_keys == own_keys[0]
         as_unknown[0] = False  # that is id 0; hashed keys have none, and none of theirs is read as it
         at, weights = torch.searchsorted(known, own_keys), _weights(entry.feature, oov_counts)
         found[entry.feature.name] = Collisions(

@@ -6,6 +6,14 @@ from torch import Tensor
 from recsys.core.modules import Combiner
 
 
+def added_up(rows: list[Tensor]) -> Tensor:
+    """Element-wise sum of tensors of one shape; scriptable."""
+    total = rows[0]
+    for row in rows[1:]:
+        total = total + row
+    return total
+
+
 class Only(Combiner):
     """One look-up: its row is the embedding."""
 
@@ -19,10 +27,7 @@ class Sum(Combiner):
 
     def forward(self, ids: Tensor, rows: list[Tensor]) -> Tensor:
         """Return the element-wise sum."""
-        total = rows[0]
-        for row in rows[1:]:
-            total = total + row
-        return total
+        return added_up(rows)
 
 
 class Mean(Combiner):
@@ -30,10 +35,7 @@ class Mean(Combiner):
 
     def forward(self, ids: Tensor, rows: list[Tensor]) -> Tensor:
         """Return the element-wise mean."""
-        total = rows[0]
-        for row in rows[1:]:
-            total = total + row
-        return total / len(rows)
+        return added_up(rows) / len(rows)
 
 
 class Concat(Combiner):

@@ -98,9 +98,9 @@ class EncoderConfig(RetrieverConfig, ABC):
     embedding_dim: int = 64
 
     @property
-    def looks_up_all(self) -> bool:
-        """Whether a step looks up every node; otherwise those that its batch reaches."""
-        return True
+    def looks_up_part(self) -> str:
+        """The option whose steps look up a part of the nodes; empty: they look up all."""
+        return ""
 
     def __post_init__(self) -> None:
         if self.embedding_dim < 1:

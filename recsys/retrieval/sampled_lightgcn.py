@@ -34,9 +34,9 @@ class SampledLightGCNConfig(LightGCNConfig):
             raise ConfigError(f"retrieval.model.fan_out={self.fan_out}: must be 1 or more.")
 
     @property
-    def looks_up_all(self) -> bool:
-        """False: what a batch reaches."""
-        return False
+    def looks_up_part(self) -> str:
+        """What a batch reaches."""
+        return "retrieval/model=lightgcn_sampled"
 
     def build(self, interactions: Interactions, device: torch.device) -> Encoder:
         """The encoder over the graph of these interactions."""

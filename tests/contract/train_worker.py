@@ -6,14 +6,12 @@ training that was interrupted and taken up again; or FOLDER/METHOD.txt: why it f
 
 import sys
 import traceback
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from pipelines.entry import leave
-from recsys.core.errors import ConfigError
 from recsys.core.specs import FeatureSpec, Pooling
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.method import MethodConfig
@@ -24,30 +22,17 @@ from recsys.train.config import DeviceConfig, OptimizerConfig, Sharding, TrainCo
 from recsys.train.session import process_group, shard
 from recsys.train.tables import initialize_tables
 from recsys.train.trainer import Trainer
-from tests.contract.methods import METHODS, RATIOS, given
+from tests.contract.methods import METHODS, compressed, given
 from tests.train.worker import BATCH, NUM_DENSE, Losses, Ordered, Rows
 
-FEATURES = [
+FEATURES = (
     FeatureSpec(name="user", embedding_dim=8, num_embeddings=40, max_length=1, octave_counts=(30, 20, 20, 10, 5, 5)),
     FeatureSpec(name="item", embedding_dim=8, num_embeddings=30, max_length=1, octave_counts=(30, 20, 20, 10, 5)),
     FeatureSpec(name="tags", embedding_dim=8, num_embeddings=20, max_length=4, pooling=Pooling.MEAN),
-]
+)
 RUN_ON = DeviceConfig(sharding=Sharding.ROW_WISE)
 OPTIMIZER = OptimizerConfig(table_learning_rate=0.05, dense_learning_rate=0.01)
 EPOCHS = 2
-
-
-def config_of(method: str) -> MethodConfig:
-    """The method, with the smallest of some budgets that it accepts."""
-    found = given(method)
-    assert found is not None
-    for ratio in RATIOS:
-        try:
-            replace(found, compression_ratio=ratio).plan(FEATURES)
-        except ConfigError:
-            continue
-        return replace(found, compression_ratio=ratio)
-    return found
 
 
 def train(config: MethodConfig, folder: Path, device: torch.device, *, epochs: int) -> list[float]:
@@ -69,7 +54,7 @@ def train(config: MethodConfig, folder: Path, device: torch.device, *, epochs: i
 
 
 def outcome(method: str, folder: Path, device: torch.device) -> dict[str, object]:
-    config = config_of(method)
+    config = compressed(method, FEATURES)
     losses = train(config, folder / f"{method}_whole", device, epochs=EPOCHS)
     found: dict[str, object] = {"losses": losses}
     if dist.get_world_size() == 1:

@@ -115,8 +115,8 @@ def test_ids_that_share_read_the_mean_of_two_rows_and_the_others_one() -> None:
     reference.randomise(collection, seed=0)
     (table,) = (weights.detach() for weights in reference.table_parameters(collection).values())
     found = collection(reference.jagged({"a": [[0], [1], [6]], "b": [[0], [2], [3]]}))
-    shared = [2 + torch.tensor([splitmix64.row(1, splitmix64.salt("a", n, 0), 2) for n in range(2)])]
-    torch.testing.assert_close(found["a"], torch.stack([table[0], table[shared[0]].mean(0), table[0]]))
+    shared = [2 + splitmix64.row(1, splitmix64.salt("a", lookup, 0), 2) for lookup in range(2)]
+    torch.testing.assert_close(found["a"], torch.stack([table[0], table[shared].mean(0), table[0]]))
     torch.testing.assert_close(found["b"][0], table[1])
 
 

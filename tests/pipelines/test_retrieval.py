@@ -180,7 +180,7 @@ def test_a_method_that_follows_all_look_ups_is_refused_where_a_part_is_made(
 ) -> None:
     shutil.copytree(done[0] / "data", tmp_path / "runs/data")
     changed = ("retrieval/model=lightgcn_sampled", "embedding=cafe", "embedding.compression_ratio=2", "name=changed")
-    with pytest.raises(ConfigError, match="this retrieval/model looks up a part of the nodes"):
+    with pytest.raises(ConfigError, match="lightgcn_sampled looks up a part of the nodes"):
         do("train", tmp_path / "runs", *done[1], *changed)
 
 
