@@ -60,7 +60,7 @@ def _job(run: Run, bundle: Path, source: Path) -> Job:
         model=manifest.model_path(bundle, config.row_type),
         schema=manifest.schema,
         config=config,
-        sides=dataset.side if isinstance(dataset, TableDataset) else (),
+        joins=dataset.joins() if isinstance(dataset, TableDataset) else (),
     )
 
 

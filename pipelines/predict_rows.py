@@ -18,7 +18,7 @@ from recsys.core.errors import DataError, StageError
 from recsys.core.progress import ProgressBar
 from recsys.core.schema import Schema
 from recsys.data.fingerprint import file_fingerprint
-from recsys.data.joined import SideTable, joined_reader
+from recsys.data.joined import Join, joined_reader, needed
 from recsys.data.json_lines import JsonLinesReader
 from recsys.data.raw import ROW, border_tensors, read_raw, unknown_keys, warn_of_unknown
 from recsys.data.readers import Reader, reader_for
@@ -33,12 +33,12 @@ class Job:
     model: Path
     schema: Schema
     config: PredictConfig
-    sides: tuple[SideTable, ...] = ()  # joined to rows that lack their columns
+    joins: tuple[Join, ...] = ()  # joined to rows that lack their columns
 
     def origin(self) -> dict[str, str]:
         """What the scores depend on, as the output's metadata tells it."""
-        beside = [file_fingerprint(path) for side in self.missing_sides for path in side.paths]
-        return ({"side tables": ",".join(beside)} if beside else {}) | {
+        beside = [file_fingerprint(path) for join in self.missing for path in join.paths]
+        return ({"joined files": ",".join(beside)} if beside else {}) | {
             "input": file_fingerprint(self.source),
             "model": file_fingerprint(self.model),
             "columns": ",".join(self.config.columns),
@@ -46,17 +46,11 @@ class Job:
         }
 
     @cached_property  # into `__dict__`, so that it may be frozen
-    def missing_sides(self) -> tuple[SideTable, ...]:
-        """The side tables with columns that the schema asks for and the input lacks, or with keys of such."""
-        asked = {*self.schema.raw_columns, *self.schema.passthrough}
-        names = tuple(dict.fromkeys(name for side in self.sides for name in side.columns))
-        present = set(self._present(names)) if names else set()
-        found: list[SideTable] = []
-        for side in reversed(self.sides):
-            if asked & set(side.columns) and not present.issuperset(side.columns):
-                found.append(side)
-                asked.add(side.key)
-        return tuple(reversed(found))
+    def missing(self) -> tuple[Join, ...]:
+        """What gives columns that the schema asks for and the input lacks, or what such joins need."""
+        names = tuple(dict.fromkeys(name for join in self.joins for name in (*join.gives, *join.needs)))
+        asked = (*self.schema.raw_columns, *self.schema.passthrough)
+        return needed(self.joins, asked, present=self._present(names) if names else ())
 
     def _present(self, names: tuple[str, ...]) -> list[str]:
         """Those of the columns that the input has."""
@@ -67,8 +61,8 @@ class Job:
 
     @cached_property
     def reader(self) -> Reader:
-        """Of the input, with what side tables say."""
-        return joined_reader(plain_reader(self.source, self.schema, self.config), self.missing_sides, self.schema)
+        """Of the input, with what is joined."""
+        return joined_reader(plain_reader(self.source, self.schema, self.config), self.missing, self.schema)
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """The input's rows, normalised."""
@@ -84,7 +78,7 @@ class Job:
 
 
 def plain_reader(source: Path, schema: Schema, config: PredictConfig) -> Reader:
-    """Of the input, without side tables."""
+    """Of the input, with nothing joined."""
     return reader_for(source, schema, columns=tuple(config.columns), quoted=config.quoted)
 
 

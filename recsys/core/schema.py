@@ -203,10 +203,18 @@ class Schema:
     def raw_columns(self) -> tuple[str, ...]:
         """Columns of raw rows that the features are made of: what a model is given."""
         categories = [name for f in self.raw_categories for name in (f.name, f.weights) if name]
-        return (*self.raw_numbers, *categories, *(t.name for t in self.timestamps))
+        return (*self.raw_numbers, *categories, *(t.name for t in self.input_times))
+
+    @property
+    def input_times(self) -> tuple[Timestamp, ...]:
+        """Timestamps that features are made of; the others divide rows or order them."""
+        features: list[NumericFeature | CategoricalFeature] = [*self.numeric, *self.categorical]
+        used = {name for feature in features for name in feature.sources}
+        return tuple(timestamp for timestamp in self.timestamps if timestamp.name in used)
 
     def _check_sources(self) -> None:
         names = [self.label, *([self.weight] if self.weight else []), *self.raw_columns]
+        names += [t.name for t in self.timestamps if t not in self.input_times]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ConfigError(f"raw column(s) {repeated} are read in two ways. Give each column one role.")

@@ -16,6 +16,7 @@ import polars as pl
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import Schema
 from recsys.data.faults import Faults, Origin
+from recsys.data.joined import Join
 from recsys.data.raw import ROW, typed_columns, unknown_keys
 from recsys.data.readers import Reader
 
@@ -100,7 +101,7 @@ class RawTable:
     reader: Reader
     split: SplitConfig
     only_positives: bool = False  # every row is an interaction, so that no label is 0
-    beside: tuple[Path, ...] = ()  # files that `reader` has joined to the rows
+    joins: tuple[Join, ...] = ()  # what `reader` joins to the rows
 
     def __post_init__(self) -> None:
         for file in self.files:
@@ -109,6 +110,12 @@ class RawTable:
                     f"{file.path}: no such file (an input of data set {self.name!r}). "
                     "Correct the path of the dataset config, or set RECSYS_DATA to the folder of the data sets."
                 )
+
+    @property
+    def beside(self) -> tuple[Path, ...]:
+        """The files of what is joined, without those of the rows themselves."""
+        own = {file.path for file in self.files}
+        return tuple(path for join in self.joins for path in join.paths if path not in own)
 
     def check_kept(self) -> None:
         """Refuse columns that are kept as they are if their type differs between files: it is one column of the result.

@@ -193,10 +193,7 @@ def rows_of(events: Events, targets: Targets, names: dict[str, str], *, max_leng
     item = torch.cat([events.item[targets.event].unsqueeze(1), targets.negatives], 1).reshape(-1)
     label = (torch.arange(event.numel()) % per_target == 0).to(torch.int8)
     lengths = torch.repeat_interleave(targets.place.clamp(max=max_length), per_target)
-    offsets = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
-    row = torch.repeat_interleave(torch.arange(event.numel()), lengths)
-    back = torch.arange(row.numel()) - offsets[row]
-    past = event[row] - 1 - back
+    row, past, offsets = newest_first(event, lengths)
     target = events.items[pl.Series(item.numpy())]
     seen = events.items[pl.Series(events.item[past].numpy())]
     gaps = pl.Series(gap_buckets(events.time[event[row]] - events.time[past]).numpy())
@@ -210,6 +207,18 @@ def rows_of(events: Events, targets: Targets, names: dict[str, str], *, max_leng
             lists("hist_gap", gaps, offsets),
         ]
     )
+
+
+def newest_first(ends: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of R rows the `lengths` events before the event `ends`, backwards; all int64.
+
+    Returns:
+        row (N,) and event (N,) of each value, N the sum of lengths; offsets (R + 1,) of the rows.
+    """
+    offsets = torch.cat([lengths.new_zeros(1), torch.cumsum(lengths, 0)])
+    row = torch.repeat_interleave(torch.arange(lengths.numel()), lengths)
+    back = torch.arange(row.numel()) - offsets[row]
+    return row, ends[row] - 1 - back, offsets
 
 
 def lists(name: str, values: pl.Series, offsets: Tensor) -> pl.Series:

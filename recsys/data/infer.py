@@ -12,7 +12,8 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.jsonable import to_json
 from recsys.core.schema import CategoricalFeature, Schema
 from recsys.data.blocks import text_blocks
-from recsys.data.joined import SideTable, read_side
+from recsys.data.faults import Origin
+from recsys.data.joined import SideTable
 from recsys.data.json_lines import BYTE_ORDER_MARK, JsonLinesReader
 from recsys.data.lines import has_misplaced_quote
 from recsys.data.profile import Profile, profile_of
@@ -72,7 +73,8 @@ def look(path: Path, num_rows: int, side: tuple[SideTable, ...] = ()) -> Look:
         raise DataError(f"infer.files: {path}: the file holds no rows. Give one that does.")
     read = pl.concat(frames).head(num_rows)
     for each in side:
-        read = read_side(each, Schema(label="", categorical=(CategoricalFeature(name=each.key),))).joined(read, path)
+        asked = Schema(label="", categorical=(CategoricalFeature(name=each.key),))
+        read = each.read(asked).joined(read, Origin(path=str(path)), keep_damaged=True)
     read = read.select(pl.exclude(f"^{UNKNOWN}.*$"))
     return Look(kind=kind, separator=separator, columns=columns, quoted=quoted, frame=read, side=side)
 

@@ -94,9 +94,9 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
 
 
 def input_fingerprint(table: RawTable, *, seed: int) -> str:
-    """Fingerprint of the raw input, the schema, the split rule and the seed."""
+    """Fingerprint of the raw input, the schema, what is joined, the split rule and the seed."""
     files = [[file_fingerprint(file.path), file.split or ""] for file in table.files]
-    beside = [[file_fingerprint(path) for path in table.beside]] if table.beside else []
+    beside = [list(join.rule) for join in table.joins] + [file_fingerprint(path) for path in table.beside]
     return fingerprint_of([files, *beside, table.schema, table.split, seed])
 
 

@@ -1,12 +1,13 @@
-"""Side tables: what is known of users, items and the like, joined to raw rows by a key as they are read.
+"""What raw rows are given beside their own columns as they are read: side tables, by a key; histories (`past`).
 
-They are in memory, once a process, while the rows they are joined to still pass in bounded pieces.
+It is in memory, once a process, while the rows that it is joined to still pass in bounded pieces.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import polars as pl
 
@@ -21,6 +22,39 @@ from recsys.data.readers import Reader, reader_for
 logger = logging.getLogger(__name__)
 
 CHUNK_ROWS = 1 << 20
+
+
+class Join(Protocol):
+    """Columns that rows are given."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns of the rows that decide what they are given."""
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """Columns that they are given."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Files that it comes from."""
+
+    @property
+    def rule(self) -> tuple[object, ...]:
+        """What decides, beside these files, what rows are given; for fingerprints."""
+
+    def read(self, schema: Schema) -> "Given":
+        """The files' content; keys have the types that the schema says."""
+
+
+JoinT = TypeVar("JoinT", bound=Join)
+
+
+class Given(Protocol):
+    """A `Join` as read."""
+
+    def joined(self, frame: pl.DataFrame, origin: Origin, *, keep_damaged: bool) -> pl.DataFrame:
+        """The rows of `frame`, in their order, with the columns; `keep_damaged` as a reader's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +74,45 @@ class SideTable:
             )
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """The key."""
+        return (self.key,)
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """The columns taken."""
+        return self.columns
+
+    @property
     def paths(self) -> tuple[Path, ...]:
         """The files."""
         return located(self.files)
+
+    @property
+    def rule(self) -> tuple[object, ...]:
+        """Key and columns."""
+        return (self.key, self.columns)
+
+    def read(self, schema: Schema) -> "Known":
+        """The table; its key has the type that the schema gives to the feature of that name, else text.
+
+        Raises:
+            DataError: a file is missing, unreadable or lacks a column, or a key is missing or has two rows.
+        """
+        key, features = key_column(self.key, schema), {feature.name: feature for feature in schema.raw_categories}
+        lists = {name for name in self.columns if name in features and features[name].multi_valued}
+        columns = tuple(CategoricalFeature(name=name, multi_valued=name in lists) for name in self.columns)
+        asked = Schema(label="", categorical=(key, *columns))
+        parts = [keyed_rows(reader_for(path, asked), path, key, self.columns) for path in self.paths]
+        try:
+            rows = pl.concat(parts)
+        except pl.exceptions.PolarsError as error:
+            raise DataError(
+                f"{', '.join(map(str, self.paths))}: {list(self.columns)} have other types in one file than in another "
+                f"({str(error).splitlines()[0]}). Write them in one type."
+            ) from error
+        check_unique(rows, key.name, ", ".join(self.files))
+        return Known(key=key, rows=rows)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +122,7 @@ class Known:
     key: CategoricalFeature
     rows: pl.DataFrame
 
-    def joined(self, frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+    def joined(self, frame: pl.DataFrame, origin: Origin, *, keep_damaged: bool) -> pl.DataFrame:
         """The rows of `frame`, in their order, with the columns, and `UNKNOWN` + key.
 
         Raises:
@@ -60,22 +130,8 @@ class Known:
         """
         name = self.key.name
         taken = [column for column in self.rows.columns if column != name]
-        if name not in frame.columns:
-            raise DataError(
-                f"{path}: column {name!r}, the key of a side table, is missing; the file has {frame.columns}. Correct "
-                "dataset.side, or the file's header."
-            )
-        twice = [column for column in taken if column in frame.columns]
-        if twice:
-            raise DataError(
-                f"{path}: has column(s) {twice}, which dataset.side takes from another file. Rename them there, or "
-                "leave them out of dataset.side."
-            )
-        keys = frame[name]
-        # What is no such key is nobody's, and refused where the column is a feature.
-        wanted = pl.Int64 if self.key.key_type is KeyType.INTEGER else pl.String
-        legal = not keys.dtype.is_nested() and keys.dtype not in (pl.Binary, pl.Duration)
-        coded = keys.cast(pl.String).cast(wanted, strict=False) if legal else keys.clear(len(keys)).cast(wanted)
+        check_joined(frame, origin, (name,), taken, "dataset.side")
+        coded = keys_of(frame[name], self.key)
         found = pl.DataFrame({name: coded}).join(self.rows, on=name, how="left", maintain_order="left")
         unknown = coded.is_not_null() & ~coded.is_in(self.rows[name].implode())
         return frame.with_columns(*(found[column] for column in taken), unknown.alias(UNKNOWN + name))
@@ -83,10 +139,10 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class JoinedReader:
-    """Rows of another reader with the columns of side tables, joined one after the other."""
+    """Rows of another reader with further columns, joined one after the other."""
 
     reader: Reader
-    sides: tuple[Known, ...]
+    given: tuple[Given, ...]
 
     def count_rows(self, path: Path) -> int:
         """Rows of the file."""
@@ -98,51 +154,74 @@ class JoinedReader:
         """The rows in order, at most `chunk_rows` at a time.
 
         Raises:
-            DataError: as the other reader, and as `Known.joined`.
+            DataError: as the other reader, and as what is joined.
         """
+        row = first_row
         for frame in self.reader.frames(path, chunk_rows, first_row=first_row, keep_damaged=keep_damaged):
-            for side in self.sides:
-                frame = side.joined(frame, path)
+            for given in self.given:
+                frame = given.joined(frame, Origin(path=str(path), first_row=row), keep_damaged=keep_damaged)
+            row += frame.height
             yield frame
 
 
-def joined_reader(reader: Reader, sides: Sequence[SideTable], schema: Schema) -> Reader:
-    """The reader with the columns of side tables, read now, which it is itself not asked for; itself without any.
+def joined_reader(reader: Reader, joins: Sequence[Join], schema: Schema) -> Reader:
+    """The reader with further columns, read now, which it is itself not asked for; itself without any.
 
     Raises:
-        DataError: as `read_side`.
+        DataError: as `Join.read`.
     """
-    if not sides:
+    if not joins:
         return reader
     if isinstance(reader, JsonLinesReader):
-        taken = {name for side in sides for name in side.columns}
-        names = dict.fromkeys((*reader.columns, *(side.key for side in sides)))
-        reader = replace(reader, columns=tuple(name for name in names if name not in taken))
-    return JoinedReader(reader=reader, sides=tuple(read_side(side, schema) for side in sides))
+        given = {name for join in joins for name in join.gives}
+        names = dict.fromkeys((*reader.columns, *(name for join in joins for name in join.needs)))
+        reader = replace(reader, columns=tuple(name for name in names if name not in given))
+    return JoinedReader(reader=reader, given=tuple(join.read(schema) for join in joins))
 
 
-def read_side(side: SideTable, schema: Schema) -> Known:
-    """A side table; its key has the type that the schema gives to the feature of that name, else text.
+def needed(joins: Sequence[JoinT], columns: Iterable[str], *, present: Iterable[str] = ()) -> tuple[JoinT, ...]:
+    """Those that give columns which rows with the columns `present` lack, or what the former need."""
+    present = set(present)
+    lacking = set(columns) - present
+    found: list[JoinT] = []
+    for join in reversed(joins):
+        if lacking & set(join.gives):
+            found.append(join)
+            lacking |= set(join.needs) - present
+    return tuple(reversed(found))
+
+
+def key_column(name: str, schema: Schema) -> CategoricalFeature:
+    """A column of keys, of the type that the schema gives to the feature of that name, else text."""
+    types = {feature.name: feature.key_type for feature in schema.raw_categories}
+    return CategoricalFeature(name=name, key_type=types.get(name, KeyType.STRING))
+
+
+def keys_of(values: pl.Series, key: CategoricalFeature) -> pl.Series:
+    """String or Int64 by the key's type; null for what is no such key: nobody's, and refused where it is a feature."""
+    wanted = pl.Int64 if key.key_type is KeyType.INTEGER else pl.String
+    legal = not values.dtype.is_nested() and values.dtype not in (pl.Binary, pl.Duration)
+    return values.cast(pl.String).cast(wanted, strict=False) if legal else values.clear(len(values)).cast(wanted)
+
+
+def check_joined(frame: pl.DataFrame, origin: Origin, needs: Sequence[str], gives: Sequence[str], section: str) -> None:
+    """Refuse rows without a column that a join needs, or with one that it gives.
 
     Raises:
-        DataError: a file is missing, unreadable or lacks a column, or a key is missing or has two rows.
+        DataError: there is such a column.
     """
-    features = {feature.name: feature for feature in schema.raw_categories}
-    named = features.get(side.key)
-    key = CategoricalFeature(name=side.key, key_type=named.key_type if named else KeyType.STRING)
-    lists = {name for name in side.columns if name in features and features[name].multi_valued}
-    columns = tuple(CategoricalFeature(name=name, multi_valued=name in lists) for name in side.columns)
-    asked = Schema(label="", categorical=(key, *columns))
-    parts = [keyed_rows(reader_for(path, asked), path, key, side.columns) for path in side.paths]
-    try:
-        rows = pl.concat(parts)
-    except pl.exceptions.PolarsError as error:
+    lacking = [name for name in needs if name not in frame.columns]
+    if lacking:
         raise DataError(
-            f"{', '.join(map(str, side.paths))}: {list(side.columns)} have other types in one file than in another "
-            f"({str(error).splitlines()[0]}). Write them in one type."
-        ) from error
-    check_unique(rows, key.name, ", ".join(side.files))
-    return Known(key=key, rows=rows)
+            f"{origin.path}: column(s) {lacking}, which {section} needs, are missing; the file has {frame.columns}. "
+            f"Correct {section}, or the file's header."
+        )
+    twice = [name for name in gives if name in frame.columns]
+    if twice:
+        raise DataError(
+            f"{origin.path}: has column(s) {twice}, which {section} makes of another file. Rename them there, or leave "
+            f"them out of {section}."
+        )
 
 
 def keyed_rows(reader: Reader, path: Path, key: CategoricalFeature, columns: Sequence[str]) -> pl.DataFrame:
@@ -173,7 +252,7 @@ def keyed_rows(reader: Reader, path: Path, key: CategoricalFeature, columns: Seq
     return pl.concat(parts)
 
 
-def existing(path: Path) -> Path:
+def existing(path: Path, section: str = "dataset.side") -> Path:
     """The path.
 
     Raises:
@@ -181,7 +260,7 @@ def existing(path: Path) -> Path:
     """
     if not path.is_file():
         raise DataError(
-            f"{path}: no such file (dataset.side). Correct the path of the dataset config, or set RECSYS_DATA to the "
+            f"{path}: no such file ({section}). Correct the path of the dataset config, or set RECSYS_DATA to the "
             "folder of the data sets."
         )
     return path

@@ -42,7 +42,8 @@ def normalise(
     """Return the schema's columns in the types of this module's docstring; applying it twice changes nothing.
 
     Args:
-        label: also the label and the passthrough columns; rows to be scored need neither.
+        label: also label, weight, passthrough columns and timestamps that no feature is made of; rows to be scored need
+            none of these.
         other: further columns to keep.
     Raises:
         DataError: a column is missing or a value is not of its type.
@@ -55,7 +56,8 @@ def typed_columns(
 ) -> pl.DataFrame:
     """As `normalise`, for all rows: those whose faults are noted are still among them, with any value."""
     keep = [*schema.passthrough, *other] if label else [*other]
-    told = [name for name in (schema.label, schema.weight) if name] if label else []
+    timestamps = schema.timestamps if label else schema.input_times
+    told = [name for name in (schema.label, schema.weight, *(t.name for t in timestamps)) if name] if label else []
     _check_columns(frame, [*told, *schema.raw_columns, *keep], faults)
     faults.note_damaged(frame)
     columns = [_label(_column(frame, schema.label), faults)] if label else []
@@ -66,7 +68,7 @@ def typed_columns(
     for feature, keys in zip(schema.raw_categories, categories, strict=True):
         if feature.weights:
             columns.append(_item_weights(_column(frame, feature.weights), keys, feature, faults))
-    columns += [times_of(_column(frame, timestamp.name), timestamp, faults) for timestamp in schema.timestamps]
+    columns += [times_of(_column(frame, timestamp.name), timestamp, faults) for timestamp in timestamps]
     taken = {column.name for column in columns}
     columns += [frame[name] for name in dict.fromkeys(keep) if name not in taken]
     return pl.DataFrame(columns)
@@ -218,7 +220,7 @@ def tensors_of(frame: pl.DataFrame, schema: Schema) -> dict[str, Tensor]:
     tensors = {name: numbers[name].to_torch() for name in schema.raw_numbers}
     single = [feature for feature in schema.raw_categories if not feature.multi_valued]
     frame = _with_keys(frame, [feature.name for feature in single if feature.key_type is KeyType.STRING])
-    for timestamp in schema.timestamps:
+    for timestamp in schema.input_times:
         tensors[timestamp.name] = seconds_of(frame[timestamp.name]).to_torch()
     for feature in schema.raw_categories:
         values = frame[feature.name]

@@ -8,9 +8,10 @@ from pathlib import Path
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import CategoricalFeature, NumericFeature, Schema, Timestamp
 from recsys.data.dataset import RawFile, RawTable, SplitConfig, SplitMethod
-from recsys.data.joined import SideTable, joined_reader
+from recsys.data.joined import Join, SideTable, joined_reader
 from recsys.data.json_lines import JsonLinesReader
 from recsys.data.locate import located
+from recsys.data.past import History, LoggedPast, LoggedRows
 from recsys.data.readers import ArrowReader, ParquetReader, Reader
 from recsys.data.text import TextReader
 
@@ -43,6 +44,7 @@ class TableDataset:
     timestamps: tuple[Timestamp, ...] = ()
     passthrough: tuple[str, ...] = ()
     side: tuple[SideTable, ...] = ()  # joined to the rows, in this order; their columns are raw columns like any other
+    history: tuple[History, ...] = ()  # what the row's user did before; likewise
     name: str = "table"
     split: SplitConfig = field(default_factory=SplitConfig)
 
@@ -54,18 +56,32 @@ class TableDataset:
                 f"{len(self.train)} dataset.train files: method GIVEN needs train (and validation, test), "
                 "every other method needs files, and nothing else."
             )
-        taken = [name for side in self.side for name in side.columns]
-        repeated = sorted({name for name in taken if taken.count(name) > 1})
-        if repeated:
-            raise ConfigError(f"dataset.side takes column(s) {repeated} from two tables. Name each once.")
+        self._check_joins()
 
     def inputs(self) -> tuple[Path, ...]:
-        """The files, in row order, and those of side tables."""
-        return (*(file.path for file in self._files()), *self._beside())
+        """The files, in row order, and those of what is joined to them."""
+        beside = (path for join in self.joins() for path in join.paths)
+        return tuple(dict.fromkeys((*(file.path for file in self._files()), *beside)))
 
     def open(self, folder: Path) -> RawTable:
         """The raw rows; `folder` is not used."""
-        schema = Schema(
+        schema, joins = self.schema(), self.joins()
+        return RawTable(
+            name=self.name,
+            schema=schema,
+            files=self._files(),
+            reader=joined_reader(self._reader(schema), joins, schema),
+            split=self.split,
+            joins=joins,
+        )
+
+    def joins(self) -> tuple[Join, ...]:
+        """What is joined to the rows, in this order."""
+        return (*self.side, *(self._past(history) for history in self.history))
+
+    def schema(self) -> Schema:
+        """The schema of the rows, with what is joined to them."""
+        return Schema(
             label=self.label,
             weight=self.weight,
             numeric=self.numeric,
@@ -73,17 +89,31 @@ class TableDataset:
             timestamps=self.timestamps,
             passthrough=self.passthrough,
         )
-        return RawTable(
-            name=self.name,
-            schema=schema,
-            files=self._files(),
-            reader=joined_reader(self._reader(schema), self.side, schema),
-            split=self.split,
-            beside=self._beside(),
-        )
 
-    def _beside(self) -> tuple[Path, ...]:
-        return tuple(path for side in self.side for path in side.paths)
+    def _past(self, history: History) -> LoggedPast:
+        """With its log: of other files, or of the rows and what side tables say of them."""
+        if history.files:
+            return LoggedPast(history=history, time=self._time(history), paths=located(history.files))
+        rows = LoggedRows(reader=self._reader(self.schema()), sides=self.side)
+        paths = tuple(file.path for file in self._files())
+        return LoggedPast(history=history, time=self._time(history), paths=paths, rows=rows)
+
+    def _time(self, history: History) -> Timestamp:
+        return next(each for each in self.timestamps if each.name == history.time)
+
+    def _check_joins(self) -> None:
+        given = [name for side in self.side for name in side.columns]
+        given += [name for history in self.history for name in history.gives]
+        repeated = sorted({name for name in given if given.count(name) > 1})
+        if repeated:
+            raise ConfigError(f"dataset.side and history give column(s) {repeated} twice. Give each once.")
+        times = [timestamp.name for timestamp in self.timestamps]
+        unknown = [history.time for history in self.history if history.time not in times]
+        if unknown:
+            raise ConfigError(
+                f"dataset.history.time={unknown[0]!r} is none of dataset.timestamps, which has {times}. Declare it "
+                "there with its form."
+            )
 
     def _reader(self, schema: Schema) -> Reader:
         if self.kind is FileKind.PARQUET:

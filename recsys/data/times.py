@@ -72,8 +72,8 @@ def seconds_of(times: pl.Series) -> pl.Series:
 
 
 def written(frame: pl.DataFrame, schema: Schema) -> pl.DataFrame:
-    """The frame with its timestamps in the form that the schema reads."""
-    for timestamp in schema.timestamps:
+    """The frame with its input timestamps in the form that the schema reads."""
+    for timestamp in schema.input_times:
         times = pl.col(timestamp.name)
         if timestamp.form in UNITS:
             frame = frame.with_columns(times.dt.timestamp("us") // UNITS[timestamp.form])

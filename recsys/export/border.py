@@ -62,7 +62,7 @@ def border_tensors(schema: Schema) -> tuple[BorderTensor, ...]:
             counted = f"weight of each value of {feature.name!r}"
             name = feature.name + WEIGHTS_SUFFIX
             tensors.append(BorderTensor(name=name, dtype=TensorType.FLOAT32, shape="N", meaning=counted))
-    for timestamp in schema.timestamps:
+    for timestamp in schema.input_times:
         meaning = f"seconds since 1970 in UTC; {MISSING_KEY} means missing"
         tensors.append(BorderTensor(name=timestamp.name, dtype=TensorType.INT64, shape="B", meaning=meaning))
     return tuple(tensors)

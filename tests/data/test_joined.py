@@ -146,7 +146,7 @@ CASES: dict[str, tuple[str, SideTable, str]] = {
     "no file": ("", SideTable(files=("no.csv",), key="item", columns=("price",)), r"no.csv: no such file"),
     "ragged": ("item,price,tags,brand\na,1\n", SIDE, r"side.csv, line 2: 2 value\(s\), expected 4"),
     "taken twice": ("item,y\ni1,1\n", one_column("item", "y"), r"has column.s. \['y'\]"),
-    "rows lack it": ("thing,age\n1,1\n", one_column("thing", "age"), "column 'thing', the"),
+    "rows lack it": ("thing,age\n1,1\n", one_column("thing", "age"), "column.s. ..thing.., which dataset.side needs"),
     "no integer": ("user,age\nx,1\n", one_column("user", "age"), "column 'user': 'x' is no"),
 }  # fmt: skip
 
@@ -164,5 +164,5 @@ def test_impossible_configs() -> None:
     for values in ({"files": ()}, {"key": ""}, {"columns": ()}, {"columns": ("item",)}, {"columns": ("a", "a")}):
         with pytest.raises(ConfigError, match=r"dataset.side: files="):
             SideTable(**{"files": ("a",), "key": "item", "columns": ("b",), **values})  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"dataset.side takes column\(s\) \['price'\] from two tables"):
+    with pytest.raises(ConfigError, match=r"dataset.side and history give column\(s\) \['price'\] twice"):
         dataset("rows.csv", (SIDE, SideTable(files=("b.csv",), key="user", columns=("price",))))

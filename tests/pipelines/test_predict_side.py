@@ -104,7 +104,7 @@ def test_a_changed_side_table_makes_other_scores(runs: Path, tmp_path: Path) -> 
     before = pl.read_parquet(target)
     BRANDS.with_columns(pl.col("price") * 3).write_csv(runs / "brands.csv")
     try:
-        with pytest.raises(StageError, match=r"other scores .of another side tables"):
+        with pytest.raises(StageError, match=r"other scores .of another joined files"):
             do("predict", runs, *asked)
         do("predict", runs, *asked, "overwrite=true")
     finally:

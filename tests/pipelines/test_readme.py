@@ -10,10 +10,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 
 from pipelines.model import build_model
 from recsys.core.manifest import Manifest
-from tests.pipelines.world import environment, make_run
+from tests.pipelines.world import do, environment, make_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text()
@@ -57,7 +58,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in (1, 2):
         (folder / "data" / f"clicks-{part}.csv.gz").write_bytes(gzip.compress(raw_rows(part).encode()))
     (folder / "new.csv").write_text(raw_rows(3))
-    (mine,) = blocks("Your own data", "yaml")
+    mine, _ = blocks("Your own data", "yaml")
     assert mine.startswith("# conf/dataset/mine.yaml\n")
     proposed = folder / "conf" / "dataset" / "mine.yaml"
     for words in commands("Your own data"):
@@ -76,6 +77,16 @@ def test_own_rows_are_scored(walked: Path) -> None:
     scores = pl.read_parquet(walked / "runs" / "mine_deepfm_unified_seed1" / "predict" / "scores.parquet")
     assert scores.height == 1500 and scores["probability"].is_between(0, 1).all()
     assert scores.columns == ["__row__", "day", "user", "logit", "probability"]
+
+
+def test_histories_as_in_the_example(walked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, added = (yaml.safe_load(block) for block in blocks("Your own data", "yaml"))
+    mine["categorical"] += [each for each in added["categorical"] if each not in mine["categorical"]]
+    (walked / "conf" / "dataset" / "past.yaml").write_text(yaml.safe_dump(mine | {"history": added["history"]}))
+    monkeypatch.chdir(walked)
+    run = do("ingest", walked / "runs", f"hydra.searchpath=[file://{walked}/conf]", "dataset=past")
+    lengths = pl.read_parquet(run.stage("ingest") / "test" / "*.parquet")["hist_item"].list.len().to_list()
+    assert max(lengths) > 20 > min(lengths) > 0, "test rows are the last ones"
 
 
 def test_the_serving_program_runs_as_it_stands(walked: Path) -> None:

@@ -1,0 +1,254 @@
+"""Histories of rows: what their user did before them, as lists beside the row, newest first.
+
+The past only: of an event log the events of the row's user whose time is before the row's, to the microsecond. Of the
+same time there are none, so that no row is in its own history and nothing depends on the order of the files. Events of
+one user and one time stand in the order of the files, the last one first. Nothing says whether an event's outcome (a
+click of `behaviour`) was known as early as the event: where it comes later, give the log the time of the outcome.
+
+The log's events are in memory, once a process: 16 bytes each, and four for each column of text.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.core.errors import ConfigError, DataError
+from recsys.core.schema import MISSING_KEY, CategoricalFeature, KeyType, Schema, Timestamp
+from recsys.data.events import MISSING_TEXT
+from recsys.data.faults import Faults, Origin
+from recsys.data.histories import gap_buckets, lists, newest_first
+from recsys.data.joined import (
+    CHUNK_ROWS,
+    SideTable,
+    check_joined,
+    existing,
+    joined_reader,
+    key_column,
+    keys_of,
+    needed,
+)
+from recsys.data.json_lines import JsonLinesReader
+from recsys.data.readers import Reader, reader_for
+from recsys.data.times import times_of
+
+logger = logging.getLogger(__name__)
+
+GAP = "gap"
+SECOND = 1_000_000  # in microseconds
+USER, TIME, CODE, KEPT = "__user__", "__time__", "__code__", "__kept__"
+SECTION = "dataset.history"
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """Lists of what a row's user did before it.
+
+    Of each of `columns` the list `<prefix><column>`, and `<prefix>gap`, the bucket of the seconds from that event to
+    the row (0 for less than one, else floor(log2) + 1); all are equally long. A row without user or time has an empty
+    history.
+    """
+
+    user: str  # column of the rows and of the log
+    time: str  # a timestamp of the rows, and of the log in the same form
+    columns: tuple[str, ...]  # of the log: the item, and whatever else is said of an event
+    files: tuple[str, ...] = ()  # the log, known by its ending and named as `located` takes it; (): the rows themselves
+    behaviour: str = ""  # column of the log whose value must be one of `behaviours`; "": every row is an event
+    behaviours: tuple[str, ...] = ()
+    max_length: int = 50  # events, the most recent ones
+    prefix: str = "hist_"
+
+    def __post_init__(self) -> None:
+        if not (self.user and self.time and self.columns) or len({*self.columns, GAP}) <= len(self.columns):
+            raise ConfigError(
+                f"{SECTION}: user={self.user!r}, time={self.time!r}, columns={list(self.columns)}: name the column of "
+                f"users, a timestamp, and the log's columns to list, each once and none of them {GAP!r}."
+            )
+        if bool(self.behaviour) != bool(self.behaviours):
+            raise ConfigError(
+                f"{SECTION}.behaviour={self.behaviour!r} with behaviours={list(self.behaviours)}: name the column and "
+                "the values to keep, or neither."
+            )
+        if self.max_length < 1 or not self.prefix:
+            raise ConfigError(
+                f"{SECTION}.max_length={self.max_length}, prefix={self.prefix!r}: must be 1 or more, and not empty."
+            )
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Columns of the log that are read."""
+        names = (self.user, self.time, *self.columns, self.behaviour)
+        return tuple(dict.fromkeys(name for name in names if name))
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """The lists."""
+        return tuple(self.prefix + name for name in (*self.columns, GAP))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedRows:
+    """A log that is the data set's own rows, whose faults ingest tells of."""
+
+    reader: Reader
+    sides: tuple[SideTable, ...] = ()
+
+    def reader_of(self, columns: tuple[str, ...], schema: Schema) -> Reader:
+        """The rows with these columns, some of which side tables may give."""
+        reader = self.reader
+        if isinstance(reader, JsonLinesReader):
+            reader = replace(reader, columns=columns, optional=(), lists=())
+        return joined_reader(reader, needed(self.sides, columns), schema)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoggedPast:
+    """A history with the files of its log: a `Join`."""
+
+    history: History
+    time: Timestamp
+    paths: tuple[Path, ...]
+    rows: LoggedRows | None = None  # None: other files, read by their endings
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """User and time."""
+        return (self.history.user, self.history.time)
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """The lists."""
+        return self.history.gives
+
+    @property
+    def rule(self) -> tuple[object, ...]:
+        """The history, but for the names of its files."""
+        return (replace(self.history, files=()),)
+
+    def read(self, schema: Schema) -> "Past":
+        """The log's events in order.
+
+        Raises:
+            DataError: a file is missing, unreadable or lacks a column, or the log has no event.
+        """
+        history, where = self.history, ", ".join(map(str, self.paths))
+        user = key_column(history.user, schema)
+        parts = [part for path in self.paths for part in self._events(path, user, schema)]
+        try:
+            events = pl.concat(parts) if parts else pl.DataFrame()
+        except pl.exceptions.PolarsError as error:
+            raise DataError(
+                f"{where}: {list(history.columns)} have other types in one file than in another "
+                f"({str(error).splitlines()[0]}). Write them in one type."
+            ) from error
+        if events.is_empty():
+            of = f" whose {history.behaviour!r} is one of {list(history.behaviours)}" if history.behaviour else ""
+            raise DataError(
+                f"{where}: no event{of} has a {history.user!r} and a {history.time!r}. Correct {SECTION}, or the files."
+            )
+        types = {feature.name: feature.key_type for feature in schema.raw_categories}
+        values = [_filled(events[name], types.get(history.prefix + name)) for name in history.columns]
+        logger.info("%s: %d events of %s", SECTION, events.height, where)
+        return _past(self, user, events[USER], events[TIME].to_torch(), pl.DataFrame(values))
+
+    def _events(self, path: Path, user: CategoricalFeature, schema: Schema) -> Iterator[pl.DataFrame]:
+        """Of one file: user, time (in microseconds) and columns of the events that have user and time."""
+        own, row = self.rows is not None, 0
+        for frame in self._reader(path, schema).frames(path, CHUNK_ROWS, keep_damaged=own):
+            origin = Origin(path=str(path), first_row=row)
+            check_joined(frame, origin, self.history.asked, (), SECTION)
+            faults = Faults(origin, strict=not own)
+            faults.note_damaged(frame)
+            yield self._kept(faults.sound(self._typed(frame, user, faults)))
+            row += frame.height
+
+    def _reader(self, path: Path, schema: Schema) -> Reader:
+        if self.rows is not None:
+            return self.rows.reader_of(self.history.asked, schema)
+        names = tuple(CategoricalFeature(name=name) for name in self.history.asked)
+        return reader_for(existing(path, SECTION), Schema(label="", categorical=names))
+
+    def _typed(self, frame: pl.DataFrame, user: CategoricalFeature, faults: Faults) -> pl.DataFrame:
+        for name in (*self.history.columns, *([self.history.behaviour] if self.history.behaviour else [])):
+            if frame[name].dtype.is_nested():
+                problem = f"is {frame[name].dtype}: an event of {SECTION} has one value of it. Name other columns."
+                faults.refuse(frame[name], frame[name].is_not_null(), problem)
+        times = times_of(frame[self.time.name], self.time, faults).dt.timestamp("us")
+        kept = pl.lit(True)
+        if self.history.behaviour:
+            kept = pl.col(self.history.behaviour).cast(pl.String).is_in(self.history.behaviours)
+        users = keys_of(frame[user.name], user).alias(USER)
+        return frame.select(users, times.alias(TIME), *self.history.columns, kept.alias(KEPT))
+
+    def _kept(self, events: pl.DataFrame) -> pl.DataFrame:
+        somebody = pl.col(USER).cast(pl.String) != ""  # false of null
+        return events.filter(somebody & pl.col(TIME).is_not_null() & pl.col(KEPT)).drop(KEPT)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Past:
+    """A log's events in order: by user, then time, then place in the files; E of them.
+
+    `places` int64 (E,), user and time of each as one number; `times` int64 (E,), microseconds; `distinct`, the
+    different times; `values`, the columns, by event; `users`, keys and codes.
+    """
+
+    log: LoggedPast
+    key: CategoricalFeature
+    users: pl.DataFrame
+    distinct: Tensor
+    places: Tensor
+    times: Tensor
+    values: pl.DataFrame
+
+    def joined(self, frame: pl.DataFrame, origin: Origin, *, keep_damaged: bool) -> pl.DataFrame:
+        """The rows of `frame`, in their order, with the lists.
+
+        Raises:
+            DataError: `frame` lacks user or time, or has one of the lists itself; a time that is none, unless
+                `keep_damaged`, where such a row has an empty history.
+        """
+        history, time = self.log.history, self.log.time
+        check_joined(frame, origin, self.log.needs, self.log.gives, SECTION)
+        found = times_of(frame[time.name], time, Faults(origin, strict=not keep_damaged)).dt.timestamp("us")
+        keys = pl.DataFrame({USER: keys_of(frame[self.key.name], self.key)})
+        codes = keys.join(self.users, on=USER, how="left", maintain_order="left")[CODE]
+        known = (codes.is_not_null() & found.is_not_null()).to_torch()
+        times = found.fill_null(0).to_torch()
+        begins = codes.fill_null(0).to_torch() * (self.distinct.numel() + 1)
+        ends = torch.searchsorted(self.places, begins + torch.searchsorted(self.distinct, times))
+        lengths = (ends - torch.searchsorted(self.places, begins)).clamp(max=history.max_length) * known
+        row, past, offsets = newest_first(ends, lengths)
+        seen = self.values[pl.Series(past.numpy())]
+        columns = [lists(history.prefix + each.name, _written(each), offsets) for each in seen.get_columns()]
+        gaps = gap_buckets((times[row] - self.times[past]) // SECOND)
+        return frame.with_columns(*columns, lists(history.prefix + GAP, pl.Series(gaps.numpy()), offsets))
+
+
+def _past(log: LoggedPast, key: CategoricalFeature, user: pl.Series, time: Tensor, values: pl.DataFrame) -> Past:
+    """The events of a log, which are in the order of its files."""
+    keys = user.unique().sort()
+    users = pl.DataFrame({USER: keys, CODE: pl.int_range(len(keys), eager=True)})
+    codes = user.to_frame().join(users, on=USER, how="left", maintain_order="left")[CODE].to_torch()
+    distinct, ranks = torch.unique(time, return_inverse=True)
+    # One more than there are times, for a row that is later than all.
+    places, order = torch.sort(codes * (distinct.numel() + 1) + ranks, stable=True)
+    ordered = values[pl.Series(order.numpy())]
+    return Past(log=log, key=key, users=users, distinct=distinct, places=places, times=time[order], values=ordered)
+
+
+def _filled(values: pl.Series, key_type: KeyType | None) -> pl.Series:
+    """Without missing values, which a list cannot hold: the lists of a row stay equally long. Texts become codes."""
+    if values.dtype.is_float() or (values.dtype.is_integer() and key_type is KeyType.INTEGER):
+        return values.fill_null(MISSING_KEY)
+    missing = str(MISSING_KEY) if key_type is KeyType.INTEGER else MISSING_TEXT
+    texts = values.cast(pl.String).replace("", None).fill_null(missing)
+    return texts.cast(pl.Enum(texts.unique()))
+
+
+def _written(values: pl.Series) -> pl.Series:
+    return values.cast(pl.String) if values.dtype == pl.Enum else values
