@@ -17,9 +17,10 @@ from torch import Tensor
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import MISSING_KEY, CategoricalFeature, KeyType, Schema
 from recsys.data.faults import Origin
+from recsys.data.json_lines import JsonLinesReader
 from recsys.data.locate import located
 from recsys.data.raw import TEXT_TYPES, normalise
-from recsys.data.readers import ParquetReader, Reader
+from recsys.data.readers import ArrowReader, ParquetReader, Reader
 from recsys.data.text import TextReader
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,9 @@ class LogKind(Enum):
     """Form of a log's files."""
 
     TEXT = "text"  # delimited text, one event a line; plain, .gz or .zst
+    JSONL = "jsonl"  # one JSON object a line; plain, .gz or .zst
     PARQUET = "parquet"  # one event a row
+    ARROW = "arrow"  # likewise; IPC files, also known as Feather version 2
     USERS = "users"  # text, one user a line: `user item item …`, oldest first; an event's time is its place
 
 
@@ -147,6 +150,11 @@ def filled(frame: pl.DataFrame, names: tuple[str, ...], log: EventLog) -> pl.Dat
 def _reader(log: EventLog) -> Reader:
     if log.kind is LogKind.PARQUET:
         return ParquetReader()
+    if log.kind is LogKind.ARROW:
+        return ArrowReader()
+    if log.kind is LogKind.JSONL:
+        names = (log.user, log.item, *log.attributes, log.time, log.behaviour)
+        return JsonLinesReader(columns=tuple(name for name in names if name))
     # A command line gives the two characters `\t`; in a yaml's double quotes they are a tab.
     return TextReader(separator=log.separator.replace("\\t", "\t"), columns=log.columns, quoted=log.quoted)
 

@@ -14,7 +14,8 @@ from recsys.data.behaviours import BehaviourDataset
 from recsys.data.events import EventLog, LogKind, read_events
 from recsys.data.histories import SplitTargets
 from recsys.data.side import SideFile
-from tests.data.behaviour_logs import CHRONOLOGICAL, TEN, dataset_of, rows
+from tests.data.behaviour_logs import CHRONOLOGICAL, TEN, dataset_of, random_log, rows
+from tests.data.test_joined import write
 
 
 def test_a_log_without_times_is_in_file_order(tmp_path: Path) -> None:
@@ -23,6 +24,16 @@ def test_a_log_without_times_is_in_file_order(tmp_path: Path) -> None:
     test = rows(table, "test")
     assert test["place"].to_list() == [3] * 4 and test["hist_gap"].to_list() == [[1, 2, 2]] * 4
     assert test["hist_item"].to_list()[0] == ["xc", "xb", "xa"]
+
+
+@pytest.mark.parametrize("kind", [LogKind.JSONL, LogKind.PARQUET, LogKind.ARROW])
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: LogKind) -> None:
+    events = random_log(80, 1)
+    options = {"log_behaviour": "category", "log_behaviours": ("c0", "c1", "c2", "c3")}
+    of_text = rows(dataset_of(tmp_path, events, **options).open(tmp_path / "text"))
+    file = write(events, tmp_path / f"log.{kind.value}")
+    found = rows(dataset_of(tmp_path, **options, log_kind=kind, log_files=(file,)).open(tmp_path / "other"))
+    assert found.equals(of_text) and found.height
 
 
 def test_lines_of_users_with_attributes_of_json(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from recsys.core.schema import KeyType
 from recsys.data.events import EventLog, LogKind
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.interactions import InteractionDataset, hold_out, read_interactions, relevant_pairs
+from tests.data.test_joined import write
 
 TRAIN = "5 10 20 30\n900 20 30\n7 10\n7 40 10\n"  # ids with gaps; user 7 on two lines, item 10 twice
 TEST = "5 40 99\n900 10\n8 10\n"  # item 99 and user 8 are new
@@ -50,20 +51,19 @@ def test_pairs_come_back_by_their_keys_without_repeats(tmp_path: Path, caplog: p
     assert [(users[u], items[i]) for u, i in asked] == [(5, 40), (5, -1), (900, 10), (-1, 10)]
 
 
-def test_text_and_parquet_files_of_pairs_give_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in LogKind if kind is not LogKind.USERS])
+def test_files_of_pairs_give_what_lines_of_users_give(tmp_path: Path, kind: LogKind) -> None:
     by_lines = read_interactions(ingested(tmp_path), ("train",))
     pairs = [(5, 10), (5, 20), (5, 30), (900, 20), (900, 30), (7, 10), (7, 40)]
     frame = pl.DataFrame(pairs, schema=["user", "item"], orient="row")
-    frame.write_csv(tmp_path / "train.csv")
-    frame.write_parquet(tmp_path / "train.parquet")
-    for kind, name in ((LogKind.TEXT, "train.csv"), (LogKind.PARQUET, "train.parquet")):
-        given = InteractionDataset(
-            train=log(tmp_path / name, kind=kind, separator=","), test=log(tmp_path / "test.txt"), validation=0.0
-        )
-        folder = tmp_path / kind.value
-        ingest(given, folder, options=IngestOptions())
-        found = read_interactions(folder, ("train",))
-        assert torch.equal(found.keys, by_lines.keys)
+    file = write(frame, tmp_path / f"train.{'csv' if kind is LogKind.TEXT else kind.value}")
+    train = log(Path(file), kind=kind, separator=",")
+    ingest(
+        InteractionDataset(train=train, test=log(tmp_path / "test.txt"), validation=0.0),
+        tmp_path / "out",
+        options=IngestOptions(),
+    )
+    assert torch.equal(read_interactions(tmp_path / "out", ("train",)).keys, by_lines.keys)
 
 
 @pytest.mark.parametrize(
