@@ -28,6 +28,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipelines.config import Run, RunConfig, load
+from pipelines.whereabouts import placed
 from recsys.core.component import load_class
 from recsys.core.errors import ConfigError, RecsysError
 from recsys.core.jsonable import TARGET, build_config, has_field
@@ -84,10 +85,10 @@ def _composed_command(work: Callable[[Run], None], failed: list[str]) -> Callabl
             work(load(composed))
         except RecsysError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                tell(str(error))
+                tell(placed(str(error)))
                 failed.append(HydraConfig.get().job.override_dirname)
                 raise  # Hydra runs the other jobs of the sweep, then raises it again
-            refuse(str(error))
+            refuse(placed(str(error)))
 
     return cast(Callable[[], None], command)  # Hydra types it as Any
 

@@ -1,0 +1,85 @@
+"""Errors of a configuration name the line and column of the yaml that gives what is wrong."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.pipelines.world import command_line
+
+MINE = """# mine
+_target_: recsys.data.table.TableDataset
+name: clicks
+files: [a.csv]
+label: y
+numeric:
+  - {name: price}
+categorical:
+  - {name: user, key_type: integer}
+  - name: item
+    min_count: 2
+split: {method: shuffle, train: 0.8, validation: 0.1, test: 0.1}
+"""
+CASES = {
+    "a value": (
+        "{name: price}",
+        "{name: price, transform: logg}",
+        "line 7, column 19",
+        "transform='logg': must be one",
+    ),
+    "what a class refuses": ("min_count: 2", "min_count: 0", "line 11, column 5", "min_count=0 of feature 'item'"),
+    "a key that is none": ("min_count: 2", "mincount: 2", "line 11, column 5", "mincount=2: no such key"),
+    "a section": ("test: 0.1", "test: 0.2", "line 12, column 1", "must add up to 1"),
+    "what the features refuse together": (
+        "min_count: 2",
+        "vocabulary: itm",
+        "line 10, column 5",
+        "vocabulary='itm' of feature 'item'",
+    ),
+}
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What the command says of these overrides."""
+
+    def call(*overrides: str) -> str:
+        arguments = (f"hydra.searchpath=[file://{tmp_path}/conf]", "dataset=mine", *overrides)
+        assert command_line("ingest", tmp_path / "runs", *arguments) == 1
+        return capsys.readouterr().err.partition("error: ")[2]
+
+    return call
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "conf" / "dataset" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_line_is_named(case: str, tmp_path: Path, refused: Callable[..., str]) -> None:
+    before, after, where, said = CASES[case]
+    assert MINE.count(before) == 1
+    file = write(tmp_path, MINE.replace(before, after))
+    (tmp_path / "a.csv").write_text("y,price,user,item\n1,2,3,4\n")
+    message = refused(f"dataset.files=[{tmp_path / 'a.csv'}]")
+    assert message.startswith(f"{file}, {where}: ") and said in message
+
+
+def test_what_the_command_line_gives_is_on_no_line(tmp_path: Path, refused: Callable[..., str]) -> None:
+    write(tmp_path, MINE)
+    for override in ("dataset.split.test=0.5", "dataset.split={method: shuffle, train: 2}", "train.epochs=-1"):
+        message = refused(override)
+        assert ".yaml" not in message and override.partition("=")[0].rpartition(".")[0] in message
+
+
+def test_an_experiment_wins_over_the_option_that_it_changes(tmp_path: Path, refused: Callable[..., str]) -> None:
+    write(tmp_path, MINE)
+    file = tmp_path / "conf" / "experiment" / "e.yaml"
+    file.parent.mkdir()
+    file.write_text("# @package _global_\ndataset:\n  split:\n    test: 0.7\ntrain:\n  epochs: -1\n")
+    assert refused("experiment=e").startswith(f"{file}, line 3, column 3: dataset.split")
+    file.write_text("# @package _global_\ntrain:\n  epochs: -1\n")
+    assert refused("experiment=e").startswith(f"{file}, line 3, column 3: train")
