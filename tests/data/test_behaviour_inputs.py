@@ -29,7 +29,7 @@ def test_a_log_without_times_is_in_file_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [LogKind.JSONL, LogKind.PARQUET, LogKind.ARROW])
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: LogKind) -> None:
     events = random_log(80, 1)
-    options = {"log_behaviour": "category", "log_behaviours": ("c0", "c1", "c2", "c3")}
+    options: dict[str, Any] = {"log_behaviour": "category", "log_behaviours": ("c0", "c1", "c2", "c3")}
     of_text = rows(dataset_of(tmp_path, events, **options).open(tmp_path / "text"))
     file = write(events, tmp_path / f"log.{kind.value}")
     found = rows(dataset_of(tmp_path, **options, log_kind=kind, log_files=(file,)).open(tmp_path / "other"))

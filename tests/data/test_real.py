@@ -1,13 +1,19 @@
 """Real rows: counts that are known from elsewhere, and encoding alike in ingest and by the scripted encoder."""
 
+import csv
+import runpy
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 import torch
+import zstandard
 
+from recsys.core.jsonable import to_json
 from recsys.core.manifest import Manifest
-from recsys.core.schema import CategoricalFeature
+from recsys.core.schema import CategoricalFeature, Schema
 from recsys.data.criteo import CriteoDataset
 from recsys.data.dataset import SPLIT_NAMES, SplitConfig, SplitMethod
 from recsys.data.encoder import load_encoder
@@ -17,9 +23,11 @@ from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.data.raw import border_tensors, read_raw
 from recsys.data.readers import reader_for
 from recsys.data.table import TableDataset
+from recsys.export import border
 from tests.data.test_configs import FOLDER, build, values_of
 
 OPTIONS = IngestOptions()
+SCORE = Path(__file__).resolve().parents[2] / "tools" / "serve_example" / "score.py"
 FRAPPE_FIELDS = ("user", "item", "daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city")
 
 
@@ -84,7 +92,11 @@ def assert_served_as_ingested(folder: Path) -> None:
     schema, sample = Manifest.read(folder).schema, pl.read_parquet(folder / "raw_sample.parquet")
     test = pl.read_parquet(folder / "test" / "*.parquet").head(RAW_SAMPLE_ROWS)
     assert sample["__row__"].equals(test["__row__"]) and sample.height == test.height
-    dense, ids, offsets = torch.jit.script(load_encoder(folder))(border_tensors(sample, schema))
+    assert_encoded(torch.jit.script(load_encoder(folder))(border_tensors(sample, schema)), test, schema)
+
+
+def assert_encoded(found: Sequence[Any], test: pl.DataFrame, schema: Schema) -> None:
+    dense, ids, offsets = found
     for i, numeric in enumerate(schema.numeric):
         assert torch.equal(dense[:, i], test[numeric.name].to_torch())
     for values, offset, feature in zip(ids, offsets, schema.categorical, strict=True):
@@ -93,6 +105,46 @@ def assert_served_as_ingested(folder: Path) -> None:
             assert torch.equal(offset.diff(), column.list.len().cast(pl.Int64).to_torch())
             column = column.filter(column.list.len() > 0).explode()
         assert torch.equal(values, column.to_torch())
+
+
+def rows_of_text(path: Path, separator: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Of a file as it was published, without this project."""
+    opened = (
+        zstandard.open(path, "rt", encoding="utf-8", newline="") if path.suffix == ".zst" else path.open(newline="")
+    )
+    with opened as file:
+        return list(csv.DictReader(file, columns or None, delimiter=separator))
+
+
+def rows_of_libfm(path: Path) -> list[dict[str, str]]:
+    with zstandard.open(path, "rt") as file:
+        lines = [line.split()[1:] for line in file]
+    return [dict(zip(FRAPPE_FIELDS, (value.partition(":")[0] for value in line), strict=True)) for line in lines]
+
+
+RAW: dict[str, Callable[[Path, Sequence[str]], list[dict[str, str]]]] = {
+    "criteo_head10k": lambda data, names: rows_of_text(data / "criteo-sample/head10k.tsv.zst", "\t", names),
+    "avazu_sample": lambda data, _: rows_of_text(data / "avazu-sample/head500.csv.zst", ","),
+    "ali_ccp_sample": lambda data, _: rows_of_text(data / "ali-ccp-sample/ali_ccp_test_sample.csv", ","),
+    "frappe": lambda data, _: rows_of_libfm(data / "frappe/frappe.test.libfm.zst"),
+}
+"""Rows of a data set that end with its test rows, as text."""
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_rows_as_published_are_encoded_as_ingest_did(name: str, data_folder: Path, tmp_path: Path) -> None:
+    """What a client makes of a file with `csv`, `float` and `xxhash`, and the encoder of an exported file of that."""
+    ingest(build(values_of(FOLDER / f"{name}.yaml")), tmp_path, options=OPTIONS)
+    manifest = Manifest.read(tmp_path)
+    schema, total = manifest.schema, sum(split.num_rows for split in manifest.splits.values())
+    test = pl.read_parquet(tmp_path / "test" / "*.parquet")
+    rows = RAW[name](data_folder, ("label", *schema.raw_columns))
+    ending = total - len(rows)
+    client = runpy.run_path(str(SCORE))["tensors_of"]
+    described = to_json({"schema": schema, "inputs": border.border_tensors(schema)})
+    raw = client([rows[row - ending] for row in test["__row__"].to_list()], described)
+    encoder = torch.jit.script(load_encoder(tmp_path))
+    assert_encoded(encoder(raw), test, schema)
 
 
 def test_scoring_reads_the_raw_file_as_ingest_did(criteo: Path, data_folder: Path) -> None:

@@ -98,6 +98,15 @@ def test_the_serving_program_runs_as_it_stands(walked: Path) -> None:
     assert 0 < probability < 1
 
 
+def test_the_whole_program_scores_the_example(walked: Path) -> None:
+    bundle = walked / "runs" / "mine_deepfm_unified_seed1" / "export"
+    command = [sys.executable, "-I", "-W", "ignore", str(REPOSITORY / "tools/serve_example/score.py"), str(bundle)]
+    done = subprocess.run(command, cwd=walked, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    difference = float(done.stdout.rpartition("largest difference from the trained model's logits: ")[2])
+    assert difference < 1e-6
+
+
 def test_the_commands_for_many_ranks_plan_this_data(walked: Path) -> None:
     found = commands("N ranks")
     assert len(found) == 3

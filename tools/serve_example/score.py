@@ -11,7 +11,9 @@ it, the bundle's own `example.csv` is scored and compared with the scores that e
 import csv
 import importlib.abc
 import json
+import math
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,6 @@ class OnlyWhatServingNeeds(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"{fullname} may not be imported where a bundle is served")
 
 
-sys.meta_path.insert(0, OnlyWhatServingNeeds())
-
-
 def key_of(text: str, key_type: str) -> int:
     """The int64 key of one raw value: integers as themselves, text by xxh64 of its UTF-8 bytes, seed 0."""
     if text == "":
@@ -43,35 +42,50 @@ def key_of(text: str, key_type: str) -> int:
     return unsigned - 2**64 if unsigned >= 2**63 else unsigned
 
 
-def tensors_of(rows: list[dict[str, str]], schema: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The model's input: plain named tensors of raw values."""
+def seconds_of(text: str, form: str, pattern: str) -> int:
+    """Whole seconds since 1970 in UTC of one raw time."""
+    if text == "":
+        return MISSING_KEY
+    if form in ("seconds", "milliseconds"):
+        return int(text) // (1000 if form == "milliseconds" else 1)
+    if form == "pattern":
+        return math.floor(datetime.strptime(text, pattern).replace(tzinfo=UTC).timestamp())
+    time = datetime.fromisoformat(text)
+    return math.floor((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
+
+
+def tensors_of(rows: list[dict[str, str]], manifest: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The model's input, plain named tensors of raw values, as the manifest's `inputs` lists them."""
+    schema = manifest["schema"]
+    columns = {column["name"]: column for column in schema["categorical"]}
+    times = {timestamp["name"]: timestamp for timestamp in schema["timestamps"]}
     features = {}
-    for numeric in schema["numeric"]:
-        values = [float(row[numeric["name"]] or "nan") for row in rows]
-        features[numeric["name"]] = torch.tensor(values, dtype=torch.float32)
-    for column in schema["categorical"]:
-        name, key_type = column["name"], column["key_type"]
-        if column["multi_valued"]:
-            lists = [row[name].split(column["separator"]) if row[name] else [] for row in rows]
-            features[f"{name}__lengths"] = torch.tensor([len(values) for values in lists])
-            texts = [text for values in lists for text in values]
-            if column.get("weights"):
-                given = [row[column["weights"]] for row in rows]
-                weights = [float(text) for texts in given if texts for text in texts.split(column["separator"])]
-                features[f"{name}__weights"] = torch.tensor(weights, dtype=torch.float32)
+    for tensor in manifest["inputs"]:
+        name, _, part = tensor["name"].partition("__")
+        column = columns.get(name, {})
+        texts = [[row[column["weights"] if part == "weights" else name]] for row in rows]
+        if column.get("multi_valued"):  # empty values are none
+            texts = [[text for text in value.split(column["separator"]) if text] for (value,) in texts]
+        flat = [text for values in texts for text in values]
+        if part == "lengths":
+            found: list[int] | list[float] = [len(values) for values in texts]
+        elif tensor["dtype"] == "float32":
+            found = [float(text or "nan") for text in flat]
+        elif name in times:
+            found = [seconds_of(text, times[name]["form"], times[name]["pattern"]) for text in flat]
         else:
-            texts = [row[name] for row in rows]
-        features[name] = torch.tensor([key_of(text, key_type) for text in texts], dtype=torch.int64)
+            found = [key_of(text, column["key_type"]) for text in flat]
+        features[tensor["name"]] = torch.tensor(found, dtype=getattr(torch, tensor["dtype"]))
     return features
 
 
 def main(bundle: Path, source: Path | None) -> None:
     """Load, score, print."""
-    schema = json.loads((bundle / "manifest.json").read_text())["schema"]
+    manifest = json.loads((bundle / "manifest.json").read_text())
     with (source or bundle / "example.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     model = torch.jit.load(bundle / "model.pt")
-    logits, probabilities = model(tensors_of(rows, schema))
+    logits, probabilities = model(tensors_of(rows, manifest))
     for number, (logit, probability) in enumerate(zip(logits.tolist(), probabilities.tolist(), strict=True)):
         if number < 5:
             print(f"row {number}: logit {logit:+.4f}, probability {probability:.4f}")
@@ -87,4 +101,5 @@ def main(bundle: Path, source: Path | None) -> None:
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
+    sys.meta_path.insert(0, OnlyWhatServingNeeds())
     main(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) == 3 else None)
