@@ -7,8 +7,9 @@ from pathlib import Path
 from pipelines.config import Run
 from pipelines.entry import stage_main
 from recsys.core.errors import ConfigError
-from recsys.data.infer import look, propose
+from recsys.data.infer import propose
 from recsys.data.locate import located
+from recsys.data.look import look
 
 logger = logging.getLogger(__name__)
 

@@ -2,117 +2,22 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-import polars as pl
-
-from recsys.core.errors import ConfigError, DataError
+from recsys.core.errors import ConfigError
 from recsys.core.jsonable import to_json
-from recsys.core.schema import CategoricalFeature, Schema
-from recsys.data.blocks import text_blocks
-from recsys.data.faults import Origin
-from recsys.data.joined import SideTable
-from recsys.data.json_lines import BYTE_ORDER_MARK, JsonLinesReader
-from recsys.data.lines import has_misplaced_quote
+from recsys.data.look import Look
 from recsys.data.profile import Profile, profile_of
-from recsys.data.raw import UNKNOWN
-from recsys.data.readers import PACKED, ArrowReader, ParquetReader, Reader
-from recsys.data.table import FileKind
-from recsys.data.text import TextReader
 
-KINDS = {".parquet": FileKind.PARQUET, ".arrow": FileKind.ARROW, ".ipc": FileKind.ARROW, ".feather": FileKind.ARROW,
-         ".jsonl": FileKind.JSONL, ".ndjson": FileKind.JSONL}  # fmt: skip
 LABEL_NAMES = ("label", "click", "clicked", "is_click", "target", "y", "conversion", "purchase", "converted")
 WEIGHT_NAMES = ("weight", "sample_weight", "row_weight", "example_weight", "importance_weight")
 ID_NAMES = ("id", "ids", "user", "uid", "item", "iid", "ad", "campaign", "sku", "zip", "code", "category", "type")
+ITEM_NAMES = ("item", "items", "iid", "ad", "sku", "product", "article", "video", "movie", "song", "news")
 USER_NAMES = ("user", "user_id", "userid", "uid", "visitor_id", "session_id")
+Roles = Sequence[tuple[Profile, str, str, str]]  # what each column becomes: section, line and reason
 LARGEST = 1e38  # numbers beyond are infinite as float32
 MIN_TIMES = 10  # different times that a split by time needs
 FEW_VALUES = 50  # whole numbers of no more different values are taken for codes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """How a file is read, and its first rows."""
-
-    kind: FileKind
-    separator: str
-    columns: tuple[str, ...]  # of text without header
-    quoted: bool
-    frame: pl.DataFrame  # with the columns of `side`
-    side: tuple[SideTable, ...] = ()
-
-
-def look(path: Path, num_rows: int, side: tuple[SideTable, ...] = ()) -> Look:
-    """Find out how a file is read, and read so many rows, joined to side tables.
-
-    Raises:
-        DataError: the file, or one of a side table, is missing, empty or unreadable, or a key is.
-    """
-    if not path.is_file():
-        raise DataError(f"infer.files: {path}: no such file. Correct the path.")
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in PACKED]
-    kind = KINDS.get(suffixes[-1] if suffixes else "", FileKind.TEXT)
-    separator, columns, quoted = ",", tuple[str, ...](), True
-    reader: Reader
-    if kind is FileKind.TEXT:
-        separator, columns, quoted = _text_form(path)
-        reader = TextReader(separator=separator, columns=columns, quoted=quoted)
-    elif kind is FileKind.JSONL:
-        reader = _json_reader(path, num_rows)
-    else:
-        reader = ParquetReader() if kind is FileKind.PARQUET else ArrowReader()
-    frames: list[pl.DataFrame] = []
-    for frame in reader.frames(path, num_rows, keep_damaged=False):
-        frames.append(frame)
-        if sum(each.height for each in frames) >= num_rows:
-            break
-    if not frames or not frames[0].height:
-        raise DataError(f"infer.files: {path}: the file holds no rows. Give one that does.")
-    read = pl.concat(frames).head(num_rows)
-    for each in side:
-        asked = Schema(label="", categorical=(CategoricalFeature(name=each.key),))
-        read = each.read(asked).joined(read, Origin(path=str(path)), keep_damaged=True)
-    read = read.select(pl.exclude(f"^{UNKNOWN}.*$"))
-    return Look(kind=kind, separator=separator, columns=columns, quoted=quoted, frame=read, side=side)
-
-
-def _text_form(path: Path) -> tuple[str, tuple[str, ...], bool]:
-    """(separator, names of the columns if there is no header, whether values may stand between quotes)."""
-    block = next(text_blocks(path, quoted=False), b"").removeprefix(BYTE_ORDER_MARK)
-    lines = block.decode("utf-8", "replace").split("\n")[:100]
-    first = lines[0] if lines else ""
-    separator = max(",\t;|", key=first.count)
-    values = [value.strip('" \r') for value in first.split(separator)]
-    named = len(set(values)) == len(values) and all(values) and not any(_is_number(value) for value in values)
-    columns = () if named else tuple(f"column_{i}" for i in range(1, len(values) + 1))
-    return separator, columns, b'"' in block and not has_misplaced_quote(block, separator=separator.encode())
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _json_reader(path: Path, num_rows: int) -> JsonLinesReader:
-    names: dict[str, None] = {}
-    lists: set[str] = set()
-    lines = (line for block in text_blocks(path, quoted=False) for line in block.split(b"\n"))
-    for line in islice(filter(None, (line.removeprefix(BYTE_ORDER_MARK) for line in lines)), num_rows):
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: a line is not JSON ({error}). Write one object a line.") from error
-        if not isinstance(found, dict):
-            raise DataError(f"{path}: a line is no JSON object ({line[:40]!r}). Write one object a line.")
-        names |= dict.fromkeys(found)
-        lists |= {name for name, value in found.items() if isinstance(value, list)}
-    return JsonLinesReader(columns=tuple(names), lists=tuple(lists))
 
 
 def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
@@ -140,7 +45,6 @@ def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
     lines["categorical"] += [line for profile in times for line in _derived(profile)]
     users = [profile.name for profile, *_ in roles if profile.name.lower() in USER_NAMES]
     group = f"; evaluate.group_key={users[0]} gives GAUC by user" if users else ""
-    dropped = [f"#   {_quoted(profile.name)}: {why}" for profile, role, _, why in roles if not role]
     return "\n".join(
         [
             f"# Proposed from the first {found.frame.height:,} rows of {Path(files[0]).name}: read it and change",
@@ -151,13 +55,19 @@ def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
             *(text for section, inside in lines.items() for text in _section(section, inside)),
             f"passthrough: {json.dumps(users, ensure_ascii=False)}   # kept beside the predictions{group}",
             _split(times),
-            *(["# Left out:", *dropped] if dropped else []),
+            *_history(roles, users, times, target),
+            *_left_out(roles),
             "",
         ]
     )
 
 
-def _reasons(roles: Sequence[tuple[Profile, str, str, str]]) -> str:
+def _left_out(roles: Roles) -> list[str]:
+    found = [f"#   {_quoted(profile.name)}: {why}" for profile, role, _, why in roles if not role]
+    return ["# Left out:", *found] if found else []
+
+
+def _reasons(roles: Roles) -> str:
     return "; ".join(f"{profile.name!r}: {why}" for profile, _, _, why in roles) or "there is none"
 
 
@@ -181,7 +91,7 @@ def _section(name: str, lines: list[str]) -> list[str]:
 
 def _derived(time: Profile) -> list[str]:
     """Features of a timestamp."""
-    parts = ("hour", "weekday")
+    parts = ("hour", "weekday") if time.has_hours else ("weekday",)
     of = f"of: [{_quoted(time.name)}]"
     return [_entry(f"{{name: {_quoted(f'{time.name}_{part}')}, derive: {part}, {of}}}", "in UTC") for part in parts]
 
@@ -240,9 +150,13 @@ def _role(profile: Profile) -> tuple[str, str, str]:
     return _number_or_category(profile)
 
 
+def _parts_of(name: str) -> set[str]:
+    return set(name.lower().replace("-", "_").split("_"))
+
+
 def _number_or_category(profile: Profile) -> tuple[str, str, str]:
     name, counted = _quoted(profile.name), f"{profile.num_values:,} values, {profile.missing_share:.1%} missing"
-    is_id = any(part in ID_NAMES for part in profile.name.lower().replace("-", "_").split("_"))
+    is_id = bool(_parts_of(profile.name) & set(ID_NAMES))
     if profile.integers == 1 and (is_id or profile.num_values <= FEW_VALUES):
         why = "whole numbers that name things" if is_id else "few whole numbers: codes rather than amounts"
         return "categorical", f"{{name: {name}, key_type: integer{_min_count(profile)}}}", f"{why}; {counted}"
@@ -256,6 +170,24 @@ def _number_or_category(profile: Profile) -> tuple[str, str, str]:
 
 def _min_count(profile: Profile) -> str:
     return ", min_count: 2" if profile.once_share > 0.1 and profile.most_share > 2 / profile.num_rows else ""
+
+
+def _history(roles: Roles, users: Sequence[str], times: Sequence[Profile], label: Profile) -> list[str]:
+    """A comment that shows how rows would be given what their user did before."""
+    items = {
+        profile.name: ", key_type: integer" if "key_type: integer" in line else ""
+        for profile, role, line, _ in roles
+        if role == "categorical" and profile.name not in users and _parts_of(profile.name) & set(ITEM_NAMES)
+    }
+    if not (users and times and items):
+        return []
+    item, key_type = next(iter(items.items()))
+    known = f"user: {_quoted(users[0])}, time: {_quoted(times[0].name)}, columns: [{_quoted(item)}]"
+    past = f"{{name: {_quoted(f'hist_{item}')}, multi_valued: true, vocabulary: {_quoted(item)}{key_type}}}"
+    return [
+        f'# history: [{{{known}, behaviour: {_quoted(label.name)}, behaviours: ["1"]}}]   # what the user did before',
+        f"#   - {past}   # reads it, among categorical",
+    ]
 
 
 def _split(times: Sequence[Profile]) -> str:

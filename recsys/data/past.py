@@ -33,6 +33,7 @@ from recsys.data.joined import (
     needed,
 )
 from recsys.data.json_lines import JsonLinesReader
+from recsys.data.raw import TRUTH
 from recsys.data.readers import Reader, reader_for
 from recsys.data.times import times_of
 
@@ -57,7 +58,7 @@ class History:
     time: str  # a timestamp of the rows, and of the log in the same form
     columns: tuple[str, ...]  # of the log: the item, and whatever else is said of an event
     files: tuple[str, ...] = ()  # the log, known by its ending and named as `located` takes it; (): the rows themselves
-    behaviour: str = ""  # column of the log whose value must be one of `behaviours`; "": every row is an event
+    behaviour: str = ""  # column of the log whose value must be one of `behaviours` (1 and true are one); "": any row
     behaviours: tuple[str, ...] = ()
     max_length: int = 50  # events, the most recent ones
     prefix: str = "hist_"
@@ -178,9 +179,10 @@ class LoggedPast:
                 problem = f"is {frame[name].dtype}: an event of {SECTION} has one value of it. Name other columns."
                 faults.refuse(frame[name], frame[name].is_not_null(), problem)
         times = times_of(frame[self.time.name], self.time, faults).dt.timestamp("us")
-        kept = pl.lit(True)
+        kept: pl.Series | pl.Expr = pl.lit(True)
         if self.history.behaviour:
-            kept = pl.col(self.history.behaviour).cast(pl.String).is_in(self.history.behaviours)
+            told = _plain(pl.Series(self.history.behaviours))
+            kept = _plain(frame[self.history.behaviour]).is_in(told.implode())
         users = keys_of(frame[user.name], user).alias(USER)
         return frame.select(users, times.alias(TIME), *self.history.columns, kept.alias(KEPT))
 
@@ -248,6 +250,11 @@ def _filled(values: pl.Series, key_type: KeyType | None) -> pl.Series:
     missing = str(MISSING_KEY) if key_type is KeyType.INTEGER else MISSING_TEXT
     texts = values.cast(pl.String).replace("", None).fill_null(missing)
     return texts.cast(pl.Enum(texts.unique()))
+
+
+def _plain(values: pl.Series) -> pl.Series:
+    """As text; 1, 1.0 and true are one value, as labels are read."""
+    return values.cast(pl.String).str.replace(r"\.0+$", "").replace(TRUTH)
 
 
 def _written(values: pl.Series) -> pl.Series:

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from recsys.core.schema import TimeForm, Timestamp
+from recsys.data.faults import ANYWHERE, Faults
 from recsys.data.raw import TRUTH
+from recsys.data.times import times_of
 
 TIME_NAMES = ("time", "date", "timestamp", "ts", "hour", "day", "created", "published")
 SECONDS = (631_152_000, 4_102_444_800)  # 1990 to 2100
@@ -29,6 +32,7 @@ class Profile:
     low: float  # of the numbers
     high: float
     time_form: str  # form of a timestamp that all values have; "": none
+    has_hours: bool  # whether such times are of several hours of the day
     separator: str  # between several values in one text; "": none
     is_list: bool
     unusable: str  # why no feature can be made of the column; "": one can
@@ -51,7 +55,6 @@ def profile_of(column: pl.Series) -> Profile:
     finite = floats.is_finite() & floats.is_not_null()
     known = floats.filter(finite)
     separator = "" if is_list else _separator(given)
-    parts = given.str.split(separator).list.len() if separator else lengths
     return Profile(
         name=column.name,
         num_rows=len(column),
@@ -65,11 +68,12 @@ def profile_of(column: pl.Series) -> Profile:
         is_binary=bool(len(known) and _share(finite) == 1 and known.is_in([0.0, 1.0]).all()),
         low=_float(known.min()),
         high=_float(known.max()),
-        time_form=_time_form(column, known if _share(finite) >= SAME else floats.head(0), given),
+        time_form=(form := _time_form(column, known if _share(finite) >= SAME else floats.head(0), given)),
+        has_hours=bool(form) and _hours(column, TimeForm(form)) > 1,
         separator=separator,
         is_list=is_list,
         unusable=unusable,
-        longest=int(_float(parts.max())),
+        longest=int(_float((given.str.split(separator).list.len() if separator else lengths).max())),
     )
 
 
@@ -128,6 +132,11 @@ def _time_form(column: pl.Series, numbers: pl.Series, given: pl.Series) -> str:
         if 1000 * SECONDS[0] <= low <= high <= 1000 * SECONDS[1]:
             return "milliseconds"
     return ""
+
+
+def _hours(column: pl.Series, form: TimeForm) -> int:
+    times = times_of(column, Timestamp(name=column.name, form=form), Faults(ANYWHERE, strict=False))
+    return times.drop_nulls().dt.hour().n_unique()
 
 
 def _separator(given: pl.Series) -> str:

@@ -13,9 +13,10 @@ from recsys.core.manifest import Manifest
 from recsys.core.schema import CategoricalFeature, KeyType, NumericFeature, Schema, TimeForm, Timestamp
 from recsys.data.dataset import SplitConfig, SplitMethod
 from recsys.data.faults import ANYWHERE
-from recsys.data.infer import look, propose
+from recsys.data.infer import propose
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.json_lines import JsonLinesReader
+from recsys.data.look import look
 from recsys.data.raw import normalise
 from recsys.data.table import FileKind, TableDataset
 from recsys.data.text import TextReader

@@ -13,9 +13,10 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.jsonable import build_config
 from recsys.core.manifest import Manifest
 from recsys.core.schema import KeyType
-from recsys.data.infer import look, propose
+from recsys.data.infer import propose
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.joined import SideTable
+from recsys.data.look import look
 from recsys.data.table import TableDataset
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -48,6 +49,11 @@ WRITE: dict[str, Any] = {
 
 def proposed(path: Path, **changes: str) -> str:
     return propose(look(path, 100_000), [str(path)], **{"label": "", "name": "mine", **changes})
+
+
+def proposed_of(frame: pl.DataFrame, path: Path) -> str:
+    frame.write_csv(path)
+    return proposed(path)
 
 
 @pytest.mark.parametrize("name", WRITE)
@@ -125,6 +131,25 @@ def test_fractions_of_seconds_are_numbers(tmp_path: Path) -> None:
     found = yaml.safe_load(proposed(tmp_path / "rows.csv"))
     assert [entry["name"] for entry in found["numeric"]] == ["time"]
     assert found["timestamps"] == [] and found["split"]["method"] == "shuffle"
+
+
+def test_days_have_no_hour(tmp_path: Path) -> None:
+    days = [(START + timedelta(days=i)).date().isoformat() for i in range(400)]
+    text = proposed_of(rows().with_columns(time=pl.Series(days)), tmp_path / "raw.csv")
+    assert "time_weekday" in text and "time_hour" not in text
+
+
+def test_the_history_that_it_shows_works(tmp_path: Path) -> None:
+    rows().rename({"word": "item_id"}).write_csv(tmp_path / "raw.csv")
+    text = proposed(tmp_path / "raw.csv")
+    assert "# history:" in text and "# history:" not in proposed_of(rows(), tmp_path / "other.csv")
+    shown = text.replace("# history:", "history:")
+    feature = next(line for line in text.splitlines() if line.startswith("#   - "))
+    shown = shown.replace(feature, "").replace("categorical:\n", f"categorical:\n  {feature[4:]}\n")
+    dataset = build_config(TableDataset, yaml.safe_load(shown), key="dataset")
+    manifest = ingest(dataset, tmp_path / "data", options=IngestOptions())
+    lengths = pl.read_parquet(tmp_path / "data" / "test" / "*.parquet")["hist_item_id"].list.len().to_list()
+    assert max(lengths) >= 1 and manifest.schema.vocabularies["item_id"][1].name == "hist_item_id"
 
 
 def test_a_file_without_header(tmp_path: Path) -> None:

@@ -97,6 +97,15 @@ def test_histories_are_what_a_search_of_all_events_finds(tmp_path: Path, ending:
     assert any(found["hist_item"].list.len() == 4) and any(found["hist_item"].list.len() == 0)
 
 
+@pytest.mark.parametrize("dtype", [pl.Boolean, pl.Float32, pl.String])
+def test_a_label_of_another_type_chooses_the_same_events(tmp_path: Path, dtype: type[pl.DataType]) -> None:
+    impressions = rows()
+    label = pl.col("y").cast(pl.Boolean) if dtype == pl.Boolean else pl.col("y").cast(dtype)
+    file = write(impressions.with_columns(label), tmp_path / "rows.parquet")
+    found = read(dataset(file, FileKind.PARQUET), tmp_path)
+    assert found.select("hist_item", "hist_kind", "hist_gap").to_dicts() == expected(impressions, impressions)
+
+
 def test_columns_that_side_tables_give_are_in_the_rows_own_log(tmp_path: Path) -> None:
     impressions = rows()
     file = write(impressions.drop("kind"), tmp_path / "rows.jsonl")
