@@ -50,7 +50,10 @@ def random_log(num_events: int, seed: int, *, times: int = 60) -> pl.DataFrame:
         for _ in range(num_events)
     ]
     columns = {"user": [e[0] for e in events], "item": [f"i{e[1]}" for e in events], "time": [e[2] for e in events]}
-    frame = pl.DataFrame(columns).with_columns(
-        ("c" + (pl.col("item").str.slice(1).cast(pl.Int64) % 7).cast(pl.String)).alias("category")
-    )
+    frame = with_category(pl.DataFrame(columns))
     return frame.unique(["user", "item", "time"], keep="first", maintain_order=True)
+
+
+def with_category(log: pl.DataFrame) -> pl.DataFrame:
+    """With the category of each item, one of seven."""
+    return log.with_columns(("c" + (pl.col("item").str.slice(1).cast(pl.Int64) % 7).cast(pl.String)).alias("category"))
