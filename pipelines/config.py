@@ -43,7 +43,7 @@ class PredictConfig:
     """What to score with an exported bundle."""
 
     bundle: str = ""  # folder; empty: this run's own
-    input: str = ""  # raw rows, CSV/TSV/Parquet; empty: the run's raw test rows
+    input: str = ""  # raw rows, CSV, TSV, JSONL, Parquet or Arrow; empty: the run's raw test rows
     columns: list[str] = field(default_factory=list)  # names of the input's columns, where its text has no header line
     quoted: bool = True  # its text values may stand between double quotes, as in the dataset config
     output: str = ""  # Parquet file; empty: predict/scores.parquet of the run

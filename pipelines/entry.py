@@ -85,10 +85,10 @@ def _composed_command(work: Callable[[Run], None], failed: list[str]) -> Callabl
             work(load(composed))
         except RecsysError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                tell(placed(str(error)))
+                tell(placed(error))
                 failed.append(HydraConfig.get().job.override_dirname)
                 raise  # Hydra runs the other jobs of the sweep, then raises it again
-            refuse(placed(str(error)))
+            refuse(placed(error))
 
     return cast(Callable[[], None], command)  # Hydra types it as Any
 

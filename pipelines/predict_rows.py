@@ -17,12 +17,12 @@ from pipelines.config import PredictConfig
 from recsys.core.errors import DataError, StageError
 from recsys.core.progress import ProgressBar
 from recsys.core.schema import Schema
-from recsys.data.fingerprint import file_fingerprint
+from recsys.data.fingerprint import file_fingerprint, fingerprint_of
 from recsys.data.joined import Join, joined_reader, needed
 from recsys.data.json_lines import JsonLinesReader
 from recsys.data.raw import ROW, border_tensors, read_raw, unknown_keys, warn_of_unknown
 from recsys.data.readers import Reader, reader_for
-from recsys.export.script import load_scripted
+from recsys.export.script import answered, load_scripted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Job:
 
     def origin(self) -> dict[str, str]:
         """What the scores depend on, as the output's metadata tells it."""
-        beside = [file_fingerprint(path) for join in self.missing for path in join.paths]
+        beside = [fingerprint_of([*join.rule, *map(file_fingerprint, join.paths)]) for join in self.missing]
         return ({"joined files": ",".join(beside)} if beside else {}) | {
             "input": file_fingerprint(self.source),
             "model": file_fingerprint(self.model),
@@ -70,7 +70,12 @@ class Job:
 
     def scored(self, frame: pl.DataFrame, served: nn.Module) -> pl.DataFrame:
         """`__row__` (Int64, position in the input), its passthrough columns, `logit` and `probability` (Float32)."""
-        logits, probabilities = served(border_tensors(frame, self.schema))
+        features = border_tensors(frame, self.schema)
+        try:
+            logits, probabilities = answered(served, features)
+        except DataError as error:
+            first, last = int(frame[ROW][0]) + 1, int(frame[ROW][-1]) + 1
+            raise DataError(f"{self.source}, rows {first} to {last} (from 1, header not counted): {error}") from error
         kept = [name for name in self.schema.passthrough if name in frame.columns]
         return frame.select(ROW, *kept).with_columns(
             pl.Series("logit", logits.numpy()), pl.Series("probability", probabilities.numpy())

@@ -1,13 +1,15 @@
-"""Which line of which yaml an error's key stands on."""
+"""Which line of which yaml an error of the configuration is about."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+
+from recsys.core.errors import ConfigError
 
 KEY = re.compile(r"(?P<key>[a-z_]+(?:\.\w+|\[\d+\])*)(?:: (?P<inner>\w+)=)?")
 """What an error of the configuration begins with: the path of a key, and maybe the name of one inside it."""
@@ -18,42 +20,68 @@ FEATURE = re.compile(r"\b(?:feature|timestamp) '(?P<name>[^']+)'")
 SECTIONS = ("categorical", "numeric", "timestamps")
 
 
-def placed(message: str) -> str:
-    """The message, behind file, line and column of what it names, if a yaml gives that.
+@dataclass(frozen=True)
+class Place:
+    """What a yaml says of a path: how many of its parts it has, and the last of these."""
 
-    That is the key that it begins with, or the feature of the schema that it tells of.
+    depth: int
+    mark: yaml.Mark
+    value: yaml.Node
+
+
+def placed(error: Exception) -> str:
+    """The error's message; behind file, line and column of what it names, where one yaml alone can be meant.
+
+    That is the key that the message begins with, or the feature of the schema that it tells of.
     """
-    if not HydraConfig.initialized():
+    message = str(error)
+    if not isinstance(error, ConfigError) or not HydraConfig.initialized():
         return message
     key, feature = KEY.match(message), FEATURE.search(message)
     path = [*parts_of(key["key"]), *([key["inner"]] if key["inner"] else [])] if key else []
     mark = None
     if len(path) > 1:
-        mark = _first_mark(path, _mark)
+        mark = _mark(path)
     elif feature is not None:
-        marks = (_first_mark(["dataset", section], partial(_named, name=feature["name"])) for section in SECTIONS)
-        mark = next((each for each in marks if each is not None), None)
+        mark = _mark_of_feature(feature["name"])
     return message if mark is None else f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: {message}"
-
-
-def _first_mark(
-    path: Sequence[str], look: Callable[[yaml.Node | None, Sequence[str]], yaml.Mark | None]
-) -> yaml.Mark | None:
-    """What `look` finds in the first of the yamls that may give a key; nothing if the command line gives it."""
-    config = HydraConfig.get()
-    if _is_given(config, path):
-        return None
-    for file, inside in _yamls(config, path):
-        with file.open() as stream:  # so that marks know its name
-            mark = look(yaml.compose(stream), inside)
-        if mark is not None:
-            return mark
-    return None
 
 
 def parts_of(key: str) -> list[str]:
     """`a.b[2].c` as `a`, `b`, `2`, `c`."""
     return re.findall(r"\w+", key)
+
+
+def _mark(path: Sequence[str]) -> yaml.Mark | None:
+    """Where a key stands, or the innermost section around it; None if several yamls may be meant, or none."""
+    config = HydraConfig.get()
+    if _is_given(config, path):
+        return None
+    found = [
+        (len(inside), place)
+        for file, inside in _yamls(config, path)
+        if (place := _place(_content(file), inside)) is not None
+    ]
+    whole = [place for length, place in found if place.depth == length]
+    if whole and not isinstance(whole[0].value, yaml.MappingNode):
+        return whole[0].mark  # it takes the place of what the others say
+    either = whole or [place for _, place in found]
+    return either[0].mark if len(either) == 1 else None
+
+
+def _mark_of_feature(name: str) -> yaml.Mark | None:
+    """Where the entry of that name begins in a section of the data set."""
+    config = HydraConfig.get()
+    for path in (["dataset", section] for section in SECTIONS):
+        for file, inside in [] if _is_given(config, path) else _yamls(config, path):
+            place = _place(_content(file), inside)
+            entries = place.value.value if place and isinstance(place.value, yaml.SequenceNode) else []
+            for entry in entries:
+                named = _step(entry, "name")
+                if named is not None and named[1].value == name:
+                    mark: yaml.Mark = entry.start_mark
+                    return mark
+    return None
 
 
 def _is_given(config: HydraConf, path: Sequence[str]) -> bool:
@@ -71,39 +99,43 @@ def _yamls(config: HydraConf, path: Sequence[str]) -> Iterator[tuple[Path, Seque
     choices = config.runtime.choices
     names = [(f"experiment/{choices.get('experiment')}", 0)]
     names += [(f"{group}/{choices[group]}", n) for n in (2, 1) if (group := "/".join(path[:n])) in choices]
+    folders = [Path(source.path) for source in config.runtime.config_sources if source.schema == "file"]
     for name, depth in [*names, ("config", 0)]:
-        for source in config.runtime.config_sources:
-            file = Path(source.path) / f"{name}.yaml"
-            if source.schema == "file" and file.is_file():
+        for file in _with_parents(name, folders):
+            if len(path) > depth:
                 yield file, path[depth:]
-                break
 
 
-def _mark(node: yaml.Node | None, path: Sequence[str]) -> yaml.Mark | None:
-    """Where the last part of a path stands that the node has, None if it has not even the first."""
-    mark: yaml.Mark | None = None
-    for part in path:
-        at = _inside(node, part)
-        if at is None:
+def _with_parents(name: str, folders: Sequence[Path]) -> Iterator[Path]:
+    """The file of an option, and those that its `defaults` build on."""
+    file = next((found for folder in folders if (found := folder / f"{name}.yaml").is_file()), None)
+    if file is None:
+        return
+    yield file
+    defaults = _step(_content(file), "defaults") if name != "config" else None
+    for entry in defaults[1].value if defaults is not None else []:
+        if isinstance(entry, yaml.ScalarNode) and entry.value != "_self_":
+            parent = entry.value.lstrip("/") if entry.value.startswith("/") else f"{Path(name).parent}/{entry.value}"
+            yield from _with_parents(parent, folders)
+
+
+def _content(file: Path) -> yaml.Node | None:
+    with file.open() as stream:  # so that marks know its name
+        return yaml.compose(stream)
+
+
+def _place(node: yaml.Node | None, path: Sequence[str]) -> Place | None:
+    """As much of a path as there is; None if not even its first part."""
+    found: Place | None = None
+    for depth, part in enumerate(path, start=1):
+        step = _step(found.value if found else node, part)
+        if step is None:
             break
-        found, node = at
-        mark = found.start_mark
-    return mark
+        found = Place(depth, step[0].start_mark, step[1])
+    return found
 
 
-def _named(node: yaml.Node | None, path: Sequence[str], name: str) -> yaml.Mark | None:
-    """Where the entry of this name begins in the list at a path."""
-    for part in path:
-        at = _inside(node, part)
-        node = at[1] if at is not None else None
-    for entry in node.value if isinstance(node, yaml.SequenceNode) else []:
-        known = _inside(entry, "name")
-        if known is not None and known[1].value == name:
-            return entry.start_mark
-    return None
-
-
-def _inside(node: yaml.Node | None, part: str) -> tuple[yaml.Node, yaml.Node] | None:
+def _step(node: yaml.Node | None, part: str) -> tuple[yaml.Node, yaml.Node] | None:
     """The node that names a part, and the part itself."""
     if isinstance(node, yaml.MappingNode):
         return next(((key, value) for key, value in node.value if key.value == part), None)

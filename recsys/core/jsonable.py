@@ -84,6 +84,8 @@ class _Reader:
             return self._dataclass(hint, data, where)
         if isinstance(hint, type) and issubclass(hint, Enum):
             return self._enum(hint, data, where)
+        if getattr(hint, "_is_protocol", False):
+            raise ConfigError(f"{where}={data!r}: must be a mapping with {TARGET}, the class of this option.")
         origin, args = typing.get_origin(hint), typing.get_args(hint)
         if origin in (typing.Union, types.UnionType):
             return None if data is None else self.read(next(a for a in args if a is not type(None)), data, where)
@@ -128,7 +130,9 @@ class _Reader:
         try:
             return cls(**values)
         except ConfigError as error:
-            raise ConfigError(f"{where}: {error}" if where else str(error)) from error
+            message = str(error)
+            named = not where or message.startswith((f"{where}.", f"{where}:", f"{where} "))
+            raise ConfigError(message if named else f"{where}: {message}") from error
 
     def _enum(self, cls: type[Enum], data: Any, where: str) -> Enum:
         for member in cls:

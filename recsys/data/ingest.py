@@ -95,8 +95,9 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
 
 def input_fingerprint(table: RawTable, *, seed: int) -> str:
     """Fingerprint of the raw input, the schema, what is joined, the split rule and the seed."""
-    files = [[file_fingerprint(file.path), file.split or ""] for file in table.files]
-    beside = [list(join.rule) for join in table.joins] + [file_fingerprint(path) for path in table.beside]
+    known = {path: file_fingerprint(path) for path in {*(file.path for file in table.files), *table.beside}}
+    files = [[known[file.path], file.split or ""] for file in table.files]
+    beside = [[*join.rule, *(known[path] for path in join.paths)] for join in table.joins]
     return fingerprint_of([files, *beside, table.schema, table.split, seed])
 
 

@@ -213,14 +213,14 @@ def check_joined(frame: pl.DataFrame, origin: Origin, needs: Sequence[str], give
     lacking = [name for name in needs if name not in frame.columns]
     if lacking:
         raise DataError(
-            f"{origin.path}: column(s) {lacking}, which {section} needs, are missing; the file has {frame.columns}. "
-            f"Correct {section}, or the file's header."
+            f"{origin.path}: column(s) {lacking}, which {section} needs, are missing; the file has "
+            f"{[name for name in frame.columns if not name.startswith('__')]}. Correct {section}, or the file's header."
         )
     twice = [name for name in gives if name in frame.columns]
     if twice:
         raise DataError(
-            f"{origin.path}: has column(s) {twice}, which {section} makes of another file. Rename them there, or leave "
-            f"them out of {section}."
+            f"{origin.path}: has column(s) {twice}, which {section} gives too. Rename them there, or leave them out of "
+            f"{section}."
         )
 
 

@@ -3,7 +3,8 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from glob import has_magic
 from pathlib import Path
@@ -34,6 +35,21 @@ def located(names: Iterable[str]) -> tuple[Path, ...]:
         DataError: nothing fits a pattern, or the store refuses.
     """
     return tuple(path for name in names for path in _located(name))
+
+
+def each_once(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """The paths.
+
+    Raises:
+        DataError: one is named twice, by name or pattern.
+    """
+    times = Counter(path.resolve() for path in paths)
+    if twice := [str(path) for path in paths if times[path.resolve()] > 1]:
+        raise DataError(
+            f"{twice[0]}: is named more than once, by name or pattern. Its rows would count as often, and could be in "
+            "train and test. Name each file once."
+        )
+    return tuple(paths)
 
 
 def _located(name: str) -> tuple[Path, ...]:

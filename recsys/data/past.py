@@ -5,7 +5,7 @@ same time there are none, so that no row is in its own history and nothing depen
 one user and one time stand in the order of the files, the last one first. Nothing says whether an event's outcome (a
 click of `behaviour`) was known as early as the event: where it comes later, give the log the time of the outcome.
 
-The log's events are in memory, once a process: 16 bytes each, and four for each column of text.
+The log's events are in memory, once a process: about 26 bytes each with one column of text, 140 while they are read.
 """
 
 import logging
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import ConfigError, DataError
-from recsys.core.schema import MISSING_KEY, CategoricalFeature, KeyType, Schema, Timestamp
+from recsys.core.schema import MISSING_KEY, CategoricalFeature, Schema, Timestamp
 from recsys.data.events import MISSING_TEXT
 from recsys.data.faults import Faults, Origin
 from recsys.data.histories import gap_buckets, lists, newest_first
@@ -33,7 +33,8 @@ from recsys.data.joined import (
     needed,
 )
 from recsys.data.json_lines import JsonLinesReader
-from recsys.data.raw import TRUTH
+from recsys.data.locate import each_once, located
+from recsys.data.raw import EMPTY, TRUTH, typed_columns
 from recsys.data.readers import Reader, reader_for
 from recsys.data.times import times_of
 
@@ -64,20 +65,20 @@ class History:
     prefix: str = "hist_"
 
     def __post_init__(self) -> None:
-        if not (self.user and self.time and self.columns) or len({*self.columns, GAP}) <= len(self.columns):
+        for name in ("user", "time", "prefix"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name}='': must not be empty.")
+        if not self.columns or len({*self.columns, GAP}) <= len(self.columns):
             raise ConfigError(
-                f"{SECTION}: user={self.user!r}, time={self.time!r}, columns={list(self.columns)}: name the column of "
-                f"users, a timestamp, and the log's columns to list, each once and none of them {GAP!r}."
+                f"columns={list(self.columns)}: name the log's columns to list, each once and none of them {GAP!r}."
             )
         if bool(self.behaviour) != bool(self.behaviours):
             raise ConfigError(
-                f"{SECTION}.behaviour={self.behaviour!r} with behaviours={list(self.behaviours)}: name the column and "
-                "the values to keep, or neither."
+                f"behaviour={self.behaviour!r} with behaviours={list(self.behaviours)}: name the column and the values "
+                "to keep, or neither."
             )
-        if self.max_length < 1 or not self.prefix:
-            raise ConfigError(
-                f"{SECTION}.max_length={self.max_length}, prefix={self.prefix!r}: must be 1 or more, and not empty."
-            )
+        if self.max_length < 1:
+            raise ConfigError(f"max_length={self.max_length}: must be 1 or more.")
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -93,7 +94,11 @@ class History:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedRows:
-    """A log that is the data set's own rows, whose faults ingest tells of."""
+    """A log that is the data set's own rows.
+
+    What ingest finds wrong in them it tells: an event whose own columns are sound stays one, even where its row is set
+    aside for another column.
+    """
 
     reader: Reader
     sides: tuple[SideTable, ...] = ()
@@ -112,7 +117,7 @@ class LoggedPast:
 
     history: History
     time: Timestamp
-    paths: tuple[Path, ...]
+    files: tuple[str, ...]
     rows: LoggedRows | None = None  # None: other files, read by their endings
 
     @property
@@ -126,6 +131,11 @@ class LoggedPast:
         return self.history.gives
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files, each once."""
+        return each_once(located(self.files))
+
+    @property
     def rule(self) -> tuple[object, ...]:
         """The history, but for the names of its files."""
         return (replace(self.history, files=()),)
@@ -136,35 +146,29 @@ class LoggedPast:
         Raises:
             DataError: a file is missing, unreadable or lacks a column, or the log has no event.
         """
-        history, where = self.history, ", ".join(map(str, self.paths))
-        user = key_column(history.user, schema)
-        parts = [part for path in self.paths for part in self._events(path, user, schema)]
-        try:
-            events = pl.concat(parts) if parts else pl.DataFrame()
-        except pl.exceptions.PolarsError as error:
-            raise DataError(
-                f"{where}: {list(history.columns)} have other types in one file than in another "
-                f"({str(error).splitlines()[0]}). Write them in one type."
-            ) from error
+        reads = _Columns.of(self, schema)
+        parts = [part for path in self.paths for part in self._events(path, reads, schema)]
+        events = pl.concat(parts) if parts else pl.DataFrame()
         if events.is_empty():
-            of = f" whose {history.behaviour!r} is one of {list(history.behaviours)}" if history.behaviour else ""
+            history = self.history
+            of = f", whose {history.behaviour!r} is one of {list(history.behaviours)}," if history.behaviour else ""
             raise DataError(
-                f"{where}: no event{of} has a {history.user!r} and a {history.time!r}. Correct {SECTION}, or the files."
+                f"{', '.join(self.files)}: no row{of} has a {history.user!r} and a {history.time!r}, so that there is "
+                f"no event. Correct {SECTION}, or the files."
             )
-        types = {feature.name: feature.key_type for feature in schema.raw_categories}
-        values = [_filled(events[name], types.get(history.prefix + name)) for name in history.columns]
-        logger.info("%s: %d events of %s", SECTION, events.height, where)
-        return _past(self, user, events[USER], events[TIME].to_torch(), pl.DataFrame(values))
+        past = _past(self, reads.user, events)
+        first, last = (pl.Series([int(past.distinct[at])]).cast(pl.Datetime("us"))[0] for at in (0, -1))
+        logger.info("%s: %d events of %d users, %s to %s", SECTION, events.height, past.users.height, first, last)
+        return past
 
-    def _events(self, path: Path, user: CategoricalFeature, schema: Schema) -> Iterator[pl.DataFrame]:
+    def _events(self, path: Path, reads: "_Columns", schema: Schema) -> Iterator[pl.DataFrame]:
         """Of one file: user, time (in microseconds) and columns of the events that have user and time."""
         own, row = self.rows is not None, 0
         for frame in self._reader(path, schema).frames(path, CHUNK_ROWS, keep_damaged=own):
             origin = Origin(path=str(path), first_row=row)
             check_joined(frame, origin, self.history.asked, (), SECTION)
             faults = Faults(origin, strict=not own)
-            faults.note_damaged(frame)
-            yield self._kept(faults.sound(self._typed(frame, user, faults)))
+            yield _kept(faults.sound(reads.typed(frame, faults)))
             row += frame.height
 
     def _reader(self, path: Path, schema: Schema) -> Reader:
@@ -173,22 +177,42 @@ class LoggedPast:
         names = tuple(CategoricalFeature(name=name) for name in self.history.asked)
         return reader_for(existing(path, SECTION), Schema(label="", categorical=names))
 
-    def _typed(self, frame: pl.DataFrame, user: CategoricalFeature, faults: Faults) -> pl.DataFrame:
-        for name in (*self.history.columns, *([self.history.behaviour] if self.history.behaviour else [])):
-            if frame[name].dtype.is_nested():
-                problem = f"is {frame[name].dtype}: an event of {SECTION} has one value of it. Name other columns."
-                faults.refuse(frame[name], frame[name].is_not_null(), problem)
-        times = times_of(frame[self.time.name], self.time, faults).dt.timestamp("us")
-        kept: pl.Series | pl.Expr = pl.lit(True)
-        if self.history.behaviour:
-            told = _plain(pl.Series(self.history.behaviours))
-            kept = _plain(frame[self.history.behaviour]).is_in(told.implode())
-        users = keys_of(frame[user.name], user).alias(USER)
-        return frame.select(users, times.alias(TIME), *self.history.columns, kept.alias(KEPT))
 
-    def _kept(self, events: pl.DataFrame) -> pl.DataFrame:
-        somebody = pl.col(USER).cast(pl.String) != ""  # false of null
-        return events.filter(somebody & pl.col(TIME).is_not_null() & pl.col(KEPT)).drop(KEPT)
+@dataclass(frozen=True, kw_only=True)
+class _Columns:
+    """What is read of a log's rows, in which types."""
+
+    log: LoggedPast
+    user: CategoricalFeature
+    values: Schema  # the listed columns, with the key types of the lists
+
+    @staticmethod
+    def of(log: LoggedPast, schema: Schema) -> "_Columns":
+        listed = tuple(
+            replace(key_column(log.history.prefix + name, schema), name=name) for name in log.history.columns
+        )
+        user = key_column(log.history.user, schema)
+        return _Columns(log=log, user=user, values=Schema(label="", categorical=listed))
+
+    def typed(self, frame: pl.DataFrame, faults: Faults) -> pl.DataFrame:
+        """User, time and columns, and whether behaviour is one that is asked for."""
+        history, time = self.log.history, self.log.time
+        values = typed_columns(frame, self.values, faults, label=False)
+        times = times_of(frame[time.name], time, faults).dt.timestamp("us").alias(TIME)
+        wanted = pl.lit(True)
+        if history.behaviour:
+            column = frame[history.behaviour]
+            if column.dtype.is_nested():
+                faults.refuse(column, column.is_not_null(), f"is {column.dtype}. A behaviour is one value.")
+            wanted = pl.lit(_plain(column).is_in(_plain(pl.Series(history.behaviours)).implode()))
+        users = keys_of(frame[self.user.name], self.user).alias(USER)
+        filled = [_filled(column) for column in values.get_columns()]
+        return pl.DataFrame([users, times, *filled]).with_columns(wanted.alias(KEPT))
+
+
+def _kept(events: pl.DataFrame) -> pl.DataFrame:
+    somebody = pl.col(USER).cast(pl.String) != ""  # false of null
+    return events.filter(somebody & pl.col(TIME).is_not_null() & pl.col(KEPT)).drop(KEPT)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -228,28 +252,34 @@ class Past:
         seen = self.values[pl.Series(past.numpy())]
         columns = [lists(history.prefix + each.name, _written(each), offsets) for each in seen.get_columns()]
         gaps = gap_buckets((times[row] - self.times[past]) // SECOND)
-        return frame.with_columns(*columns, lists(history.prefix + GAP, pl.Series(gaps.numpy()), offsets))
+        columns += [lists(history.prefix + GAP, pl.Series(gaps.numpy()), offsets)]
+        return frame.with_columns(*columns, pl.Series(EMPTY + columns[0].name, (lengths == 0).numpy()))
 
 
-def _past(log: LoggedPast, key: CategoricalFeature, user: pl.Series, time: Tensor, values: pl.DataFrame) -> Past:
+def _past(log: LoggedPast, key: CategoricalFeature, events: pl.DataFrame) -> Past:
     """The events of a log, which are in the order of its files."""
-    keys = user.unique().sort()
+    keys = events[USER].unique().sort()
     users = pl.DataFrame({USER: keys, CODE: pl.int_range(len(keys), eager=True)})
-    codes = user.to_frame().join(users, on=USER, how="left", maintain_order="left")[CODE].to_torch()
-    distinct, ranks = torch.unique(time, return_inverse=True)
+    codes = events.select(USER).join(users, on=USER, how="left", maintain_order="left")[CODE].to_torch()
+    times = events[TIME].to_torch()
+    distinct, ranks = torch.unique(times, return_inverse=True)
     # One more than there are times, for a row that is later than all.
     places, order = torch.sort(codes * (distinct.numel() + 1) + ranks, stable=True)
+    values = events.drop(USER, TIME).with_columns(_coded(column) for column in events.drop(USER, TIME))
     ordered = values[pl.Series(order.numpy())]
-    return Past(log=log, key=key, users=users, distinct=distinct, places=places, times=time[order], values=ordered)
+    return Past(log=log, key=key, users=users, distinct=distinct, places=places, times=times[order], values=ordered)
 
 
-def _filled(values: pl.Series, key_type: KeyType | None) -> pl.Series:
-    """Without missing values, which a list cannot hold: the lists of a row stay equally long. Texts become codes."""
-    if values.dtype.is_float() or (values.dtype.is_integer() and key_type is KeyType.INTEGER):
-        return values.fill_null(MISSING_KEY)
-    missing = str(MISSING_KEY) if key_type is KeyType.INTEGER else MISSING_TEXT
-    texts = values.cast(pl.String).replace("", None).fill_null(missing)
-    return texts.cast(pl.Enum(texts.unique()))
+def _filled(keys: pl.Series) -> pl.Series:
+    """Without missing ones, which a list cannot hold: the lists of a row stay equally long."""
+    if keys.dtype == pl.String:
+        return keys.replace("", None).fill_null(MISSING_TEXT)
+    return keys.fill_null(MISSING_KEY)
+
+
+def _coded(keys: pl.Series) -> pl.Series:
+    """Texts as codes, which take less memory."""
+    return keys.cast(pl.Enum(keys.unique())) if keys.dtype == pl.String else keys
 
 
 def _plain(values: pl.Series) -> pl.Series:

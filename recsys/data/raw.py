@@ -24,6 +24,8 @@ ROW = "__row__"
 LABEL = "__label__"
 UNKNOWN = "__unknown__"
 """Before the name of a key, a column of joined rows: no side table knows the row's key."""
+EMPTY = "__empty__"
+"""Before the name of a history's list, a column of joined rows: the row's is empty."""
 
 logger = logging.getLogger(__name__)
 
@@ -247,22 +249,26 @@ def read_raw(path: Path, schema: Schema, reader: Reader, *, chunk_rows: int = 65
     """
     row = 0
     for frame in reader.frames(path, chunk_rows):
-        kept = [name for name in frame.columns if name in schema.passthrough or name.startswith(UNKNOWN)]
+        kept = [name for name in frame.columns if name in schema.passthrough or name.startswith((UNKNOWN, EMPTY))]
         frame = normalise(frame, schema, Origin(path=str(path), first_row=row), label=False, other=kept)
         yield frame.with_columns(pl.int_range(row, row + frame.height, dtype=pl.Int64, eager=True).alias(ROW))
         row += frame.height
 
 
 def unknown_keys(frame: pl.DataFrame) -> dict[str, int]:
-    """Rows whose key no side table knows, by key."""
-    names = [name for name in frame.columns if name.startswith(UNKNOWN)]
+    """Rows whose key no side table knows, by key, and rows with an empty history, by `EMPTY` and its list."""
+    names = [name for name in frame.columns if name.startswith((UNKNOWN, EMPTY))]
     return {name.removeprefix(UNKNOWN): int(frame[name].sum()) for name in names}
 
 
 def warn_of_unknown(unknown: Mapping[str, int], num_rows: int) -> None:
-    """Say how many of all rows have such keys, if any."""
+    """Say how many of all rows have such keys, if any, and how many an empty history."""
     for key, count in unknown.items():
-        if count:
+        if key.startswith(EMPTY):
+            level = logging.WARNING if count == num_rows else logging.INFO
+            name = key.removeprefix(EMPTY)
+            logger.log(level, "%d of %d rows have an empty %r: no earlier event of their user", count, num_rows, name)
+        elif count:
             logger.warning(
                 "%d of %d rows have a %r that no side table knows: what it would say is missing there",
                 *(count, num_rows, key),

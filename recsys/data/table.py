@@ -1,16 +1,15 @@
 """Anybody's table: CSV, TSV, JSON lines, Parquet or Arrow files with a schema in the dataset config."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from recsys.core.errors import ConfigError, DataError
+from recsys.core.errors import ConfigError
 from recsys.core.schema import CategoricalFeature, NumericFeature, Schema, Timestamp
 from recsys.data.dataset import RawFile, RawTable, SplitConfig, SplitMethod
 from recsys.data.joined import Join, SideTable, joined_reader
 from recsys.data.json_lines import JsonLinesReader
-from recsys.data.locate import located
+from recsys.data.locate import each_once, located
 from recsys.data.past import History, LoggedPast, LoggedRows
 from recsys.data.readers import ArrowReader, ParquetReader, Reader
 from recsys.data.text import TextReader
@@ -92,14 +91,10 @@ class TableDataset:
 
     def _past(self, history: History) -> LoggedPast:
         """With its log: of other files, or of the rows and what side tables say of them."""
-        if history.files:
-            return LoggedPast(history=history, time=self._time(history), paths=located(history.files))
-        rows = LoggedRows(reader=self._reader(self.schema()), sides=self.side)
-        paths = tuple(file.path for file in self._files())
-        return LoggedPast(history=history, time=self._time(history), paths=paths, rows=rows)
-
-    def _time(self, history: History) -> Timestamp:
-        return next(each for each in self.timestamps if each.name == history.time)
+        time = next(each for each in self.timestamps if each.name == history.time)
+        rows = LoggedRows(reader=self._reader(self.schema()), sides=self.side) if not history.files else None
+        files = history.files or (*self.files, *self.train, *self.validation, *self.test)
+        return LoggedPast(history=history, time=time, files=files, rows=rows)
 
     def _check_joins(self) -> None:
         given = [name for side in self.side for name in side.columns]
@@ -130,10 +125,5 @@ class TableDataset:
         given = {"train": self.train, "validation": self.validation, "test": self.test}
         named = (RawFile(path=path, split=split) for split, names in given.items() for path in located(names))
         files = (*(RawFile(path=path) for path in located(self.files)), *named)
-        times = Counter(file.path.resolve() for file in files)
-        if twice := [str(path) for path, count in times.items() if count > 1]:
-            raise DataError(
-                f"{twice[0]}: is named more than once, by name or pattern. Its rows would count as often, and could be "
-                "in train and test. Name each file once."
-            )
+        each_once([file.path for file in files])
         return files

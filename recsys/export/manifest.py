@@ -12,7 +12,7 @@ from recsys.core.jsonable import from_json, to_json
 from recsys.core.plan import TablePlan
 from recsys.core.schema import Schema
 from recsys.core.specs import RowType
-from recsys.export.border import BorderTensor
+from recsys.export.border import BorderTensor, border_tensors
 
 BUNDLE_MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 2
@@ -74,7 +74,13 @@ class BundleManifest:
             values = json.loads(path.read_text())
             if is_retrieval(values):
                 raise DataError(f"{path}: of a bundle that lists items for users, and has no rows to score.")
-            return from_json(BundleManifest, values)
+            found = from_json(BundleManifest, values)
+            if [tensor.name for tensor in found.inputs] != [tensor.name for tensor in border_tensors(found.schema)]:
+                raise DataError(
+                    f"{path}: of a version of this project that gave models other inputs of these features. Export "
+                    "again with overwrite=true."
+                )
+            return found
         except json.JSONDecodeError as error:
             raise DataError(f"{path}: not valid JSON ({error}). Export again.") from error
 

@@ -1,12 +1,12 @@
 """Compile a serving model to TorchScript, prove what it is made of, and load it again."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recsys.core.errors import DataError, ParityError
 
@@ -81,3 +81,18 @@ def load_scripted(path: Path) -> torch.jit.ScriptModule:
             "Export again, or copy the bundle again."
         ) from error
     return scripted
+
+
+def answered(model: nn.Module, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Logits and probabilities of a scripted model.
+
+    Raises:
+        DataError: it refuses the features; without the lines of its code.
+    """
+    try:
+        logits, probabilities = model(features)
+    except torch.jit.Error as error:
+        raised = [line for line in str(error).splitlines() if "Error: " in line or "Exception: " in line]
+        reason = (raised[-1] if raised else str(error)).split(": ", 1)[-1].strip()
+        raise DataError(f"the model refuses them ({reason}). Correct these rows.") from error
+    return logits, probabilities

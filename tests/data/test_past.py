@@ -1,5 +1,6 @@
 """Histories of rows against plain Python: what the row's user did before it, and nothing of now or later."""
 
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -157,12 +158,12 @@ def test_another_rule_is_another_fingerprint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"columns": ()}, "name the column of users"),
+        ({"columns": ()}, "each once and none of them"),
         ({"columns": ("item", "gap")}, "none of them 'gap'"),
         ({"behaviours": ()}, "name the column and the values to keep"),
         ({"max_length": 0}, "must be 1 or more"),
         ({"time": "when"}, "is none of dataset.timestamps"),
-        ({"prefix": "", "columns": ("item",)}, "not empty"),
+        ({"prefix": ""}, "prefix='': must not be empty"),
     ],
 )
 def test_impossible_histories_are_refused(changed: dict[str, object], told: str) -> None:
@@ -174,9 +175,11 @@ def test_impossible_histories_are_refused(changed: dict[str, object], told: str)
     ("log", "changed", "told"),
     [
         (rows().drop("user"), {}, r"log.parquet: column\(s\) \['user'\], which dataset.history needs, are missing"),
-        (rows().with_columns(item=pl.lit(["i"])), {}, "row 1 .*'item'.*has one value of it"),
-        (rows(), {"behaviours": ("buy",)}, r"no event whose 'y' is one of \['buy'\] has a 'user' and a 'time'"),
+        (rows().with_columns(item=pl.lit(["i"])), {}, "row 1 .*'item'.*is no string key"),
+        (rows(), {"behaviours": ("buy",)}, r"no row, whose 'y' is one of \['buy'\], has a 'user' and a 'time'"),
         (rows().with_columns(time=pl.lit("soon")), {}, "row 1 .*'time': 'soon' is no time of form seconds"),
+        (rows().with_columns(kind=pl.lit("abc")), {}, "log.parquet, row 1 .*'kind': 'abc' is no signed 64-bit integer"),
+        (rows().clear(), {}, "there is no event"),
         (None, {}, "log.parquet: no such file"),
     ],
 )
@@ -190,7 +193,33 @@ def test_unusable_logs_are_refused(
         dataset(write(rows(), tmp_path / "rows.csv"), FileKind.TEXT, history).open(tmp_path)
 
 
+def test_an_event_that_is_no_key_is_in_no_history(tmp_path: Path) -> None:
+    """Its row is told and set aside, those of its user stay."""
+    impressions = rows().with_columns(pl.col("kind").cast(pl.String))
+    (bad,) = impressions.with_row_index().filter((pl.col("y") == 1) & pl.col("user").is_not_null())["index"][:1]
+    impressions[bad, "kind"] = "abc"
+    ingest(dataset(write(impressions, tmp_path / "rows.csv"), FileKind.TEXT), tmp_path / "out", options=OPTIONS)
+    assert Manifest.read(tmp_path / "out").num_rejected == 1
+
+
+def test_a_log_named_twice_is_refused(tmp_path: Path) -> None:
+    file = write(rows(), tmp_path / "log.parquet")
+    history = replace(HISTORY, files=(file, str(tmp_path / "*.parquet")))
+    with pytest.raises(DataError, match=r"log.parquet: is named more than once"):
+        dataset(write(rows(), tmp_path / "rows.csv"), FileKind.TEXT, history).open(tmp_path)
+
+
+def test_rows_that_nothing_came_before_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    late = write(rows().with_columns(pl.col("time") + 10_000_000), tmp_path / "log.parquet")
+    empty = dataset(write(rows(), tmp_path / "rows.csv"), FileKind.TEXT, replace(HISTORY, files=(late,)))
+    shared = tuple(feature for feature in empty.categorical if feature.name != "hist_gap")
+    with caplog.at_level(logging.INFO):
+        ingest(replace(empty, categorical=shared), tmp_path / "out", options=OPTIONS)
+    assert "120 of 120 rows have an empty 'hist_item'" in caplog.text
+    assert "5 users, 2021-01-07" in caplog.text, "when the log's events were"
+
+
 def test_rows_with_a_list_of_their_own_are_refused(tmp_path: Path) -> None:
     file = write(rows().with_columns(hist_item=pl.lit("x")), tmp_path / "rows.csv")
-    with pytest.raises(DataError, match=r"has column\(s\) \['hist_item'\], which dataset.history makes"):
+    with pytest.raises(DataError, match=r"has column\(s\) \['hist_item'\], which dataset.history gives too"):
         read(dataset(file, FileKind.TEXT), tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys.core.errors import DataError
+from recsys.core.errors import DataError, StageError
 from tests.data.test_weights import write
 from tests.pipelines.world import MODEL, STAGES, do
 
@@ -69,6 +69,27 @@ def test_the_sample_of_test_rows_has_them_already(runs: Path) -> None:
     sample = pl.read_parquet(next(runs.glob("data/*/raw_sample.parquet")))
     assert sample["hist_item"].list.len().max() == 6
     do("predict", runs, *overrides(runs))
+
+
+def test_another_rule_makes_other_scores(runs: Path, tmp_path: Path) -> None:
+    source, target = write(raw().drop("click"), tmp_path / "new.csv"), tmp_path / "scores.parquet"
+    given = (f"predict.input={source}", f"predict.output={target}")
+    do("predict", runs, *overrides(runs), *given)
+    with pytest.raises(StageError, match=r"other scores .of another joined files"):
+        do("predict", runs, *overrides(runs), "dataset.history.0.max_length=1", *given)
+
+
+def test_lists_of_unequal_lengths_are_refused_with_their_rows(runs: Path, tmp_path: Path) -> None:
+    rows = raw().head(3).with_columns(pl.Series("hist_item", ["i1|i2", "", "i3"]), pl.lit("1|2|3").alias("hist_gap"))
+    columns = next(each for each in COLUMNS if each.startswith("dataset.categorical"))
+    both = columns.replace("]", ", {name: hist_gap, multi_valued: true, key_type: integer, max_length: 6}]")
+    changed = [both if each == columns else each for each in overrides(runs)]
+    made = (*changed, "model.time_gaps=hist_gap", "name=gaps")
+    for stage in STAGES:
+        do(stage, runs, *made)
+    given = (f"predict.input={write(rows, tmp_path / 'new.csv')}", f"predict.output={tmp_path / 'scores.parquet'}")
+    with pytest.raises(DataError, match=r"new.csv, rows 1 to 3 .*the model refuses them"):
+        do("predict", runs, *made, *given)
 
 
 def test_a_time_that_is_none_is_refused(runs: Path, tmp_path: Path) -> None:

@@ -75,11 +75,31 @@ def test_what_the_command_line_gives_is_on_no_line(tmp_path: Path, refused: Call
         assert ".yaml" not in message and override.partition("=")[0].rpartition(".")[0] in message
 
 
+def test_a_section_of_several_files_is_not_placed(tmp_path: Path, refused: Callable[..., str]) -> None:
+    """Which of them is wrong cannot be told."""
+    write(tmp_path, MINE.replace("train: 0.8", "train: 0.9"))
+    file = tmp_path / "conf" / "experiment" / "e.yaml"
+    file.parent.mkdir()
+    file.write_text("# @package _global_\ndataset:\n  split:\n    column: ''\n")
+    assert refused("experiment=e").startswith("dataset.split shares")
+
+
+def test_what_a_parent_says_is_found_there(tmp_path: Path, refused: Callable[..., str]) -> None:
+    parent = write(tmp_path, MINE.replace("min_count: 2", "min_count: 0")).rename(tmp_path / "conf/dataset/base.yaml")
+    (tmp_path / "conf/dataset/mine.yaml").write_text("defaults: [base]\nlabel: z\n")
+    assert refused().startswith(f"{parent}, line 11, column 5: dataset.categorical[1]")
+
+
+def test_errors_of_data_are_on_no_line_of_a_yaml(tmp_path: Path, refused: Callable[..., str]) -> None:
+    write(tmp_path, MINE.replace("a.csv", "label.csv"))
+    assert refused().startswith("label.csv: no such file")
+
+
 def test_an_experiment_wins_over_the_option_that_it_changes(tmp_path: Path, refused: Callable[..., str]) -> None:
     write(tmp_path, MINE)
     file = tmp_path / "conf" / "experiment" / "e.yaml"
     file.parent.mkdir()
-    file.write_text("# @package _global_\ndataset:\n  split:\n    test: 0.7\ntrain:\n  epochs: -1\n")
+    file.write_text("# @package _global_\ndataset:\n  split: 3\n")
     assert refused("experiment=e").startswith(f"{file}, line 3, column 3: dataset.split")
     file.write_text("# @package _global_\ntrain:\n  epochs: -1\n")
     assert refused("experiment=e").startswith(f"{file}, line 3, column 3: train")
