@@ -132,8 +132,9 @@ CRITEO = Table(
     ],
     notes=[
         "137,139 rows, 8:1:1; the same rows on both sides. No published figure exists on them.",
-        "recsys trains each model by one of two protocols, whichever ended at the higher validation AUC with seed 1: fused "
-        "row-wise Adagrad at .08 and at most three epochs, or that of FuxiCTR's side (`criteo_bars`); both in bfloat16.",
+        "recsys trains each model by one of two protocols, whichever ended at the higher validation AUC with seed 1: "
+        "fused row-wise Adagrad at .08 and at most three epochs, or that of FuxiCTR's side (`criteo_bars`); both in "
+        "bfloat16.",
         "FuxiCTR has the same hyper-parameters of the model and its own protocol: Adam at .001 on whole tables, "
         "regulariser 1e-5, up to 100 epochs, learning rate × 0.1 after an epoch without a better validation AUC, stop "
         "after two in a row. Its numeric columns get sign(x) log(1 + |x|), standardised, as ours: its own "
