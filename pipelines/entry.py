@@ -28,7 +28,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipelines.config import Run, RunConfig, load
-from pipelines.whereabouts import placed
+from pipelines.whereabouts import parts_of, placed
 from recsys.core.component import load_class
 from recsys.core.errors import ConfigError, RecsysError
 from recsys.core.jsonable import TARGET, build_config, has_field
@@ -136,10 +136,11 @@ def is_left_out(error: Exception, override: str) -> bool:
     cause, (key, _, value) = error.__cause__, override.partition("=")
     if not isinstance(cause, OmegaConfBaseException) or not isinstance(cause.parent_node, DictConfig):
         return False
-    given, missing = f"{key}.", f"{cause.full_key}."
+    path = parts_of(str(cause.full_key))
+    given, missing = f"{key}.", f"{'.'.join(path)}."
     if not (given.startswith(missing) or (value.startswith("{") and missing.startswith(given))):
         return False
-    root, path = cause.parent_node._get_root(), str(cause.full_key).split(".")
+    root = cause.parent_node._get_root()
     for depth in range(len(path) - 1, 0, -1):
         where = ".".join(path[:depth])
         node = OmegaConf.select(root, where)

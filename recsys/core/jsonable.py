@@ -65,6 +65,8 @@ def has_field(cls: type[Any], path: Sequence[str]) -> bool:
     """True if a config of this class may hold a value at `path`, names from outside in."""
     if not path:
         return True
+    if typing.get_origin(cls) in (tuple, list) and path[0].isdigit():
+        return has_field(typing.get_args(cls)[0], path[1:])
     if not dataclasses.is_dataclass(cls) or path[0] not in {f.name for f in dataclasses.fields(cls) if f.init}:
         return False
     hint = typing.get_type_hints(cls)[path[0]]

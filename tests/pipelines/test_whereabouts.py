@@ -68,6 +68,12 @@ def test_the_line_is_named(case: str, tmp_path: Path, refused: Callable[..., str
     assert message.startswith(f"{file}, {where}: ") and said in message
 
 
+def test_keys_of_list_entries_that_a_yaml_leaves_out_may_be_given(tmp_path: Path, refused: Callable[..., str]) -> None:
+    write(tmp_path, MINE)
+    assert refused("dataset.categorical.0.max_size=-3").startswith("dataset.categorical[0]: max_size=-3")
+    assert "no such key" in refused("dataset.categorical.0.maximum=3")
+
+
 def test_what_the_command_line_gives_is_on_no_line(tmp_path: Path, refused: Callable[..., str]) -> None:
     write(tmp_path, MINE)
     for override in ("dataset.split.test=0.5", "dataset.split={method: shuffle, train: 2}", "train.epochs=-1"):
