@@ -214,7 +214,8 @@ class Schema:
 
     def _check_sources(self) -> None:
         names = [self.label, *([self.weight] if self.weight else []), *self.raw_columns]
-        names += [t.name for t in self.timestamps if t not in self.input_times]
+        inputs = self.input_times
+        names += [t.name for t in self.timestamps if t not in inputs]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ConfigError(f"raw column(s) {repeated} are read in two ways. Give each column one role.")

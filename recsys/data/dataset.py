@@ -17,6 +17,7 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import Schema
 from recsys.data.faults import Faults, Origin
 from recsys.data.joined import Join
+from recsys.data.locate import existing
 from recsys.data.raw import ROW, typed_columns, unknown_keys
 from recsys.data.readers import Reader
 
@@ -77,7 +78,7 @@ class RawChunk:
     split: str | None
     shard: int  # number of the shard that all its rows belong to
     rejected: pl.DataFrame
-    unknown: dict[str, int]  # rows whose key a side table does not know, by key
+    unknown: dict[str, int]  # as `unknown_keys` counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +106,7 @@ class RawTable:
 
     def __post_init__(self) -> None:
         for file in self.files:
-            if not file.path.is_file():
-                raise DataError(
-                    f"{file.path}: no such file (an input of data set {self.name!r}). "
-                    "Correct the path of the dataset config, or set RECSYS_DATA to the folder of the data sets."
-                )
+            existing(file.path, f"an input of data set {self.name!r}")
 
     @property
     def beside(self) -> tuple[Path, ...]:

@@ -6,7 +6,7 @@ An event that repeats user, item and time of another one is the same event: it i
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -18,7 +18,7 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import MISSING_KEY, CategoricalFeature, KeyType, Schema
 from recsys.data.faults import Origin
 from recsys.data.json_lines import JsonLinesReader
-from recsys.data.locate import located
+from recsys.data.locate import existing, located
 from recsys.data.raw import TEXT_TYPES, normalise
 from recsys.data.readers import ArrowReader, ParquetReader, Reader
 from recsys.data.text import TextReader
@@ -31,6 +31,7 @@ MISSING_TEXT = "(missing)"
 """Stands for an item's missing attribute where keys are text: a list of histories cannot hold an empty value."""
 
 TIME, POSITION, USER_CODE, ITEM_CODE = "__time__", "__position__", "__user__", "__item__"
+INPUT = "an input of dataset.log"
 LINE = "__line__"
 """Line of a text file, or row of a Parquet file, that an event comes from, counted from 1; a header is not counted."""
 
@@ -140,11 +141,14 @@ def typed(frame: pl.DataFrame, log: EventLog, columns: tuple[CategoricalFeature,
     return normalise(frame, schema, origin, label=False, other=other)
 
 
-def filled(frame: pl.DataFrame, names: tuple[str, ...], log: EventLog) -> pl.DataFrame:
-    """Attributes with missing ones replaced: a history must be as long in every column."""
-    if log.key_type is KeyType.INTEGER:
-        return frame.with_columns(pl.col(name).fill_null(MISSING_KEY) for name in names)
-    return frame.with_columns(pl.col(name).replace("", None).fill_null(MISSING_TEXT) for name in names)
+def filled(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """Keys with missing ones replaced: a list cannot hold these, and a history must be as long in every column."""
+    return frame.with_columns(
+        pl.col(name).replace("", None).fill_null(MISSING_TEXT)
+        if frame[name].dtype == pl.String
+        else pl.col(name).fill_null(MISSING_KEY)
+        for name in names
+    )
 
 
 def _reader(log: EventLog) -> Reader:
@@ -163,7 +167,7 @@ def _event_frames(log: EventLog, path: Path) -> Iterator[pl.DataFrame]:
     names = (log.user, log.item, *log.attributes)
     columns = tuple(CategoricalFeature(name=name, key_type=log.key_type) for name in names)
     row = 0
-    for raw in _reader(log).frames(_existing(path), CHUNK_ROWS):
+    for raw in _reader(log).frames(existing(path, INPUT), CHUNK_ROWS):
         origin = Origin(path=str(path), first_row=row)
         _check_present(raw, [log.time, log.behaviour], origin)
         frame = typed(raw, log, columns, origin)
@@ -185,7 +189,9 @@ def _users_frames(log: EventLog, path: Path) -> Iterator[pl.DataFrame]:
         CategoricalFeature(name=log.item, key_type=log.key_type, multi_valued=True, separator=separator),
     )
     row = 0
-    for raw in TextReader(separator=NO_SEPARATOR, columns=("line",), quoted=False).frames(_existing(path), CHUNK_ROWS):
+    for raw in TextReader(separator=NO_SEPARATOR, columns=("line",), quoted=False).frames(
+        existing(path, INPUT), CHUNK_ROWS
+    ):
         parts = raw["line"].str.strip_chars().str.splitn(separator, 2).struct.unnest()
         parts.columns = [log.user, log.item]
         origin = Origin(path=str(path), first_row=row)
@@ -198,15 +204,6 @@ def _users_frames(log: EventLog, path: Path) -> Iterator[pl.DataFrame]:
 
 def _lines(first_row: int, num_rows: int) -> pl.Series:
     return pl.int_range(first_row + 1, first_row + num_rows + 1, eager=True).alias(LINE)
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise DataError(
-            f"{path}: no such file (an input of dataset.log). Correct the path of the dataset config, or set "
-            "RECSYS_DATA to the folder of the data sets."
-        )
-    return path
 
 
 def _check_present(frame: pl.DataFrame, names: list[str], origin: Origin) -> None:
@@ -259,7 +256,7 @@ def _refuse(column: pl.Series, bad: pl.Series, origin: Origin, problem: str) -> 
 def _items(events: pl.DataFrame, log: EventLog) -> pl.DataFrame:
     """Items by key, with the attributes of their earliest event; of several, or without times, the files' first."""
     earliest = events.sort(TIME, POSITION) if log.time else events
-    named = filled(earliest, log.attributes, log)
+    named = filled(earliest, log.attributes)
     for name in log.attributes:
         several = named.group_by(log.item).agg(pl.col(name).n_unique()).filter(pl.col(name) > 1).height
         if several:

@@ -33,7 +33,7 @@ class Fit:
     keys: dict[str, Tensor]  # int64 (V,), of each vocabulary, most frequent first; of hashed columns none
     bounds: dict[str, tuple[float, ...]]
     label_counts: list[list[int]]  # negative and positive rows of each split
-    unknown: Counter[str]  # rows whose key a side table does not know, by key
+    unknown: Counter[str]  # as `unknown_keys` counts
 
 
 class ShardFit:

@@ -7,7 +7,7 @@ from pathlib import Path
 from recsys.core.errors import ConfigError
 from recsys.core.jsonable import to_json
 from recsys.data.look import Look
-from recsys.data.profile import Profile, profile_of
+from recsys.data.profile import Profile, profile_of, words_of
 
 LABEL_NAMES = ("label", "click", "clicked", "is_click", "target", "y", "conversion", "purchase", "converted")
 WEIGHT_NAMES = ("weight", "sample_weight", "row_weight", "example_weight", "importance_weight")
@@ -150,13 +150,9 @@ def _role(profile: Profile) -> tuple[str, str, str]:
     return _number_or_category(profile)
 
 
-def _parts_of(name: str) -> set[str]:
-    return set(name.lower().replace("-", "_").split("_"))
-
-
 def _number_or_category(profile: Profile) -> tuple[str, str, str]:
     name, counted = _quoted(profile.name), f"{profile.num_values:,} values, {profile.missing_share:.1%} missing"
-    is_id = bool(_parts_of(profile.name) & set(ID_NAMES))
+    is_id = bool(words_of(profile.name) & set(ID_NAMES))
     if profile.integers == 1 and (is_id or profile.num_values <= FEW_VALUES):
         why = "whole numbers that name things" if is_id else "few whole numbers: codes rather than amounts"
         return "categorical", f"{{name: {name}, key_type: integer{_min_count(profile)}}}", f"{why}; {counted}"
@@ -177,7 +173,7 @@ def _history(roles: Roles, users: Sequence[str], times: Sequence[Profile], label
     items = {
         profile.name: ", key_type: integer" if "key_type: integer" in line else ""
         for profile, role, line, _ in roles
-        if role == "categorical" and profile.name not in users and _parts_of(profile.name) & set(ITEM_NAMES)
+        if role == "categorical" and profile.name not in users and words_of(profile.name) & set(ITEM_NAMES)
     }
     if not (users and times and items):
         return []

@@ -15,7 +15,7 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import CategoricalFeature, KeyType, Schema
 from recsys.data.faults import Origin
 from recsys.data.json_lines import JsonLinesReader
-from recsys.data.locate import located
+from recsys.data.locate import existing, located
 from recsys.data.raw import UNKNOWN, normalise
 from recsys.data.readers import Reader, reader_for
 
@@ -231,7 +231,7 @@ def keyed_rows(reader: Reader, path: Path, key: CategoricalFeature, columns: Seq
         DataError: the file is missing, unreadable or lacks a column, or a row has no key of that type.
     """
     parts, row = [], 0
-    for frame in reader.frames(existing(path), CHUNK_ROWS):
+    for frame in reader.frames(existing(path, "dataset.side"), CHUNK_ROWS):
         lacking = [name for name in (key.name, *columns) if name not in frame.columns]
         if lacking:
             raise DataError(
@@ -250,20 +250,6 @@ def keyed_rows(reader: Reader, path: Path, key: CategoricalFeature, columns: Seq
     if not row:
         raise DataError(f"{path}: the file holds no rows (dataset.side). Fill it, or leave it out.")
     return pl.concat(parts)
-
-
-def existing(path: Path, section: str = "dataset.side") -> Path:
-    """The path.
-
-    Raises:
-        DataError: there is no such file.
-    """
-    if not path.is_file():
-        raise DataError(
-            f"{path}: no such file ({section}). Correct the path of the dataset config, or set RECSYS_DATA to the "
-            "folder of the data sets."
-        )
-    return path
 
 
 def check_unique(rows: pl.DataFrame, key: str, where: str) -> None:

@@ -37,6 +37,20 @@ def located(names: Iterable[str]) -> tuple[Path, ...]:
     return tuple(path for name in names for path in _located(name))
 
 
+def existing(path: Path, what: str) -> Path:
+    """The path.
+
+    Raises:
+        DataError: there is no such file; it names `what` the file is.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file ({what}). Correct the path of the dataset config, or set RECSYS_DATA to the folder "
+            "of the data sets."
+        )
+    return path
+
+
 def each_once(paths: Sequence[Path]) -> tuple[Path, ...]:
     """The paths.
 

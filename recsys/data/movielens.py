@@ -19,6 +19,7 @@ from recsys.core.schema import (
 from recsys.core.specs import Pooling
 from recsys.data.compression import read_bytes
 from recsys.data.dataset import RawTable, SplitConfig, SplitMethod, made_files
+from recsys.data.locate import existing
 from recsys.data.readers import ParquetReader
 
 GENRES = (
@@ -92,12 +93,7 @@ class MovieLensDataset:
 
 
 def _read(path: Path, separator: str, names: tuple[str, ...]) -> pl.DataFrame:
-    if not path.is_file():
-        raise DataError(
-            f"{path}: no such file (of MovieLens-100k). Correct the path of the dataset config, or set RECSYS_DATA to "
-            "the folder of the data sets."
-        )
-    text = b"".join(read_bytes(path)).decode("latin-1")  # which every byte is legal in
+    text = b"".join(read_bytes(existing(path, "of MovieLens-100k"))).decode("latin-1")  # which every byte is legal in
     lines = pl.Series("line", text.rstrip("\n").split("\n")).str.strip_chars_end("\r")
     parts = lines.str.split(separator)
     if (parts.list.len() != len(names)).any():

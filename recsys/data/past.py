@@ -18,22 +18,21 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import ConfigError, DataError
-from recsys.core.schema import MISSING_KEY, CategoricalFeature, Schema, Timestamp
-from recsys.data.events import MISSING_TEXT
+from recsys.core.schema import CategoricalFeature, Schema, Timestamp
+from recsys.data.events import filled
 from recsys.data.faults import Faults, Origin
 from recsys.data.histories import gap_buckets, lists, newest_first
 from recsys.data.joined import (
     CHUNK_ROWS,
     SideTable,
     check_joined,
-    existing,
     joined_reader,
     key_column,
     keys_of,
     needed,
 )
 from recsys.data.json_lines import JsonLinesReader
-from recsys.data.locate import each_once, located
+from recsys.data.locate import each_once, existing, located
 from recsys.data.raw import EMPTY, TRUTH, typed_columns
 from recsys.data.readers import Reader, reader_for
 from recsys.data.times import times_of
@@ -147,7 +146,9 @@ class LoggedPast:
             DataError: a file is missing, unreadable or lacks a column, or the log has no event.
         """
         reads = _Columns.of(self, schema)
-        parts = [part for path in self.paths for part in self._events(path, reads, schema)]
+        # Here, because it reads side tables: once for all files.
+        own = self.rows.reader_of(self.history.asked, schema) if self.rows else None
+        parts = [part for path in self.paths for part in self._events(path, reads, own)]
         events = pl.concat(parts) if parts else pl.DataFrame()
         if events.is_empty():
             history = self.history
@@ -161,19 +162,17 @@ class LoggedPast:
         logger.info("%s: %d events of %d users, %s to %s", SECTION, events.height, past.users.height, first, last)
         return past
 
-    def _events(self, path: Path, reads: "_Columns", schema: Schema) -> Iterator[pl.DataFrame]:
+    def _events(self, path: Path, reads: "_Columns", own: Reader | None) -> Iterator[pl.DataFrame]:
         """Of one file: user, time (in microseconds) and columns of the events that have user and time."""
-        own, row = self.rows is not None, 0
-        for frame in self._reader(path, schema).frames(path, CHUNK_ROWS, keep_damaged=own):
+        row = 0
+        for frame in (own or self._reader(path)).frames(path, CHUNK_ROWS, keep_damaged=own is not None):
             origin = Origin(path=str(path), first_row=row)
             check_joined(frame, origin, self.history.asked, (), SECTION)
-            faults = Faults(origin, strict=not own)
+            faults = Faults(origin, strict=own is None)
             yield _kept(faults.sound(reads.typed(frame, faults)))
             row += frame.height
 
-    def _reader(self, path: Path, schema: Schema) -> Reader:
-        if self.rows is not None:
-            return self.rows.reader_of(self.history.asked, schema)
+    def _reader(self, path: Path) -> Reader:
         names = tuple(CategoricalFeature(name=name) for name in self.history.asked)
         return reader_for(existing(path, SECTION), Schema(label="", categorical=names))
 
@@ -206,8 +205,7 @@ class _Columns:
                 faults.refuse(column, column.is_not_null(), f"is {column.dtype}. A behaviour is one value.")
             wanted = pl.lit(_plain(column).is_in(_plain(pl.Series(history.behaviours)).implode()))
         users = keys_of(frame[self.user.name], self.user).alias(USER)
-        filled = [_filled(column) for column in values.get_columns()]
-        return pl.DataFrame([users, times, *filled]).with_columns(wanted.alias(KEPT))
+        return filled(values, values.columns).select(users, times, pl.all(), wanted.alias(KEPT))
 
 
 def _kept(events: pl.DataFrame) -> pl.DataFrame:
@@ -265,16 +263,9 @@ def _past(log: LoggedPast, key: CategoricalFeature, events: pl.DataFrame) -> Pas
     distinct, ranks = torch.unique(times, return_inverse=True)
     # One more than there are times, for a row that is later than all.
     places, order = torch.sort(codes * (distinct.numel() + 1) + ranks, stable=True)
-    values = events.drop(USER, TIME).with_columns(_coded(column) for column in events.drop(USER, TIME))
+    values = pl.DataFrame([_coded(column) for column in events.drop(USER, TIME)])
     ordered = values[pl.Series(order.numpy())]
     return Past(log=log, key=key, users=users, distinct=distinct, places=places, times=times[order], values=ordered)
-
-
-def _filled(keys: pl.Series) -> pl.Series:
-    """Without missing ones, which a list cannot hold: the lists of a row stay equally long."""
-    if keys.dtype == pl.String:
-        return keys.replace("", None).fill_null(MISSING_TEXT)
-    return keys.fill_null(MISSING_KEY)
 
 
 def _coded(keys: pl.Series) -> pl.Series:

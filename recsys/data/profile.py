@@ -48,17 +48,17 @@ def profile_of(column: pl.Series) -> Profile:
     """Look at a column, as its reader gives it."""
     unusable, column = _usable(column)
     is_list = isinstance(column.dtype, pl.List)
-    lengths = column.list.len() if is_list else pl.Series([1])
     given = _given(column)
     counts = given.value_counts(sort=True)
     integers, floats = _as_numbers(column, given)
     finite = floats.is_finite() & floats.is_not_null()
     known = floats.filter(finite)
     separator = "" if is_list else _separator(given)
+    time_form = _time_form(column, known if _share(finite) >= SAME else floats.head(0), given)
     return Profile(
         name=column.name,
         num_rows=len(column),
-        num_missing=len(column) - len(given) if not is_list else int((lengths == 0).sum()) + column.null_count(),
+        num_missing=_num_missing(column, given),
         num_values=counts.height,
         most=str(counts[0, 0]) if counts.height else "",
         most_share=int(counts["count"][0]) / len(column) if counts.height else 0.0,
@@ -68,13 +68,26 @@ def profile_of(column: pl.Series) -> Profile:
         is_binary=bool(len(known) and _share(finite) == 1 and known.is_in([0.0, 1.0]).all()),
         low=_float(known.min()),
         high=_float(known.max()),
-        time_form=(form := _time_form(column, known if _share(finite) >= SAME else floats.head(0), given)),
-        has_hours=bool(form) and _hours(column, TimeForm(form)) > 1,
+        time_form=time_form,
+        has_hours=bool(time_form) and _hours(column, TimeForm(time_form)) > 1,
         separator=separator,
         is_list=is_list,
         unusable=unusable,
-        longest=int(_float((given.str.split(separator).list.len() if separator else lengths).max())),
+        longest=_longest(column, given, separator),
     )
+
+
+def _num_missing(column: pl.Series, given: pl.Series) -> int:
+    if isinstance(column.dtype, pl.List):
+        return int((column.list.len() == 0).sum()) + column.null_count()
+    return len(column) - len(given)
+
+
+def _longest(column: pl.Series, given: pl.Series, separator: str) -> int:
+    """Values of the longest row."""
+    if isinstance(column.dtype, pl.List):
+        return int(_float(column.list.len().max()))
+    return int(_float(given.str.split(separator).list.len().max())) if separator else 1
 
 
 def _usable(column: pl.Series) -> tuple[str, pl.Series]:
@@ -117,6 +130,11 @@ def _float(value: object) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
+def words_of(name: str) -> set[str]:
+    """Of a column's name, in small letters."""
+    return set(name.lower().replace("-", "_").split("_"))
+
+
 def _time_form(column: pl.Series, numbers: pl.Series, given: pl.Series) -> str:
     if column.dtype.is_temporal():
         return "iso"
@@ -124,7 +142,7 @@ def _time_form(column: pl.Series, numbers: pl.Series, given: pl.Series) -> str:
         return ""
     if _share(given.str.contains(r"^\d{4}-\d\d-\d\d($|[ T]\d\d:\d\d)")) == 1:
         return "iso"
-    named = any(part in column.name.lower().replace("-", "_").split("_") for part in TIME_NAMES)
+    named = words_of(column.name) & set(TIME_NAMES)
     if named and len(numbers) and (numbers == numbers.floor()).all():
         low, high = _float(numbers.min()), _float(numbers.max())
         if SECONDS[0] <= low <= high <= SECONDS[1]:

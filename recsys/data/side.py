@@ -12,8 +12,8 @@ from recsys.core.schema import CategoricalFeature
 from recsys.data.compression import read_bytes
 from recsys.data.events import EventLog, filled, typed
 from recsys.data.faults import Origin
-from recsys.data.joined import check_unique, existing, keyed_rows
-from recsys.data.locate import located
+from recsys.data.joined import check_unique, keyed_rows
+from recsys.data.locate import existing, located
 from recsys.data.readers import ParquetReader, Reader
 from recsys.data.text import TextReader
 
@@ -70,7 +70,7 @@ def with_side(items: pl.DataFrame, side: SideFile, log: EventLog) -> pl.DataFram
     lacking = items.join(table, on=log.item, how="anti").height
     if lacking:
         logger.warning("%s knows nothing of %d of %d items: their attributes are missing", path, lacking, items.height)
-    return filled(items.join(table, on=log.item, how="left", maintain_order="left"), side.attributes, log)
+    return filled(items.join(table, on=log.item, how="left", maintain_order="left"), side.attributes)
 
 
 def _reader(path: Path, side: SideFile) -> Reader:
@@ -80,7 +80,7 @@ def _reader(path: Path, side: SideFile) -> Reader:
 
 
 def _json_rows(path: Path, side: SideFile, log: EventLog) -> pl.DataFrame:
-    existing(path)
+    existing(path, "dataset.side")
     try:
         values = json.loads(b"".join(read_bytes(path)))
         frame = pl.DataFrame({log.item: list(values), "value": list(values.values())})
