@@ -250,7 +250,10 @@ def test_two_ranks_promote_what_one_process_does(device: torch.device, tmp_path:
     assert {501, 502, 503} <= hot(trained.remap("a"))
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert found["sketch"] == trained.callback.state_dict()["sketch"]
+        sketch = trained.callback._sketch
+        assert torch.equal(found["ids"], sketch.ids)
+        # half a batch's gradients need not round as a whole batch's do
+        torch.testing.assert_close(found["scores"].double(), sketch.scores.double(), rtol=1e-4, atol=UNIT * 1e-4)
         torch.testing.assert_close(found["table"], table, rtol=1e-4, atol=1e-5)
         for name in ("a", "tags"):
             assert torch.equal(found[name], trained.remap(name).hot_ids)
@@ -267,8 +270,10 @@ def main(folder: Path) -> None:
     """A rank of the test above."""
     with process_group(DeviceConfig()) as device:
         trained, table = trained_on_a_stream(device, folder)
+        sketch = trained.callback._sketch
         found = {name: trained.remap(name).hot_ids for name in ("a", "tags")}
-        torch.save({"table": table, **trained.callback.state_dict(), **found}, folder / f"{trained.session.rank}.pt")
+        found |= {"table": table, "ids": sketch.ids, "scores": sketch.scores}
+        torch.save(found, folder / f"{trained.session.rank}.pt")
 
 
 def test_importance_by_hand(device: torch.device) -> None:

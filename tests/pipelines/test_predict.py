@@ -147,7 +147,9 @@ def test_ids_never_seen_score_as_one_unknown(trained: Run, tmp_path: Path) -> No
     rows = raw().head(2).with_columns(user=pl.Series([10**15, -(2**63) + 1]), item=pl.Series(["new", "newer"]))
     same = rows.with_columns(price=1.5, time=5, url=pl.lit("u0"), tags=pl.Series(["t999", "never|seen"]))
     scores = predictions(trained, write(same, tmp_path / "new.csv"))
-    assert scores["logit"].n_unique() == 1 and scores["probability"].is_between(0, 1).all()
+    # a matrix product need not round all rows of a batch alike
+    assert scores["logit"].to_list() == pytest.approx([scores["logit"][0]] * 2, abs=1e-6)
+    assert scores["probability"].is_between(0, 1).all()
 
 
 def test_int8_stays_near_float32(trained: Run, files: dict[str, Path]) -> None:
