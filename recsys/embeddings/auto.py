@@ -8,9 +8,10 @@ one look-up an id. Differences to full at 5, 50, 100 and 1000 times less are 0, 
 1. *Row type*: the most exact one whose rows give every id seen more than once its own; else the narrowest. Rounding
    rows after training to int4 cost .00004 AUC on average and .00025 at most in 46 models. Rounding to int2 cost .0006
    and .0019, more than the .0003 that its half as many rows again bring: so int2 is not among the defaults.
-2. *Rare ids*: those seen once read the row of unknown ids, which so learns what "rare" means. A row for each of the
-   other 85,210 ids gave .7604, as full tables do. The smaller the table, the more ids are better left out than let into
-   shared rows: at 1000 times less .7541 with all ids, .7556 without those seen once, .7572 without those seen 8 times.
+2. *Rare ids*: those seen once read the row of unknown ids, which so learns what "rare" means, unless there is room for
+   full tables. A row for each of the other 85,210 ids gave .7604, as full tables do; on generated rows, where most of 11
+   million ids were seen once, .0003 less. The smaller the table, the more ids are better left out than let into shared
+   rows: at 1000 times less .7541 with all ids, .7556 without those seen once, .7572 without those seen 8 times.
 3. *Known ids*: those with more than `rare_lookups` look-ups, but at most `ids_per_row` for each row, and no fewer than
    rows. At 50 times less, 1, 2 and 3 ids a row gave .7601, .7600, .7597; at 100 times less, 1, 1.4, 2, 2.2 and 6
    gave .7580, .7585, .7592, .7591, .7590; at 1000 times less, 1, 2, 4, 14 and 60: .7500, .7556, .7572, .7572, .7556
@@ -50,7 +51,7 @@ from recsys.core.specs import FeatureSpec, RowType, TableSpec
 from recsys.embeddings.combiners import Mean, Only
 from recsys.embeddings.double_hash import NUM_HASHES, DoubleHashRemap
 from recsys.embeddings.frequency import densities, heads_of_known
-from recsys.embeddings.method import Identity, MethodConfig, full_bytes, num_ids
+from recsys.embeddings.method import Identity, MethodConfig, full_bytes, full_table
 from recsys.embeddings.pq import PqConfig
 from recsys.ops.hashing import salt_for
 
@@ -108,12 +109,14 @@ class AutoConfig(MethodConfig):
             )
 
     def plan(self, features: Sequence[FeatureSpec]) -> TablePlan:
-        """As `MethodConfig.plan`; full tables where codes of these are served, or where there is room for all."""
+        """As `MethodConfig.plan`; full tables where codes of these are served."""
         codes = self._codes(features)
         return codes.plan(features) if codes is not None else super().plan(features)
 
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
-        """Plan one table of the rows that the budget holds, or fewer where no id would use them."""
+        """Plan one table of the rows that the budget holds, or fewer where few ids would use them; or full tables."""
+        if all(feature.num_embeddings is not None for feature in features) and full_bytes(features) <= budget_bytes:
+            return TablePlan.merge([full_table(feature, self.init) for feature in features])
         width = features[0].embedding_dim
         useful = [_num_known(feature, 1.0) for feature in features]
         row_type = self._row_type(features, sum(useful), budget_bytes)
@@ -149,13 +152,14 @@ class AutoConfig(MethodConfig):
         return replace(parts, plan=plan, tables=pack_tables(parts.tables, plan.tables))
 
     def _codes(self, features: Sequence[FeatureSpec]) -> PqConfig | None:
-        """What serves trained full tables, where that is better than rows that share; it may leave them as they are."""
+        """What serves trained full tables, where that is better than rows that share."""
         if not self.most_lost or any(feature.num_embeddings is None for feature in features):
             return None
         rest = [feature for feature in features if not self.keeps_full(feature)]
         budget = self.budget_bytes(features) - full_bytes(features) + full_bytes(rest)
+        if full_bytes(rest) <= budget:
+            return None
         useful = [_num_known(feature, 1.0) for feature in rest]
-        all_useful = all(known == num_ids(feature) for known, feature in zip(useful, rest, strict=True))
         codes = PqConfig(
             init=self.init,
             budget_mib=self.budget_mib,
@@ -164,8 +168,6 @@ class AutoConfig(MethodConfig):
             rotate=True,
             seed=self.seed,
         )
-        if full_bytes(rest) <= budget:
-            return codes if all_useful else None
         narrowest = sum(
             known * min(row_type.row_bytes(feature.embedding_dim) for row_type in [RowType.FLOAT32, *self.row_types])
             for known, feature in zip(useful, rest, strict=True)
