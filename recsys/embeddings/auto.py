@@ -11,7 +11,9 @@ one look-up an id. Differences to full at 5, 50, 100 and 1000 times less are 0, 
 2. *Rare ids*: those seen once read the row of unknown ids, which so learns what "rare" means, unless there is room for
    full tables. A row for each of the other 85,210 ids gave .7604, as full tables do; on generated rows, where most of 11
    million ids were seen once, .0003 less. The smaller the table, the more ids are better left out than let into shared
-   rows: at 1000 times less .7541 with all ids, .7556 without those seen once, .7572 without those seen 8 times.
+   rows: at 1000 times less .7541 with all ids, .7556 without those seen once, .7572 without those seen 8 times. But
+   without those seen 16 times .0007 (seed 1) and .0015 (seed 2) were lost at 100 times less, .0008 at 1000; on the
+   generated rows .0002 were gained.
 3. *Known ids*: those with more than `rare_lookups` look-ups, but at most `ids_per_row` for each row, and no fewer than
    rows. At 50 times less, 1, 2 and 3 ids a row gave .7601, .7600, .7597; at 100 times less, 1, 1.4, 2, 2.2 and 6
    gave .7580, .7585, .7592, .7591, .7590; at 1000 times less, 1, 2, 4, 14 and 60: .7500, .7556, .7572, .7572, .7556
