@@ -15,7 +15,7 @@ import polars as pl
 from torch import Tensor
 
 from recsys.core.errors import ConfigError, DataError
-from recsys.core.schema import MISSING_KEY, CategoricalFeature, KeyType, Schema
+from recsys.core.schema import MISSING_KEY, MISSING_TEXT, CategoricalFeature, KeyType, Schema
 from recsys.data.faults import Origin
 from recsys.data.json_lines import JsonLinesReader
 from recsys.data.locate import existing, located
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 CHUNK_ROWS = 262_144
 NO_SEPARATOR = "\x1f"  # reads a line as one value
-MISSING_TEXT = "(missing)"
-"""Stands for an item's missing attribute where keys are text: a list of histories cannot hold an empty value."""
 
 TIME, POSITION, USER_CODE, ITEM_CODE = "__time__", "__position__", "__user__", "__item__"
 INPUT = "an input of dataset.log"

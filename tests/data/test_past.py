@@ -145,6 +145,24 @@ def test_ingest_encodes_them_and_says_which_rows_had_no_time(tmp_path: Path) -> 
     assert sorted(pl.concat(encoded)["hist_item"].list.len()) == lengths
 
 
+def test_a_missing_item_is_the_same_id_in_a_row_and_in_a_history(tmp_path: Path) -> None:
+    """In the user's second event, where the first, missing, is the history."""
+    events = {"y": [1, 0] * 30, "user": [f"u{n // 2}" for n in range(60)], "item": [None, "i1"] * 30}
+    frame = pl.DataFrame(events | {"time": [1_600_000_000 + n for n in range(60)]})
+    source = replace(
+        dataset(write(frame, tmp_path / "rows.csv"), FileKind.TEXT, replace(HISTORY, columns=("item",))),
+        categorical=(
+            CategoricalFeature(name="item"),
+            CategoricalFeature(name="hist_item", multi_valued=True, vocabulary="item"),
+        ),
+    )
+    ingest(source, tmp_path / "out", options=OPTIONS)
+    encoded = pl.concat([pl.read_parquet(path) for path in (tmp_path / "out").glob("*/part-*.parquet")])
+    (first,) = encoded.filter(pl.col("hist_item").list.len() == 0)["item"].unique()
+    assert encoded["hist_item"].explode().drop_nulls().unique().to_list() == [first]
+    assert first != 0 and Manifest.read(tmp_path / "out").categorical["item"].num_embeddings == 3
+
+
 def test_another_rule_is_another_fingerprint(tmp_path: Path) -> None:
     file = write(rows(), tmp_path / "rows.csv")
     prints = set()
