@@ -81,7 +81,7 @@ class LibfmDataset:
         """The files, in row order."""
         return Path(self.train), Path(self.validation), Path(self.test)
 
-    def open(self, folder: Path) -> RawTable:
+    def open(self, folder: Path, *, max_rejected: float = 0.0) -> RawTable:
         """The raw rows; `folder` is not used."""
         features = (
             CategoricalFeature(name=name, key_type=KeyType.INTEGER, min_count=self.min_count) for name in self.fields
