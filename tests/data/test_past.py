@@ -115,6 +115,19 @@ def test_columns_that_side_tables_give_are_in_the_rows_own_log(tmp_path: Path) -
     assert found.select("hist_item", "hist_kind", "hist_gap").to_dicts() == expected(impressions, impressions)
 
 
+@pytest.mark.parametrize("key_type", KeyType)
+@pytest.mark.parametrize("in_log", [True, False])
+def test_users_written_as_floats_are_those_written_as_integers(tmp_path: Path, key_type: KeyType, in_log: bool) -> None:
+    whole = rows().with_columns(pl.col("user").str.slice(1).cast(pl.Int64))
+    floats = whole.with_columns(pl.col("user").cast(pl.Float64).fill_null(float("nan")))
+    log, impressions = (floats, whole) if in_log else (whole, floats)
+    history = replace(HISTORY, files=(write(log, tmp_path / "log.parquet"),))
+    source = dataset(write(impressions, tmp_path / "rows.parquet"), FileKind.PARQUET, history)
+    named = (replace(each, key_type=key_type) if each.name == "user" else each for each in source.categorical)
+    found = read(replace(source, categorical=tuple(named)), tmp_path)
+    assert found.select("hist_item", "hist_kind", "hist_gap").to_dicts() == expected(whole, whole)
+
+
 def test_the_future_and_the_present_change_nothing(tmp_path: Path) -> None:
     impressions = rows()
     whole = expected(impressions, impressions)
