@@ -34,6 +34,10 @@ from recsys.core.errors import ConfigError, RecsysError
 from recsys.core.jsonable import TARGET, build_config, has_field
 
 CONFIG_FOLDER = str(Path(__file__).resolve().parent.parent / "conf")
+OWN_ROWS = (
+    "For rows of your own: `python -m pipelines.infer infer.files=[…] infer.output=conf/dataset/mine.yaml` writes the "
+    "config that dataset=mine takes."
+)
 QUIET = ("torchrec", "torch", "fbgemm_gpu", "matplotlib")
 RUN_FILE = "RECSYS_RUN_FILE"
 """Environment variable of started ranks: path of a JSON file with the values of their run."""
@@ -196,7 +200,8 @@ def told(error: Exception, overrides: Sequence[str]) -> str:
         if isinstance(error, OverrideParseException):
             key, _, value = str(error.override).partition("=")
             return f"{error.override}: Hydra's grammar cannot read this value. Quote it twice: '{key}=\"{value}\"'"
-        return " ".join(str(error).partition("Config search path")[0].split())
+        text = " ".join(str(error).partition("Config search path")[0].split())
+        return f"{text}. {OWN_ROWS}" if "'dataset/" in text else text
     known = {str(key) for key in cause.parent_node if key not in (TARGET, "hydra")}
     if TARGET in cause.parent_node:
         with suppress(ConfigError):  # what is wrong with the class itself is not what this is about
@@ -204,7 +209,8 @@ def told(error: Exception, overrides: Sequence[str]) -> str:
     given = next((text for text in overrides if text.lstrip("+~").split("=")[0] == cause.full_key), str(cause.full_key))
     near = difflib.get_close_matches(str(cause.key), known, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
-    return f"{given}: no such key. {hint}There are {sorted(known)}."
+    own = "" if near or not str(cause.full_key).startswith("dataset.") else f" {OWN_ROWS}"
+    return f"{given}: no such key. {hint}There are {sorted(known)}.{own}"
 
 
 def set_up_logging() -> None:

@@ -7,7 +7,10 @@ from recsys.core.errors import ConfigError
 from recsys.core.specs import Pooling
 
 MISSING_KEY = -(2**63)
-"""Key that stands for a null or empty categorical value; it is a category like any other."""
+"""Key that stands for a missing categorical value: null, empty or `MISSING_TEXT`; it is a category like any other."""
+
+MISSING_TEXT = "(missing)"
+"""Text of a missing value where there must be one: in a history, which is as long in every column."""
 
 LENGTHS_SUFFIX = "__lengths"
 """After a multi-valued feature's name: the border tensor of how many values each row has."""

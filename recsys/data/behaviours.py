@@ -21,7 +21,7 @@ from recsys.core.errors import ConfigError
 from recsys.core.schema import CategoricalFeature, KeyType, Schema
 from recsys.core.specs import Pooling
 from recsys.data.dataset import SPLIT_NAMES, RawFile, RawTable, SplitConfig, SplitMethod
-from recsys.data.events import EventLog, Events, read_events
+from recsys.data.events import EventLog, Events, read_events, rejected_of
 from recsys.data.histories import (
     NegativeMethod,
     SplitTargets,
@@ -74,13 +74,14 @@ class BehaviourDataset:
         """The log's files and the side file."""
         return *self.log.paths, *self.side.paths
 
-    def open(self, folder: Path) -> RawTable:
+    def open(self, folder: Path, *, max_rejected: float = 0.0) -> RawTable:
         """Write the rows to `folder/raw` as Parquet and return them; memory holds the events, but not the rows.
 
         Raises:
             DataError: the log or the side file cannot be used, or a split would have no rows.
         """
-        events = read_events(self.log)
+        rejected = rejected_of(self.log, folder, max_rejected=max_rejected)
+        events = read_events(self.log, rejected)
         items = with_side(events.items, self.side, self.log)
         events = Events(events.user, events.item, events.time, events.users, items)
         codes = split_codes(events, self.split)
@@ -100,6 +101,7 @@ class BehaviourDataset:
             files=tuple(files),
             reader=ParquetReader(),
             split=SplitConfig(method=SplitMethod.GIVEN),
+            rejected=rejected,
         )
 
     def schema(self) -> Schema:

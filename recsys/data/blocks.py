@@ -13,11 +13,11 @@ BLOCK_BYTES = 16 << 20
 MAX_ROW_BYTES = 4 * BLOCK_BYTES
 
 
-def text_blocks(path: Path, *, quoted: bool) -> Iterator[bytes]:
+def text_blocks(path: Path, *, separator: bytes = b"") -> Iterator[bytes]:
     """Content of a text file in blocks of whole lines, about `BLOCK_BYTES` each; no block is empty.
 
     Args:
-        quoted: a newline between double quotes does not end a line.
+        separator: of values that may stand between double quotes, where a newline ends no row; b"": quotes are text.
     Raises:
         DataError: the file cannot be read, or a row has more than `MAX_ROW_BYTES`.
     """
@@ -27,9 +27,12 @@ def text_blocks(path: Path, *, quoted: bool) -> Iterator[bytes]:
         pieces.append(piece)
         if sum(map(len, pieces)) >= enough:
             block = b"".join(pieces)
-            end = end_of_rows(block, quoted=quoted)
+            end = end_of_rows(block, separator=separator)
             if not end and len(block) > MAX_ROW_BYTES:
-                raise _too_long(path, line, len(block), quoted=quoted)
+                # With its first line alone as a row: its quote never closes, which its reader tells.
+                end = block.find(b"\n") + 1
+                if not end:
+                    raise _too_long(path, line, len(block))
             pieces = [block[end:]]
             # Looked at again when there is as much more: each time anew, a stray quote would take forever to be told.
             enough = len(pieces[0]) + BLOCK_BYTES
@@ -41,11 +44,10 @@ def text_blocks(path: Path, *, quoted: bool) -> Iterator[bytes]:
         yield last + b"\n"
 
 
-def _too_long(path: Path, line: int, num_bytes: int, *, quoted: bool) -> DataError:
-    why = "A double quote opens that does not close (set quoted=false if quotes mean nothing in this file), or" * quoted
+def _too_long(path: Path, line: int, num_bytes: int) -> DataError:
     return DataError(
-        f"{path}, line {line}: begins a row of more than {num_bytes >> 20} MiB. {why or 'Probably'} the lines do not "
-        "end with a newline. Correct the file."
+        f"{path}, line {line}: has more than {num_bytes >> 20} MiB. Probably the lines do not end with a newline. "
+        "Correct the file."
     )
 
 

@@ -27,7 +27,7 @@ class CriteoDataset:
         """The file."""
         return (Path(self.path),)
 
-    def open(self, folder: Path) -> RawTable:
+    def open(self, folder: Path, *, max_rejected: float = 0.0) -> RawTable:
         """The raw rows; `folder` is not used."""
         schema = Schema(
             label="label",

@@ -15,7 +15,7 @@ import polars as pl
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import Schema
-from recsys.data.faults import Faults, Origin
+from recsys.data.faults import Faults, Origin, Rejected
 from recsys.data.joined import Join
 from recsys.data.locate import existing
 from recsys.data.raw import ROW, typed_columns, unknown_keys
@@ -103,6 +103,7 @@ class RawTable:
     split: SplitConfig
     only_positives: bool = False  # every row is an interaction, so that no label is 0
     joins: tuple[Join, ...] = ()  # what `reader` joins to the rows
+    rejected: Rejected | None = None  # what was left out of the input that the rows are made of
 
     def __post_init__(self) -> None:
         for file in self.files:
@@ -231,5 +232,10 @@ class Dataset(Protocol):
     def inputs(self) -> tuple[Path, ...]:
         """Files that the rows come from, none where they are generated."""
 
-    def open(self, folder: Path) -> RawTable:
-        """The raw rows. `folder` is ingest's output folder: a generator writes its rows below it first."""
+    def open(self, folder: Path, *, max_rejected: float = 0.0) -> RawTable:
+        """The raw rows. `folder` is ingest's output folder: a generator writes its rows below it first.
+
+        Args:
+            max_rejected: share of its input's rows with faults that a data set which makes rows of them may leave out;
+                rows of the files themselves are ingest's to leave out.
+        """

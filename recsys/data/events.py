@@ -15,11 +15,11 @@ import polars as pl
 from torch import Tensor
 
 from recsys.core.errors import ConfigError, DataError
-from recsys.core.schema import MISSING_KEY, CategoricalFeature, KeyType, Schema
-from recsys.data.faults import Origin
+from recsys.core.schema import MISSING_KEY, MISSING_TEXT, CategoricalFeature, KeyType, Schema
+from recsys.data.faults import Faults, Origin, Rejected
 from recsys.data.json_lines import JsonLinesReader
 from recsys.data.locate import existing, located
-from recsys.data.raw import TEXT_TYPES, normalise
+from recsys.data.raw import TEXT_TYPES, typed_columns
 from recsys.data.readers import ArrowReader, ParquetReader, Reader
 from recsys.data.text import TextReader
 
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 CHUNK_ROWS = 262_144
 NO_SEPARATOR = "\x1f"  # reads a line as one value
-MISSING_TEXT = "(missing)"
-"""Stands for an item's missing attribute where keys are text: a list of histories cannot hold an empty value."""
 
 TIME, POSITION, USER_CODE, ITEM_CODE = "__time__", "__position__", "__user__", "__item__"
 INPUT = "an input of dataset.log"
@@ -99,13 +97,18 @@ class Events:
     items: pl.DataFrame
 
 
-def read_events(log: EventLog) -> Events:
-    """All events of a log; memory grows with their number.
+def read_events(log: EventLog, rejected: Rejected) -> Events:
+    """All events of a log, those with faults set aside by file; memory grows with their number.
 
     Raises:
-        DataError: a file is missing, unreadable or lacks a column; a user, item or time is missing or of another type.
+        DataError: a file is missing, unreadable or lacks a column; a user, item or time is missing or of another type,
+            of more events than may be set aside.
     """
-    parts = [frame.drop(LINE) for path in log.paths for frame in event_frames(log, path)]
+    parts: list[pl.DataFrame] = []
+    for number, path in enumerate(log.paths):
+        for events, faulty in event_frames(log, path, strict=rejected.limit == 0):
+            rejected.add(number, faulty)
+            parts.append(events.drop(LINE))
     if not sum(part.height for part in parts):
         kept = f" whose {log.behaviour!r} is one of {list(log.behaviours)}" if log.behaviour else ""
         raise DataError(f"{', '.join(log.files)}: no events{kept}. Correct the dataset config, or give other files.")
@@ -125,20 +128,33 @@ def read_events(log: EventLog) -> Events:
     return Events(user, item, time, users, items)
 
 
-def event_frames(log: EventLog, path: Path) -> Iterator[pl.DataFrame]:
+def rejected_of(log: EventLog, folder: Path, *, max_rejected: float) -> Rejected:
+    """Takes up to that share of the log's rows; they are counted only where some may be left out.
+
+    Raises:
+        DataError: a file is missing or unreadable.
+    """
+    paths = log.paths if max_rejected else ()
+    num_rows = sum(_reader(log).count_rows(existing(path, INPUT)) for path in paths)
+    return Rejected(folder, num_rows=num_rows, limit=max_rejected, stem="log")
+
+
+def event_frames(log: EventLog, path: Path, *, strict: bool) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
     """Events of one file in its order: user, item, attributes, `TIME` where the log has times, and `LINE`.
 
+    Args:
+        strict: refuse the first row that has a fault; else leave such rows out and say what they are (`REJECTED`).
     Raises:
         DataError: as `read_events`.
     """
-    return _users_frames(log, path) if log.kind is LogKind.USERS else _event_frames(log, path)
+    return _users_frames(log, path, strict) if log.kind is LogKind.USERS else _event_frames(log, path, strict)
 
 
-def typed(frame: pl.DataFrame, log: EventLog, columns: tuple[CategoricalFeature, ...], origin: Origin) -> pl.DataFrame:
+def typed(frame: pl.DataFrame, log: EventLog, columns: tuple[CategoricalFeature, ...], faults: Faults) -> pl.DataFrame:
     """These columns with keys of the log's type, and whatever else the log needs."""
     schema = Schema(label="label", categorical=columns)
     other = [name for name in (log.time, log.behaviour) if name and name in frame.columns]
-    return normalise(frame, schema, origin, label=False, other=other)
+    return typed_columns(frame, schema, faults, label=False, other=other)
 
 
 def filled(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
@@ -159,46 +175,46 @@ def _reader(log: EventLog) -> Reader:
     if log.kind is LogKind.JSONL:
         names = (log.user, log.item, *log.attributes, log.time, log.behaviour)
         return JsonLinesReader(columns=tuple(name for name in names if name))
+    if log.kind is LogKind.USERS:
+        return TextReader(separator=NO_SEPARATOR, columns=("line",), quoted=False)
     # A command line gives the two characters `\t`; in a yaml's double quotes they are a tab.
     return TextReader(separator=log.separator.replace("\\t", "\t"), columns=log.columns, quoted=log.quoted)
 
 
-def _event_frames(log: EventLog, path: Path) -> Iterator[pl.DataFrame]:
+def _event_frames(log: EventLog, path: Path, strict: bool) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
     names = (log.user, log.item, *log.attributes)
     columns = tuple(CategoricalFeature(name=name, key_type=log.key_type) for name in names)
     row = 0
-    for raw in _reader(log).frames(existing(path, INPUT), CHUNK_ROWS):
-        origin = Origin(path=str(path), first_row=row)
-        _check_present(raw, [log.time, log.behaviour], origin)
-        frame = typed(raw, log, columns, origin)
+    for raw in _reader(log).frames(existing(path, INPUT), CHUNK_ROWS, keep_damaged=not strict):
+        faults = Faults(Origin(path=str(path), first_row=row), strict=strict)
+        _check_present(raw, [log.time, log.behaviour], faults.origin)
+        frame = typed(raw, log, columns, faults)
         for name in (log.user, log.item):
-            _refuse(frame[name], _absent(frame[name]), origin, "names nobody and nothing. Fill it, or remove the row.")
+            faults.note(frame[name], _absent(frame[name]), "names nobody and nothing. Fill it, or remove the row.")
         if log.time:
-            frame = frame.with_columns(_times(raw[log.time], origin).alias(TIME))
-        frame = frame.with_columns(_lines(row, raw.height))
+            frame = frame.with_columns(_times(raw[log.time], faults).alias(TIME))
+        frame = faults.sound(frame.with_columns(_lines(row, raw.height)))
         if log.behaviour:
             frame = frame.filter(pl.col(log.behaviour).cast(pl.String).is_in(log.behaviours))
-        yield frame.select(*names, *([TIME] if log.time else []), LINE)
+        yield frame.select(*names, *([TIME] if log.time else []), LINE), faults.rejected()
         row += raw.height
 
 
-def _users_frames(log: EventLog, path: Path) -> Iterator[pl.DataFrame]:
+def _users_frames(log: EventLog, path: Path, strict: bool) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
     separator = log.separator.replace("\\t", "\t")
     columns = (
         CategoricalFeature(name=log.user, key_type=log.key_type),
         CategoricalFeature(name=log.item, key_type=log.key_type, multi_valued=True, separator=separator),
     )
     row = 0
-    for raw in TextReader(separator=NO_SEPARATOR, columns=("line",), quoted=False).frames(
-        existing(path, INPUT), CHUNK_ROWS
-    ):
+    for raw in _reader(log).frames(existing(path, INPUT), CHUNK_ROWS, keep_damaged=not strict):
         parts = raw["line"].str.strip_chars().str.splitn(separator, 2).struct.unnest()
         parts.columns = [log.user, log.item]
-        origin = Origin(path=str(path), first_row=row)
-        frame = typed(parts, log, columns, origin)
-        _refuse(frame[log.user], _absent(frame[log.user]), origin, "names nobody. Remove the line.")
-        frame = frame.with_columns(_lines(row, raw.height))
-        yield frame.filter(pl.col(log.item).list.len() > 0).explode(log.item)
+        faults = Faults(Origin(path=str(path), first_row=row), strict=strict)
+        frame = typed(parts.with_columns(raw.drop("line")), log, columns, faults)
+        faults.note(frame[log.user], _absent(frame[log.user]), "names nobody. Remove the line.")
+        frame = faults.sound(frame.with_columns(_lines(row, raw.height)))
+        yield frame.filter(pl.col(log.item).list.len() > 0).explode(log.item), faults.rejected()
         row += raw.height
 
 
@@ -219,7 +235,7 @@ def _absent(keys: pl.Series) -> pl.Series:
     return keys.is_null() | (keys == "") if keys.dtype == pl.String else keys.is_null()
 
 
-def _times(column: pl.Series, origin: Origin) -> pl.Series:
+def _times(column: pl.Series, faults: Faults) -> pl.Series:
     """Times as Int64: whole numbers in their own unit; dates and ISO 8601 text in seconds since 1970 (UTC)."""
     if column.dtype in TEXT_TYPES:
         texts = column.cast(pl.String).str.strip_chars()
@@ -239,18 +255,8 @@ def _times(column: pl.Series, origin: Origin) -> pl.Series:
     problem = (
         "is no time. Write whole numbers (seconds or milliseconds), dates or ISO 8601 text, the same on every row."
     )
-    _refuse(column, numbers.is_null(), origin, problem)
+    faults.note(column, numbers.is_null(), problem)
     return numbers
-
-
-def _refuse(column: pl.Series, bad: pl.Series, origin: Origin, problem: str) -> None:
-    """Raise for the first row where `bad` holds."""
-    if bad.any():
-        row = int(bad.arg_true()[0])
-        raise DataError(
-            f"{origin.path}, row {origin.first_row + row + 1} (from 1, header not counted), column {column.name!r}: "
-            f"{column[row]!r} {problem}"
-        )
 
 
 def _items(events: pl.DataFrame, log: EventLog) -> pl.DataFrame:

@@ -107,11 +107,14 @@ def _shown(value: object) -> str | None:
 
 
 class Rejected:
-    """Rows that are set aside, in `rejected/part-<shard>.parquet` of a dataset folder."""
+    """Rows that are set aside, in `rejected/<stem>-<shard>.parquet` of a dataset folder."""
 
-    def __init__(self, folder: Path, *, num_rows: int, limit: float, done: Iterable[int] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, num_rows: int, limit: float, done: Iterable[int] = (), stem: str = "part"
+    ) -> None:
         """Take up to the share `limit` of `num_rows` rows; those of the shards `done` are there."""
-        self._folder, self._num_rows, self._limit = folder / REJECTED_FOLDER, num_rows, limit
+        self._folder, self._num_rows, self._stem = folder / REJECTED_FOLDER, num_rows, stem
+        self.limit = limit
         known = {shard: self._path(shard) for shard in done if self._path(shard).is_file()}
         self._parts = {shard: pl.read_parquet(path, glob=False) for shard, path in known.items()}
 
@@ -130,11 +133,11 @@ class Rejected:
             return
         self._parts[shard] = pl.concat([*([self._parts[shard]] if shard in self._parts else []), rows])
         # Tolerance: 0.29 * 100 is 28.999999999999996.
-        if self.count > self._limit * self._num_rows + 1e-6:
+        if self.count > self.limit * self._num_rows + 1e-6:
             self.write(shard)
             raise DataError(
                 f"{self.count:,} of {self._num_rows:,} rows have faults so far, more than ingest.max_rejected="
-                f"{self._limit:g} allows: {self._told()} {self._folder} lists them. Correct the rows or the schema, "
+                f"{self.limit:g} allows: {self._told()} {self._folder} lists them. Correct the rows or the schema, "
                 "or allow more."
             )
 
@@ -145,8 +148,13 @@ class Rejected:
     def write(self, shard: int) -> None:
         """Write what was taken of a shard, if anything."""
         if shard in self._parts:
-            self._folder.mkdir(exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
             self._parts[shard].write_parquet(self._path(shard), compression="zstd", statistics=False)
+
+    def write_all(self) -> None:
+        """Write what was taken of all shards."""
+        for shard in self._parts:
+            self.write(shard)
 
     def log(self) -> None:
         """Say what was taken."""
@@ -154,7 +162,7 @@ class Rejected:
             logger.warning("left out %d of %d rows: %s (%s)", self.count, self._num_rows, self._told(), self._folder)
 
     def _path(self, shard: int) -> Path:
-        return self._folder / f"part-{shard:05d}.parquet"
+        return self._folder / f"{self._stem}-{shard:05d}.parquet"
 
     def _told(self) -> str:
         return _told([part for _, part in sorted(self._parts.items())])

@@ -1,11 +1,12 @@
 """A dataset yaml proposed from the rows of a table, with a comment that explains each choice."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
 from recsys.core.jsonable import to_json
+from recsys.data.companions import weights_among
 from recsys.data.look import Look
 from recsys.data.profile import Profile, profile_of, words_of
 
@@ -34,7 +35,7 @@ def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
     profiles = [profile_of(column) for column in found.frame]
     target = _label(profiles, label)
     weight = next((profile for profile in profiles if profile is not target and _is_weight(profile)), None)
-    roles = [(profile, *_role(profile)) for profile in profiles if profile is not target and profile is not weight]
+    roles = _roles(found, [profile for profile in profiles if profile is not target and profile is not weight])
     lines = {
         section: [_entry(line, why) for _, role, line, why in roles if role == section]
         for section in ("numeric", "categorical", "timestamps")
@@ -60,6 +61,11 @@ def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
             "",
         ]
     )
+
+
+def _roles(found: Look, profiles: Sequence[Profile]) -> Roles:
+    weights = weights_among(found.frame, profiles)
+    return [(profile, *_role(profile, weights)) for profile in profiles if profile.name not in weights.values()]
 
 
 def _left_out(roles: Roles) -> list[str]:
@@ -118,7 +124,7 @@ def _label(profiles: Sequence[Profile], label: str) -> Profile:
 def _is_weight(profile: Profile) -> bool:
     """Whether a column is called like a weight of rows, and can be one on every row."""
     is_number = not profile.unusable and not profile.is_list and profile.numbers == 1 and not profile.num_missing
-    named = profile.name.lower() in WEIGHT_NAMES
+    named = profile.name.lower() in WEIGHT_NAMES and not profile.num_infinite
     return named and is_number and profile.num_values > 1 and profile.low >= 0 and profile.high < LARGEST
 
 
@@ -131,7 +137,7 @@ def _positive(target: Profile) -> float:
     return target.most_share if target.most in ("1", "true", "True", "TRUE", "1.0") else 1 - target.most_share
 
 
-def _role(profile: Profile) -> tuple[str, str, str]:
+def _role(profile: Profile, weights: Mapping[str, str]) -> tuple[str, str, str]:
     """(section of the yaml or nothing, entry, why)."""
     name = _quoted(profile.name)
     if profile.unusable:
@@ -141,13 +147,23 @@ def _role(profile: Profile) -> tuple[str, str, str]:
     if profile.time_form:
         return "timestamps", f"{{name: {name}, form: {profile.time_form}}}", f"{profile.time_form} times on every row"
     if profile.is_list or profile.separator:
-        separator = f", separator: {json.dumps(profile.separator)}" if profile.separator else ""
-        line = f"{{name: {name}, multi_valued: true{separator}, max_length: {max(profile.longest, 1)}, pooling: mean}}"
-        return "categorical", line, f"several values a row, at most {profile.longest}"
+        return "categorical", *_several(profile, weights.get(profile.name, ""))
     differs = profile.num_values == profile.num_rows - profile.num_missing and profile.num_rows > FEW_VALUES
-    if differs and (profile.numbers < 1 or profile.integers == 1 or max(-profile.low, profile.high) >= 2**63):
+    large = max(-profile.low, profile.high) >= 2**63 and not profile.is_float
+    if differs and (profile.numbers < 1 or profile.integers == 1 or large):
         return "", "", "another value on every row: an id of the row, or a text"
     return _number_or_category(profile)
+
+
+def _several(profile: Profile, weights: str) -> tuple[str, str]:
+    """(Entry, why) of a multi-valued column."""
+    separator = f", separator: {json.dumps(profile.separator)}" if profile.separator else ""
+    pooling = f"weighted, weights: {_quoted(weights)}" if weights else "mean"
+    size = f"max_length: {max(profile.longest, 1)}"
+    why = f"several values a row, at most {profile.longest}"
+    if weights:
+        why += f"; {weights!r} has one number for each, on every row, by which embeddings are summed"
+    return f"{{name: {_quoted(profile.name)}, multi_valued: true{separator}, {size}, pooling: {pooling}}}", why
 
 
 def _number_or_category(profile: Profile) -> tuple[str, str, str]:
@@ -156,10 +172,14 @@ def _number_or_category(profile: Profile) -> tuple[str, str, str]:
     if profile.integers == 1 and (is_id or profile.num_values <= FEW_VALUES):
         why = "whole numbers that name things" if is_id else "few whole numbers: codes rather than amounts"
         return "categorical", f"{{name: {name}, key_type: integer{_min_count(profile)}}}", f"{why}; {counted}"
-    if profile.numbers == 1 and max(-profile.low, profile.high) < LARGEST:
+    if profile.numbers == 1 and (profile.is_float or max(-profile.low, profile.high) < LARGEST):
         skewed = profile.high > 100 * max(abs(profile.low), 1)
         transform = "log1p_standard" if skewed else "standard"
         span = f"{profile.low:g} to {profile.high:g}{', skewed' if skewed else ''}"
+        if profile.num_infinite:
+            counted += (
+                f"; {profile.num_infinite:,} infinite (as float32): ingest refuses them with file, row and column"
+            )
         return "numeric", f"{{name: {name}, transform: {transform}}}", f"{span}; {counted}"
     return "categorical", f"{{name: {name}{_min_count(profile)}}}", f"{counted}, most often {profile.most[:20]!r}"
 

@@ -66,10 +66,13 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
         DataError: input is missing, damaged or of the wrong type, or a split cannot be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    table = dataset.open(folder)
+    table = dataset.open(folder, max_rejected=options.max_rejected)
     before = _versions(table)
     fingerprint = input_fingerprint(table, seed=options.seed)
     state = State(folder, fingerprint_of([fingerprint, options.rows_per_file, options.max_rejected]))
+    if table.rejected:  # not before: a state that begins anew clears the folder
+        table.rejected.write_all()
+        table.rejected.log()
     run = _Run(table, folder, options, state)
     fit = run.fit()
     bounds = {name: torch.tensor(found, dtype=torch.float32) for name, found in fit.bounds.items()}
@@ -85,7 +88,7 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
         categorical=fit.categorical,
         fingerprint=fingerprint,
         bounds=fit.bounds,
-        num_rejected=run.rejected.count,
+        num_rejected=run.rejected.count + (table.rejected.count if table.rejected else 0),
     )
     manifest.write(folder)
     state.drop()

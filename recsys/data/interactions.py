@@ -63,7 +63,7 @@ class InteractionDataset:
         columns = (CategoricalFeature(name=name, key_type=log.key_type) for name in (log.user, log.item))
         return Schema(label=LABEL_NAME, categorical=tuple(columns))
 
-    def open(self, folder: Path) -> RawTable:
+    def open(self, folder: Path, *, max_rejected: float = 0.0) -> RawTable:
         """Write the pairs of each split to `folder/raw` and return them.
 
         Raises:
@@ -113,7 +113,7 @@ def _read(log: EventLog, split: str) -> pl.DataFrame:
     """Distinct pairs of a log, in the order of its files."""
     parts = []
     for path in log.paths:
-        for frame in event_frames(log, path):
+        for frame, _ in event_frames(log, path, strict=True):
             _refuse_negative(frame, log, path)
             parts.append(frame.select(log.user, log.item))
     if not sum(part.height for part in parts):

@@ -198,7 +198,13 @@ def key_column(name: str, schema: Schema) -> CategoricalFeature:
 
 
 def keys_of(values: pl.Series, key: CategoricalFeature) -> pl.Series:
-    """String or Int64 by the key's type; null for what is no such key: nobody's, and refused where it is a feature."""
+    """String or Int64 by the key's type; null for what is no such key: nobody's, and refused where it is a feature.
+
+    Of floats 1.0 is the key 1, because a column of whole numbers, some of which are missing, often is written so.
+    """
+    if values.dtype.is_float():
+        whole = values.cast(pl.Int64, strict=False)
+        values = whole.cast(pl.String).zip_with(whole == values, values.fill_nan(None).cast(pl.String))
     wanted = pl.Int64 if key.key_type is KeyType.INTEGER else pl.String
     legal = not values.dtype.is_nested() and values.dtype not in (pl.Binary, pl.Duration)
     return values.cast(pl.String).cast(wanted, strict=False) if legal else values.clear(len(values)).cast(wanted)

@@ -52,7 +52,7 @@ class JsonLinesReader:
         """
         # Here, because who counts reads to the end, as who takes rows need not.
         rows, absent = 0, set(self.columns)
-        for block in text_blocks(path, quoted=False):
+        for block in text_blocks(path):
             rows += block.count(b"\n")
             absent = {name for name in absent if not _has_key(block, name)}
         if absent and rows:
@@ -71,7 +71,7 @@ class JsonLinesReader:
         """
         row = 0
         types: dict[str, pl.DataType] = {}
-        for block in text_blocks(path, quoted=False):
+        for block in text_blocks(path):
             block = block if row else block.removeprefix(BYTE_ORDER_MARK)
             num_lines = block.count(b"\n")
             types = types or self._types(block)

@@ -24,7 +24,7 @@ class LibfmReader:
 
     def count_rows(self, path: Path) -> int:
         """Rows of the file."""
-        return sum(block.count(b"\n") for block in text_blocks(path, quoted=False))
+        return sum(block.count(b"\n") for block in text_blocks(path))
 
     def frames(
         self, path: Path, chunk_rows: int, *, first_row: int = 0, keep_damaged: bool = False
@@ -35,7 +35,7 @@ class LibfmReader:
             DataError: a line is not of that form, and is not kept.
         """
         row = 0
-        for block in text_blocks(path, quoted=False):
+        for block in text_blocks(path):
             num_lines = block.count(b"\n")
             if row + num_lines > first_row:
                 text = block.removesuffix(b"\n").decode("utf-8", "replace")
@@ -81,7 +81,7 @@ class LibfmDataset:
         """The files, in row order."""
         return Path(self.train), Path(self.validation), Path(self.test)
 
-    def open(self, folder: Path) -> RawTable:
+    def open(self, folder: Path, *, max_rejected: float = 0.0) -> RawTable:
         """The raw rows; `folder` is not used."""
         features = (
             CategoricalFeature(name=name, key_type=KeyType.INTEGER, min_count=self.min_count) for name in self.fields

@@ -1,11 +1,19 @@
 """Which lines of a block of delimited text are damaged, and how: also what a parser would let pass."""
 
+import re
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
 QUOTE, NEWLINE, RETURN = ord('"'), ord("\n"), ord("\r")
 
 Codes = npt.NDArray[np.uint8]
+
+MISPLACED = (
+    'a double quote opens inside a value, or the value that it opens does not end with one. Write " inside a quoted '
+    'value as "", or set quoted=false if quotes mean nothing in this file.'
+)
 
 
 def damaged_line(block: bytes, *, separator: bytes, num_values: int, quoted: bool) -> tuple[int, str] | None:
@@ -49,14 +57,34 @@ def has_misplaced_quote(block: bytes, *, separator: bytes) -> bool:
     return _misplaced_quote(codes, np.flatnonzero(codes == QUOTE), separator[0]) is not None
 
 
-def end_of_rows(block: bytes, *, quoted: bool) -> int:
-    """Position after the last newline that ends a row; 0 where none does. `block` begins with a row."""
+def end_of_rows(block: bytes, *, separator: bytes) -> int:
+    """Position after the last newline that ends a row; 0 where none does. `block` begins with a row.
+
+    Args:
+        separator: of values that may stand between double quotes; b"": quotes are text.
+    """
     end = block.rfind(b"\n") + 1
-    if not quoted or block.count(b'"', 0, end) % 2 == 0:
+    # Counting is cheap. It is wrong where as many quotes are misplaced as make up for a value that goes on behind the
+    # end: then this row is damaged too.
+    if not separator or block.count(b'"', 0, end) % 2 == 0:
         return end
     codes = np.frombuffer(block, np.uint8, count=end)
+    if _badly_placed(codes, np.flatnonzero(codes == QUOTE), separator[0]).size:
+        rows, begun = _patterns(separator)
+        lines = (match.start() for match in rows.finditer(block, 0, end) if match["line"])
+        return next((at for at in lines if begun.match(block, at, end)), end)
     ends = np.flatnonzero((codes == NEWLINE) & _outside(codes, quoted=True))
     return int(ends[-1]) + 1 if ends.size else 0
+
+
+@lru_cache
+def _patterns(separator: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    """(A row with quotes around values only, or else a `line`; a row whose last value goes on behind the end)."""
+    between = re.escape(separator)
+    inside = rb'"(?:[^"]++|"")*+'
+    value = rb'(?:%b"|[^"\n%b]*+)' % (inside, between)
+    row = rb"%b(?:%b%b)*+\r?\n" % (value, between, value)
+    return re.compile(rb"%b|(?P<line>[^\n]*+\n)" % row), re.compile(rb"(?:%b%b)*+%b\Z" % (value, between, inside))
 
 
 def _not_utf8(block: bytes) -> tuple[int, str] | None:
@@ -74,41 +102,49 @@ def _one_of(codes: Codes, wanted: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 
 def _misplaced_quote(codes: Codes, quotes: npt.NDArray[np.int64], separator: int) -> tuple[int, str] | None:
+    bad = _badly_placed(codes, quotes, separator)
+    if quotes.size % 2:
+        bad = np.append(bad, quotes[-1])
+    return (int(bad.min()), MISPLACED) if bad.size else None
+
+
+def _badly_placed(codes: Codes, quotes: npt.NDArray[np.int64], separator: int) -> npt.NDArray[np.int64]:
     """A quote that opens a value must follow a separator or newline, one that closes it must precede one."""
     opening, closing = quotes[0::2], quotes[1::2]
     # Doubled quotes inside a value look like one that closes and one that opens at once.
     before = _one_of(codes[opening - 1], (separator, NEWLINE, QUOTE)) | (opening == 0)
     after = _one_of(codes[closing + 1], (separator, NEWLINE, RETURN, QUOTE))
-    bad = np.concatenate([opening[~before], opening[: closing.size][~after], opening[closing.size :]])
-    if not bad.size:
-        return None
-    return int(bad.min()), (
-        'a double quote opens inside a value, or the value that it opens does not end with one. Write " inside a '
-        'quoted value as "", or set quoted=false if quotes mean nothing in this file.'
-    )
+    return np.concatenate([opening[~before], opening[: closing.size][~after]])
 
 
-def num_rows(block: bytes, *, quoted: bool) -> int:
-    """Rows of whole lines; a newline between double quotes ends none. A row whose quote does not close counts."""
-    if not (quoted and b'"' in block):
+def num_rows(block: bytes, *, separator: bytes) -> int:
+    """Rows of whole lines; a newline between double quotes ends none. A line with a misplaced quote is a row.
+
+    Args:
+        separator: of values that may stand between double quotes; b"": quotes are text.
+    """
+    if not (separator and b'"' in block):
         return block.count(b"\n")
     codes = np.frombuffer(block, np.uint8)
-    outside = _outside(codes, quoted=True)
-    return int(((codes == NEWLINE) & outside).sum()) + (not outside[-1])
+    quotes = np.flatnonzero(codes == QUOTE)
+    if _misplaced_quote(codes, quotes, separator[0]) is not None:
+        return sum(1 for _ in _patterns(separator)[0].finditer(block))
+    newlines = np.flatnonzero(codes == NEWLINE)
+    return int((np.searchsorted(quotes, newlines) & 1 == 0).sum())
 
 
 def without_damaged(
     block: bytes, *, separator: bytes, num_values: int, quoted: bool
-) -> tuple[bytes, dict[int, tuple[str, str]]] | None:
-    """The block with empty rows in place of those that are ragged or not UTF-8.
+) -> tuple[bytes, dict[int, tuple[str, str]]]:
+    """The block with empty rows in place of those that are ragged, have a misplaced quote or are not UTF-8.
 
     Returns:
-        (the block, (text, what is wrong) by row); None where a quote is misplaced: nobody knows where its row ends.
+        (the block, (text, what is wrong) by row).
     """
+    empty, misplaced = separator * (num_values - 1), dict[int, tuple[str, str]]()
+    if quoted and has_misplaced_quote(block, separator=separator):
+        block, misplaced = _without_misplaced(block, separator, empty)
     codes = np.frombuffer(block, np.uint8)
-    quotes = np.flatnonzero(codes == QUOTE) if quoted else np.empty(0, np.int64)
-    if _misplaced_quote(codes, quotes, separator[0]) is not None:
-        return None
     ends, found = _rows(codes, separator[0], quoted)
     problems = {
         int(row): _told(int(found[row]), num_values, separator[0]) for row in np.flatnonzero(found != num_values)
@@ -117,13 +153,27 @@ def without_damaged(
     if _not_utf8(block) is not None:
         lines = ((row, block[start:end]) for row, (start, end) in enumerate(zip(starts, ends, strict=True)))
         problems |= {row: told[1] for row, line in lines if (told := _not_utf8(line)) is not None}
-    pieces, damaged, at = [], {}, 0
+    pieces, damaged, at = [], misplaced, 0
     for row, problem in sorted(problems.items()):
         start, end = int(starts[row]), int(ends[row])
-        damaged[row] = (block[start:end].decode(errors="replace").rstrip("\r"), problem)
-        pieces += [block[at:start], separator * (num_values - 1)]
+        damaged[row] = (_text(block[start:end]), problem)
+        pieces += [block[at:start], empty]
         at = end
     return b"".join([*pieces, block[at:]]), damaged
+
+
+def _without_misplaced(block: bytes, separator: bytes, empty: bytes) -> tuple[bytes, dict[int, tuple[str, str]]]:
+    """Nobody knows where a row with a misplaced quote was to end: it ends with its line."""
+    pieces, damaged = [], {}
+    for row, match in enumerate(_patterns(separator)[0].finditer(block)):
+        pieces.append(empty + b"\n" if match["line"] else match[0])
+        if match["line"]:
+            damaged[row] = (_text(match["line"]), MISPLACED)
+    return b"".join(pieces), damaged
+
+
+def _text(line: bytes) -> str:
+    return line.decode(errors="replace").rstrip("\r\n")
 
 
 def _outside(codes: Codes, *, quoted: bool) -> npt.NDArray[np.bool_]:

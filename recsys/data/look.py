@@ -71,7 +71,7 @@ def look(path: Path, num_rows: int, side: tuple[SideTable, ...] = ()) -> Look:
 
 def _text_form(path: Path) -> tuple[str, tuple[str, ...], bool]:
     """(separator, names of the columns if there is no header, whether values may stand between quotes)."""
-    block = next(text_blocks(path, quoted=False), b"").removeprefix(BYTE_ORDER_MARK)
+    block = next(text_blocks(path), b"").removeprefix(BYTE_ORDER_MARK)
     lines = block.decode("utf-8", "replace").split("\n")[:100]
     first = lines[0] if lines else ""
     separator = max(",\t;|", key=first.count)
@@ -92,7 +92,7 @@ def _is_number(text: str) -> bool:
 def _json_reader(path: Path, num_rows: int) -> JsonLinesReader:
     names: dict[str, None] = {}
     lists: set[str] = set()
-    lines = (line for block in text_blocks(path, quoted=False) for line in block.split(b"\n"))
+    lines = (line for block in text_blocks(path) for line in block.split(b"\n"))
     for line in islice(filter(None, (line.removeprefix(BYTE_ORDER_MARK) for line in lines)), num_rows):
         try:
             found = json.loads(line)

@@ -47,7 +47,7 @@ class MovieLensDataset:
         """The three files."""
         return Path(self.ratings), Path(self.users), Path(self.items)
 
-    def open(self, folder: Path) -> RawTable:
+    def open(self, folder: Path, *, max_rejected: float = 0.0) -> RawTable:
         """Write the joined rows, in the order of the ratings, to `folder/raw` and return them; all are in memory.
 
         Raises:

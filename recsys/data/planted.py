@@ -72,7 +72,7 @@ class PlantedDataset:
         """None: every row is a function of this config."""
         return ()
 
-    def open(self, folder: Path) -> RawTable:
+    def open(self, folder: Path, *, max_rejected: float = 0.0) -> RawTable:
         """Write the rows to `folder/raw` as Parquet and return them."""
         generator = _Generator(self)
         starts = range(0, self.num_rows, CHUNK_ROWS)

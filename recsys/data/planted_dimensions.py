@@ -54,7 +54,7 @@ class PlantedDimensionsDataset:
         """None: every row is a function of this config."""
         return ()
 
-    def open(self, folder: Path) -> RawTable:
+    def open(self, folder: Path, *, max_rejected: float = 0.0) -> RawTable:
         """Write the rows to `folder/raw` as Parquet and return them."""
         files = made_files(folder, [self._frame()])
         return RawTable(name=self.name, schema=self.schema(), files=files, reader=ParquetReader(), split=self.split)

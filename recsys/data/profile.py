@@ -27,9 +27,11 @@ class Profile:
     most_share: float  # of all rows
     once_share: float  # of all values given, those that occur once
     integers: float  # share of the values given that are 64-bit integers
-    numbers: float  # share that are finite numbers
+    numbers: float  # share that are numbers, infinite ones among them
+    num_infinite: int
+    is_float: bool  # written as floats, whatever these are
     is_binary: bool  # 0 and 1, true and false
-    low: float  # of the numbers
+    low: float  # of the finite numbers
     high: float
     time_form: str  # form of a timestamp that all values have; "": none
     has_hours: bool  # whether such times are of several hours of the day
@@ -47,14 +49,12 @@ class Profile:
 def profile_of(column: pl.Series) -> Profile:
     """Look at a column, as its reader gives it."""
     unusable, column = _usable(column)
-    is_list = isinstance(column.dtype, pl.List)
     given = _given(column)
     counts = given.value_counts(sort=True)
     integers, floats = _as_numbers(column, given)
-    finite = floats.is_finite() & floats.is_not_null()
-    known = floats.filter(finite)
-    separator = "" if is_list else _separator(given)
-    time_form = _time_form(column, known if _share(finite) >= SAME else floats.head(0), given)
+    known, num_infinite = _finite(column, floats)
+    separator = "" if isinstance(column.dtype, pl.List) else _separator(given)
+    time_form = _time_form(column, known if len(known) >= SAME * len(given) else known.head(0), given)
     return Profile(
         name=column.name,
         num_rows=len(column),
@@ -64,14 +64,16 @@ def profile_of(column: pl.Series) -> Profile:
         most_share=int(counts["count"][0]) / len(column) if counts.height else 0.0,
         once_share=int((counts["count"] == 1).sum()) / max(len(given), 1),
         integers=_share(integers.is_not_null()),
-        numbers=_share(finite),
-        is_binary=bool(len(known) and _share(finite) == 1 and known.is_in([0.0, 1.0]).all()),
+        numbers=_share(floats.is_not_null()),
+        num_infinite=num_infinite,
+        is_float=column.dtype.is_float(),
+        is_binary=bool(len(known) and len(known) == len(given) and known.is_in([0.0, 1.0]).all()),
         low=_float(known.min()),
         high=_float(known.max()),
         time_form=time_form,
         has_hours=bool(time_form) and _hours(column, TimeForm(time_form)) > 1,
         separator=separator,
-        is_list=is_list,
+        is_list=isinstance(column.dtype, pl.List),
         unusable=unusable,
         longest=_longest(column, given, separator),
     )
@@ -105,6 +107,15 @@ def _as_numbers(column: pl.Series, given: pl.Series) -> tuple[pl.Series, pl.Seri
     return given.cast(pl.Int64, strict=False), given.replace(TRUTH).cast(pl.Float64, strict=False)
 
 
+def _finite(column: pl.Series, floats: pl.Series) -> tuple[pl.Series, int]:
+    """(Those that are finite, how many are infinite): as float32, which is what ingest looks at, if written as floats.
+
+    Text of larger numbers may be a name.
+    """
+    infinite = (floats.cast(pl.Float32) if column.dtype.is_float() else floats).is_infinite().fill_null(False)
+    return floats.filter(floats.is_finite() & ~infinite), int(infinite.sum())
+
+
 def _unusable(column: pl.Series) -> str:
     if any(mark in column.name for mark in (".", "@", "__")):
         return "'.', '@' and '__' cannot stand in the name of a feature; rename the column"
@@ -118,6 +129,7 @@ def _unusable(column: pl.Series) -> str:
 def _given(column: pl.Series) -> pl.Series:
     """All values but missing ones, as text."""
     values = column.explode() if isinstance(column.dtype, pl.List) else column
+    values = values.fill_nan(None) if values.dtype.is_float() else values
     texts = (values.cast(pl.Int8) if values.dtype == pl.Boolean else values).cast(pl.String)
     return texts.replace("", None).drop_nulls()
 

@@ -15,7 +15,15 @@ import polars_hash
 from torch import Tensor
 
 from recsys.core.errors import DataError
-from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, WEIGHTS_SUFFIX, CategoricalFeature, KeyType, Schema
+from recsys.core.schema import (
+    LENGTHS_SUFFIX,
+    MISSING_KEY,
+    MISSING_TEXT,
+    WEIGHTS_SUFFIX,
+    CategoricalFeature,
+    KeyType,
+    Schema,
+)
 from recsys.data.faults import ANYWHERE, Faults, Origin
 from recsys.data.readers import Reader
 from recsys.data.times import seconds_of, times_of
@@ -187,7 +195,8 @@ def _check_key_type(column: pl.Series, dtype: pl.DataType, feature: CategoricalF
 
 
 def string_keys(values: pl.Series) -> pl.Series:
-    """Int64 keys of texts: xxh64 of the UTF-8 bytes with seed 0, as signed; null and empty are `MISSING_KEY`.
+    """Int64 keys of texts: xxh64 of the UTF-8 bytes with seed 0, as signed; null, empty and `MISSING_TEXT` are
+    `MISSING_KEY`.
 
     Not `polars.Expr.hash`, which differs between versions of polars.
     """
@@ -197,8 +206,10 @@ def string_keys(values: pl.Series) -> pl.Series:
 def _with_keys(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """The frame with the keys of texts in place of these columns; all at once, because each call costs as much."""
     hashed = {name: polars_hash.col(name).nchash.xxhash64().reinterpret(signed=True) for name in names}
+    # Compared one by one: `is_in` takes three times as long.
+    missing = {name: (pl.col(name) == "") | (pl.col(name) == MISSING_TEXT) for name in names}
     return frame.with_columns(
-        pl.when(pl.col(name) == "").then(MISSING_KEY).otherwise(key).fill_null(MISSING_KEY).alias(name)
+        pl.when(missing[name]).then(MISSING_KEY).otherwise(key).fill_null(MISSING_KEY).alias(name)
         for name, key in hashed.items()
     )
 

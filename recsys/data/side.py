@@ -11,7 +11,7 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import CategoricalFeature
 from recsys.data.compression import read_bytes
 from recsys.data.events import EventLog, filled, typed
-from recsys.data.faults import Origin
+from recsys.data.faults import Faults, Origin
 from recsys.data.joined import check_unique, keyed_rows
 from recsys.data.locate import existing, located
 from recsys.data.readers import ParquetReader, Reader
@@ -65,7 +65,7 @@ def with_side(items: pl.DataFrame, side: SideFile, log: EventLog) -> pl.DataFram
     item = CategoricalFeature(name=log.item, key_type=log.key_type)
     raw = _json_rows(path, side, log) if side.is_json else keyed_rows(_reader(path, side), path, item, side.attributes)
     columns = tuple(CategoricalFeature(name=n, key_type=log.key_type) for n in (log.item, *side.attributes))
-    table = typed(raw, log, columns, Origin(path=str(path))).select(log.item, *side.attributes)
+    table = typed(raw, log, columns, Faults(Origin(path=str(path)), strict=True)).select(log.item, *side.attributes)
     check_unique(table, log.item, str(path))
     lacking = items.join(table, on=log.item, how="anti").height
     if lacking:

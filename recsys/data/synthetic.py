@@ -70,7 +70,7 @@ class SyntheticDataset:
         """None: every row is a function of this config."""
         return ()
 
-    def open(self, folder: Path) -> RawTable:
+    def open(self, folder: Path, *, max_rejected: float = 0.0) -> RawTable:
         """Write the rows to `folder/raw` as Parquet and return them."""
         generator = _Generator(self)
         files = made_files(folder, generator.frames())

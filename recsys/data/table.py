@@ -62,7 +62,7 @@ class TableDataset:
         beside = (path for join in self.joins() for path in join.paths)
         return tuple(dict.fromkeys((*(file.path for file in self._files()), *beside)))
 
-    def open(self, folder: Path) -> RawTable:
+    def open(self, folder: Path, *, max_rejected: float = 0.0) -> RawTable:
         """The raw rows; `folder` is not used."""
         schema, joins = self.schema(), self.joins()
         return RawTable(

@@ -33,9 +33,14 @@ class TextReader:
         if repeated:
             raise ConfigError(f"columns name {repeated} more than once. Give each column of the file its own name.")
 
+    @property
+    def _around(self) -> bytes:
+        """What stands around quoted values, if there are any."""
+        return self.separator.encode() if self.quoted else b""
+
     def count_rows(self, path: Path) -> int:
         """Rows of the file; damaged lines count."""
-        rows = sum(num_rows(block, quoted=self.quoted) for block in text_blocks(path, quoted=self.quoted))
+        rows = sum(num_rows(block, separator=self._around) for block in text_blocks(path, separator=self._around))
         return max(rows - (not self.columns), 0)
 
     def frames(
@@ -44,16 +49,16 @@ class TextReader:
         """The rows in order, at most `chunk_rows` at a time; every column is text, an empty value is null.
 
         Raises:
-            DataError: a line has too many or too few values or is not UTF-8, and is not kept; a quote is misplaced.
+            DataError: a line has too many or too few values, a misplaced quote or is not UTF-8, and is not kept.
         """
         columns, line, row = self.columns, 1, 0
-        for block in text_blocks(path, quoted=self.quoted):
+        for block in text_blocks(path, separator=self._around):
             if line == 1:
                 block = block.removeprefix(BYTE_ORDER_MARK)
                 if not columns:
                     columns, block = self._split_header(block, path)
                     line += 1
-            skipped = num_rows(block, quoted=self.quoted) if row < first_row else 0
+            skipped = num_rows(block, separator=self._around) if row < first_row else 0
             if row + skipped <= first_row and skipped:
                 row += skipped
             else:
@@ -93,9 +98,8 @@ class TextReader:
             except pl.exceptions.PolarsError as error:
                 because = str(error).splitlines()[0]
         if keep_damaged:
-            emptied = without_damaged(block, separator=separator, num_values=len(columns), quoted=self.quoted)
-            if emptied is not None:
-                return with_damaged(self._sound(emptied[0], columns), emptied[1])
+            block, damaged = without_damaged(block, separator=separator, num_values=len(columns), quoted=self.quoted)
+            return with_damaged(self._sound(block, columns), damaged)
         raise self._refusal(block, columns, path, line, because)
 
     def _sound(self, block: bytes, columns: tuple[str, ...]) -> pl.DataFrame:

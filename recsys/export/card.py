@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, KeyType
+from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, MISSING_TEXT, KeyType
 from recsys.export.border import BorderTensor, TensorType
 from recsys.export.manifest import BundleManifest
 from recsys.export.parity import Parity, RowTypeParity
@@ -35,8 +35,8 @@ import xxhash
 
 
 def key(text):
-    """xxh64 of the UTF-8 bytes, seed 0, as a signed 64-bit integer; empty or absent text is the missing key."""
-    if not text:
+    """xxh64 of the UTF-8 bytes, seed 0, as a signed 64-bit integer; absent, empty or "{MISSING_TEXT}": missing."""
+    if text in (None, "", "{MISSING_TEXT}"):
         return {MISSING_KEY}
     unsigned = xxhash.xxh64_intdigest(text.encode())
     return unsigned - 2**64 if unsigned >= 2**63 else unsigned

@@ -11,7 +11,7 @@ import pytest
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import MISSING_KEY, KeyType
 from recsys.data.behaviours import BehaviourDataset
-from recsys.data.events import EventLog, LogKind, read_events
+from recsys.data.events import EventLog, LogKind, read_events, rejected_of
 from recsys.data.histories import SplitTargets
 from recsys.data.side import SideFile
 from tests.data.behaviour_logs import CHRONOLOGICAL, TEN, dataset_of, random_log, rows
@@ -161,4 +161,4 @@ def test_attributes_are_those_of_the_earliest_event(log_time: str, expected: str
     """Of events at one time the file's first; without times the files' order is all that is known."""
     lines = ["user,item,category,time", "a,k,c_late,90", "b,k,c_early,7", "a,k,c_tie,7"]
     log = dataset_of(tmp_path, "\n".join(lines) + "\n", log_time=log_time).log
-    assert read_events(log).items.rows() == [("k", expected)]
+    assert read_events(log, rejected_of(log, tmp_path, max_rejected=0)).items.rows() == [("k", expected)]

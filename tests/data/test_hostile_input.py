@@ -47,14 +47,15 @@ def test_a_stray_quote_behind_the_first_block(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("recsys.data.blocks.BLOCK_BYTES", 64)
     monkeypatch.setattr("recsys.data.compression.READ_BYTES", 50)
     (tmp_path / "raw.csv").write_text(HEADER + "".join(ROWS[:30]) + '1,1,1,"i3,5\n' + "".join(ROWS[30:]))
-    assert TextReader().count_rows(tmp_path / "raw.csv") == 31, "what the quote swallows is a row, not nothing"
+    assert TextReader().count_rows(tmp_path / "raw.csv") == 61, "the quote ends with its line"
     with pytest.raises(DataError, match="line 32: a double quote opens"):
         list(TextReader().frames(tmp_path / "raw.csv", 7))
     monkeypatch.setattr("recsys.data.blocks.MAX_ROW_BYTES", 200)
-    with pytest.raises(DataError, match=r"line 32: begins a row of more than 0 MiB. A double quote .* quoted=false"):
-        TextReader().count_rows(tmp_path / "raw.csv")
+    assert TextReader().count_rows(tmp_path / "raw.csv") == 61
+    with pytest.raises(DataError, match="line 32: a double quote opens"):
+        list(TextReader().frames(tmp_path / "raw.csv", 7))
     (tmp_path / "raw.csv").write_text(HEADER + "a" * 300)
-    with pytest.raises(DataError, match=r"line 2: .* Probably the lines do not end with a newline"):
+    with pytest.raises(DataError, match=r"line 2: has more than 0 MiB. Probably the lines do not end with a newline"):
         TextReader(quoted=False).count_rows(tmp_path / "raw.csv")
 
 

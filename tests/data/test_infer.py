@@ -1,6 +1,7 @@
 """A proposed config says what the columns are, and works as it is written."""
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.jsonable import build_config
 from recsys.core.manifest import Manifest
 from recsys.core.schema import KeyType
+from recsys.core.specs import Pooling
 from recsys.data.infer import propose
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.joined import SideTable
@@ -103,6 +105,60 @@ def test_a_weight_is_told_by_its_name_and_its_values(tmp_path: Path) -> None:
             found = yaml.safe_load(text)
             assert found.get("weight", "") == (name if is_weight else "")
             assert (name in [entry["name"] for entry in found["numeric"]]) is not is_weight
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e39])
+def test_infinite_floats_are_numbers_that_ingest_refuses(tmp_path: Path, value: float) -> None:
+    x = [value if i == 3 else i / 7 for i in range(120)]
+    y = [math.nan if i % 5 == 0 else i / 3 for i in range(120)]
+    pl.DataFrame({"label": [0, 1] * 60, "x": x, "y": y}).write_parquet(tmp_path / "raw.parquet")
+    text = proposed(tmp_path / "raw.parquet")
+    found = yaml.safe_load(text)
+    assert [entry["name"] for entry in found["numeric"]] == ["x", "y"] and found["categorical"] == []
+    assert "120 values, 0.0% missing; 1 infinite (as float32): ingest refuses them with file" in text
+    assert "96 values, 20.0% missing\n" in text
+    dataset = build_config(TableDataset, found, key="dataset")
+    with pytest.raises(DataError, match=r"raw.parquet, row 4 .*column 'x': .* is infinite"):
+        ingest(dataset, tmp_path / "out", options=IngestOptions())
+    assert ingest(dataset, tmp_path / "kept", options=IngestOptions(max_rejected=0.1)).num_rejected == 1
+
+
+WORDS = [[f"w{(i + j) % 9}" for j in range(i % 4)] for i in range(120)]
+WEIGHTS = [[j / 3 + i for j in range(i % 4)] for i in range(120)]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "csv"])
+def test_numbers_beside_a_list_are_its_weights(tmp_path: Path, ending: str) -> None:
+    frame = pl.DataFrame({"label": [0, 1] * 60, "words": WORDS, "word_weights": WEIGHTS})
+    if ending == "csv":
+        lists = pl.col("words", "word_weights").cast(pl.List(pl.String)).list.join("|")
+        frame = frame.with_columns(lists)
+    WRITE[f"raw.{ending}"](frame, tmp_path / f"raw.{ending}")
+    text = proposed(tmp_path / f"raw.{ending}")
+    assert "'word_weights' has one number for each" in text and "Left out" not in text
+    dataset = build_config(TableDataset, yaml.safe_load(text), key="dataset")
+    assert [(f.name, f.pooling, f.weights) for f in dataset.categorical] == [
+        ("words", Pooling.WEIGHTED, "word_weights")
+    ]
+    ingest(dataset, tmp_path / "out", options=IngestOptions())
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "fits"),
+    [
+        ("words_score", WEIGHTS, True),
+        ("weights", WEIGHTS, True),
+        ("prices", WEIGHTS, False),  # numbers of something else
+        ("item_weights", WEIGHTS, False),  # of something else
+        ("word_weights", [*WEIGHTS[:-1], [0.5]], False),  # of another length on one row
+        ("word_weights", [*WEIGHTS[:-1], [0.5, math.inf, 1.0]], False),
+        ("word_weights", [*WEIGHTS[:-1], [0.5, None, 1.0]], False),
+    ],
+)
+def test_other_numbers_are_no_weights(tmp_path: Path, name: str, weights: list[list[float]], fits: bool) -> None:
+    pl.DataFrame({"label": [0, 1] * 60, "words": WORDS, name: weights}).write_parquet(tmp_path / "raw.parquet")
+    (found,) = yaml.safe_load(proposed(tmp_path / "raw.parquet"))["categorical"]
+    assert found.get("weights", "") == (name if fits else "")
 
 
 def test_keys_and_lists_that_come_late_are_seen(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from recsys.core.errors import DataError
 from recsys.data.ingest import ingest
-from recsys.data.lines import damaged_line, is_damaged
+from recsys.data.lines import damaged_line, end_of_rows, is_damaged, num_rows, without_damaged
 from tests.data.test_bad_input import OPTIONS, table, with_row
 
 QUOTE_CASES: dict[str, tuple[str, str]] = {
@@ -30,6 +30,28 @@ def test_bad_quotes(tmp_path: Path, case: str) -> None:
     (tmp_path / "raw.csv").write_bytes(with_row(row))
     with pytest.raises(DataError, match=rf"raw.csv, {message}"):
         ingest(table(tmp_path / "raw.csv"), tmp_path / "out", options=OPTIONS)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sound_rows_beside_misplaced_quotes_are_read_as_without_them(seed: int) -> None:
+    """Values over several lines too."""
+    draw = random.Random(seed)
+    rows = [["".join(draw.choices('ab,"\n ü', k=draw.randrange(6))) for _ in range(4)] for _ in range(30)]
+    parts = []
+    for row in rows:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(row)
+        parts.append(text.getvalue())
+    stray = sorted(draw.sample(range(30), 4))
+    for place in stray:
+        parts[place] = 'x,y"z,1,2\n'
+    block = "".join(parts).encode()
+    emptied, damaged = without_damaged(block, separator=b",", num_values=4, quoted=True)
+    assert list(damaged) == stray and {line for line, _ in damaged.values()} == {'x,y"z,1,2'}
+    found = list(csv.reader(io.StringIO(emptied.decode(), newline="")))
+    assert found == [[""] * 4 if place in stray else row for place, row in enumerate(rows)]
+    assert num_rows(block, separator=b",") == num_rows(emptied, separator=b",") == 30
+    assert end_of_rows(block + b'1,"a\nb', separator=b",") == len(block)
 
 
 @pytest.mark.parametrize("seed", range(20))

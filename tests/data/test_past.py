@@ -115,6 +115,19 @@ def test_columns_that_side_tables_give_are_in_the_rows_own_log(tmp_path: Path) -
     assert found.select("hist_item", "hist_kind", "hist_gap").to_dicts() == expected(impressions, impressions)
 
 
+@pytest.mark.parametrize("key_type", KeyType)
+@pytest.mark.parametrize("in_log", [True, False])
+def test_users_written_as_floats_are_those_written_as_integers(tmp_path: Path, key_type: KeyType, in_log: bool) -> None:
+    whole = rows().with_columns(pl.col("user").str.slice(1).cast(pl.Int64))
+    floats = whole.with_columns(pl.col("user").cast(pl.Float64).fill_null(float("nan")))
+    log, impressions = (floats, whole) if in_log else (whole, floats)
+    history = replace(HISTORY, files=(write(log, tmp_path / "log.parquet"),))
+    source = dataset(write(impressions, tmp_path / "rows.parquet"), FileKind.PARQUET, history)
+    named = (replace(each, key_type=key_type) if each.name == "user" else each for each in source.categorical)
+    found = read(replace(source, categorical=tuple(named)), tmp_path)
+    assert found.select("hist_item", "hist_kind", "hist_gap").to_dicts() == expected(whole, whole)
+
+
 def test_the_future_and_the_present_change_nothing(tmp_path: Path) -> None:
     impressions = rows()
     whole = expected(impressions, impressions)
@@ -143,6 +156,24 @@ def test_ingest_encodes_them_and_says_which_rows_had_no_time(tmp_path: Path) -> 
     lengths = sorted(len(each["hist_item"]) for each in expected(sound, sound))
     encoded = [pl.read_parquet(path) for part in SPLIT_NAMES for path in (tmp_path / "out" / part).glob("*.parquet")]
     assert sorted(pl.concat(encoded)["hist_item"].list.len()) == lengths
+
+
+def test_a_missing_item_is_the_same_id_in_a_row_and_in_a_history(tmp_path: Path) -> None:
+    """In the user's second event, where the first, missing, is the history."""
+    events = {"y": [1, 0] * 30, "user": [f"u{n // 2}" for n in range(60)], "item": [None, "i1"] * 30}
+    frame = pl.DataFrame(events | {"time": [1_600_000_000 + n for n in range(60)]})
+    source = replace(
+        dataset(write(frame, tmp_path / "rows.csv"), FileKind.TEXT, replace(HISTORY, columns=("item",))),
+        categorical=(
+            CategoricalFeature(name="item"),
+            CategoricalFeature(name="hist_item", multi_valued=True, vocabulary="item"),
+        ),
+    )
+    ingest(source, tmp_path / "out", options=OPTIONS)
+    encoded = pl.concat([pl.read_parquet(path) for path in (tmp_path / "out").glob("*/part-*.parquet")])
+    (first,) = encoded.filter(pl.col("hist_item").list.len() == 0)["item"].unique()
+    assert encoded["hist_item"].explode().drop_nulls().unique().to_list() == [first]
+    assert first != 0 and Manifest.read(tmp_path / "out").categorical["item"].num_embeddings == 3
 
 
 def test_another_rule_is_another_fingerprint(tmp_path: Path) -> None:

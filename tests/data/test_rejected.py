@@ -140,11 +140,28 @@ def test_lines_that_are_not_utf8(tmp_path: Path) -> None:
     assert rejected["reason"][0].startswith("byte 0xff is not UTF-8")
 
 
-def test_a_misplaced_quote_is_refused_whatever_may_be_left_out(tmp_path: Path) -> None:
-    """Nobody knows where the value that it opens ends."""
-    (tmp_path / "raw.csv").write_bytes(content({30: '1,1,1,a"b'}))
-    with pytest.raises(DataError, match=r"raw.csv, line 32: a double quote opens inside a value"):
-        ingest(table(tmp_path / "raw.csv"), tmp_path / "out", options=options(0.5))
+STRAY = {3: '1,1,1,"a', 11: '1,1,1,a"b', 12: '1,"1"2,1,a', 40: '"1,1,1,a"", b', 59: '1,1,1,"a'}
+
+
+@pytest.mark.parametrize(("block_bytes", "max_row_bytes"), [(1 << 24, 1 << 26), (64, 1 << 26), (64, 200)])
+@pytest.mark.parametrize("faulty", [STRAY, {3: STRAY[3]}, {30: STRAY[11]}, FAULTY | STRAY])
+def test_a_misplaced_quote_takes_no_line_but_its_own(
+    tmp_path: Path, faulty: dict[int, str], block_bytes: int, max_row_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the pieces that the file is read in."""
+    monkeypatch.setattr("recsys.data.compression.READ_BYTES", min(block_bytes, 50))
+    monkeypatch.setattr("recsys.data.blocks.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("recsys.data.blocks.MAX_ROW_BYTES", max_row_bytes)
+    (tmp_path / "raw.csv").write_bytes(content(faulty))
+    ingest(table(tmp_path / "raw.csv"), tmp_path / "out", options=options(0.5))
+    rejected = pl.read_parquet(tmp_path / "out" / "rejected" / "*.parquet")
+    assert (rejected["row"] - 1).to_list() == sorted(faulty)
+    told = rejected.filter(pl.col("value").str.contains('"'))
+    assert told["value"].to_list() == [faulty[row - 1] for row in told["row"]]
+    assert told["column"].unique().to_list() == [""] and told["reason"].str.starts_with("a double quote opens").all()
+    assert encoded(tmp_path / "out")["__row__"].to_list() == [i for i in range(60) if i not in faulty]
+    with pytest.raises(DataError, match=r"raw.csv, (row|line) \d+"):
+        ingest(table(tmp_path / "raw.csv"), tmp_path / "strict", options=options(0))
 
 
 LINES: dict[str, tuple[str, Callable[[Path], object]]] = {

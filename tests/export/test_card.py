@@ -1,19 +1,25 @@
 """The model card: its program runs whatever the schema, and it says briefly where the model comes from."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 
-from recsys.core.schema import CategoricalFeature, KeyType, NumericFeature, Schema
+from recsys.core.schema import MISSING_KEY, CategoricalFeature, KeyType, NumericFeature, Schema
+from recsys.data.raw import string_keys
 from recsys.embeddings.full import FullConfig
 from recsys.export.bundle import Golden, write_bundle
+from recsys.export.card import KEY_HELPER
 from recsys.models.lr import LRConfig
 from tests.export.bundles import LOOSE, METRICS
 from tests.export.test_real_parts import make_world, raw_rows, trained_logits
 
+SCORE = Path(__file__).resolve().parents[2] / "tools" / "serve_example" / "score.py"
 MIXED = Schema(
     label="click",
     numeric=(NumericFeature(name="price"),),
@@ -43,6 +49,15 @@ def mixed_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lineage = {"run": "r1", "data": "d1", "train": RECORD, "inputs": {"train": "t1"}}
     write_bundle(folder, trained, golden, config=LOOSE, metrics=METRICS, lineage=lineage)
     return folder
+
+
+@pytest.mark.parametrize("text", ["", "(missing)", "red", "ü"])
+def test_the_programs_make_the_keys_of_ingest(text: str) -> None:
+    made: dict[str, Any] = {}
+    exec(KEY_HELPER, made)
+    (wanted,) = string_keys(pl.Series([text])).to_list()
+    assert made["key"](text) == runpy.run_path(str(SCORE))["key_of"](text, "string") == wanted
+    assert (wanted == MISSING_KEY) == (text in ("", "(missing)"))
 
 
 def test_the_program_runs_with_multi_valued_columns_between_others(mixed_bundle: Path) -> None:

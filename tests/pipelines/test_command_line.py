@@ -35,6 +35,14 @@ CASES: dict[str, tuple[str, str]] = {
         "model=dcnv3",
         r"Could not find 'model/dcnv3' Available options in 'model': .*dcnv2.* deepfm",
     ),
+    "data set without a config": (
+        "dataset=mine",
+        r"Could not find 'dataset/mine' Available .* taobao\. For rows of your",
+    ),
+    "schema to be found": (
+        "dataset.schema=infer",
+        r"no such key.* `python -m pipelines.infer infer.files=\[…\] infer.out",
+    ),
     "unknown experiment": ("experiment=nope", r"Could not find 'experiment/nope' Available options"),
     "unknown group": ("+modle=dcnv2", r"modle='dcnv2': no such key. Did you mean 'model'"),
     "foreign class": (

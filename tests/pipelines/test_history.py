@@ -1,5 +1,6 @@
 """A log of impressions, clicked or not, trains attention to what its user clicked before; `predict` finds that too."""
 
+import runpy
 from pathlib import Path
 
 import polars as pl
@@ -9,6 +10,7 @@ from recsys.core.errors import DataError, StageError
 from tests.data.test_weights import write
 from tests.pipelines.world import MODEL, STAGES, do
 
+SCORE = Path(__file__).resolve().parents[2] / "tools" / "serve_example" / "score.py"
 ROWS = 800
 COLUMNS = (
     "dataset=csv",
@@ -30,7 +32,7 @@ def raw() -> pl.DataFrame:
     return pl.DataFrame(
         {
             "click": [int((i * i + i // 3) % 7 < 3) for i in rows],
-            "item": [f"i{i * 3 % 20}" for i in rows],
+            "item": [f"i{i * 3 % 20}" if i % 9 else None for i in rows],
             "user": [i * i % 13 for i in rows],
             "time": [f"2026-01-{1 + i // 60:02d}T10:{i % 60:02d}" for i in rows],
         }
@@ -69,6 +71,15 @@ def test_the_sample_of_test_rows_has_them_already(runs: Path) -> None:
     sample = pl.read_parquet(next(runs.glob("data/*/raw_sample.parquet")))
     assert sample["hist_item"].list.len().max() == 6
     do("predict", runs, *overrides(runs))
+
+
+def test_the_serving_program_knows_a_missing_item_of_a_history(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its text, as which `example.csv` has it; it is no item of its own."""
+    (vocabulary,) = runs.glob("data/*/vocabulary/item.parquet")
+    bundle = runs / "small" / "export"
+    assert pl.read_parquet(vocabulary).height == 21 and "(missing)" in (bundle / "example.csv").read_text()
+    runpy.run_path(str(SCORE))["main"](bundle, None)
+    assert float(capsys.readouterr().out.rpartition("trained model's logits: ")[2]) < 1e-5
 
 
 def test_another_rule_makes_other_scores(runs: Path, tmp_path: Path) -> None:

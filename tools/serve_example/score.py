@@ -21,6 +21,7 @@ import torch
 import xxhash
 
 MISSING_KEY = -(2**63)
+MISSING_TEXTS = ("", "(missing)")  # the second in histories, where an empty value would be none
 TRUTH = {"true": "1", "false": "0"}
 
 
@@ -35,7 +36,7 @@ class OnlyWhatServingNeeds(importlib.abc.MetaPathFinder):
 
 def key_of(text: str, key_type: str) -> int:
     """The int64 key of one raw value: integers as themselves, text by xxh64 of its UTF-8 bytes, seed 0."""
-    if text == "":
+    if text in MISSING_TEXTS:
         return MISSING_KEY
     if key_type == "integer":
         return int(text)
