@@ -6,7 +6,7 @@ from torch import Tensor
 
 from recsys.models.ctr import ModelConfig
 from recsys.models.finalmlp import FinalMLPConfig
-from tests.models.loops import affine, flat, perceptron
+from tests.models.loops import affine, flat, perceptron, scaled_rows
 
 
 def form(**options: bool | list[str]) -> FinalMLPConfig:
@@ -51,7 +51,7 @@ def logits(
 ) -> float:
     num_fields = len(embeddings) - len(config.gate1_context) - len(config.gate2_context)
     end1 = num_fields + len(config.gate1_context)
-    inputs = flat(embeddings[:num_fields]) + dense
+    inputs = flat(embeddings[:num_fields] + scaled_rows(state, "numeric.vectors", dense))
     first, second = inputs, inputs
     if config.gates:
         first = gated(state, "gate1", flat(embeddings[num_fields:end1]), inputs)
