@@ -33,7 +33,7 @@ from recsys.core.specs import FeatureSpec, TableSpec
 from recsys.embeddings.collection import parts_in
 from recsys.embeddings.method import MethodConfig, builds, fit, full_table, num_ids
 from recsys.ops import bits
-from recsys.ops.hashing import hash_rows, mix64, salt_for
+from recsys.ops.hashing import hash_rows, hash_rows_into, mix64, salt_for
 from recsys.ops.kmeans import kmeans, nearest_centroids, weighted_means
 
 POINTS_PER_CENTROID = 50
@@ -99,9 +99,13 @@ class ClusteredRemap(Remap):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return rows, int64, shape (2 c, N): of the pointers, then of the hashes."""
-        pointed = bits.unpack(self.pointers, ids.unsqueeze(0) * self.num_chunks + self.chunks, self.bits)
-        hashed = hash_rows(ids, self.salts, self.num_hashed)
-        return torch.cat([pointed + self.chunks * self.num_rows, hashed + self.chunks * self.num_hashed])
+        rows = torch.empty([2 * self.num_chunks, ids.numel()], dtype=torch.int64, device=ids.device)
+        pointed, hashed = rows[: self.num_chunks], rows[self.num_chunks :]
+        bits.unpack_into(pointed, self.pointers, ids, self.bits)
+        hash_rows_into(hashed, ids, self.salts, self.num_hashed)
+        pointed.add_(self.chunks * self.num_rows)
+        hashed.add_(self.chunks * self.num_hashed)
+        return rows
 
     def rows_needed(self) -> list[int] | None:
         """One past the last row of each chunk, of pointed rows and of hashed ones."""

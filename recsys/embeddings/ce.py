@@ -47,7 +47,7 @@ class ChunkRemap(Remap):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return rows, int64, shape (len(salts), N), look-up i in [starts[i], starts[i] + num_rows)."""
-        return hash_rows(ids, self.salts, self.num_rows) + self.starts
+        return hash_rows(ids, self.salts, self.num_rows).add_(self.starts)
 
     def rows_needed(self) -> list[int] | None:
         """One past the last row of each look-up."""

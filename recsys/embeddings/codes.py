@@ -4,7 +4,7 @@ Legend: n ids, P parts, K centroids of a part, d width of the feature.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys.core.component import Component
 from recsys.core.modules import Remap
@@ -37,8 +37,9 @@ class CodesRemap(Remap):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return rows of the codebook table, int64, shape (P, N)."""
-        codes = bits.unpack(self.codes, ids.unsqueeze(0) * self.num_parts + self.parts, self.bits)
-        return codes + self.parts * self.num_centroids
+        rows = torch.empty([self.num_parts, ids.numel()], dtype=torch.int64, device=ids.device)
+        bits.unpack_into(rows, self.codes, ids, self.bits)
+        return rows.add_(self.parts * self.num_centroids)
 
     def rows_needed(self) -> list[int] | None:
         """Those of the last part and all before it: a code tells centroids apart, but codes unset are 0."""
@@ -94,28 +95,48 @@ def codes_parts(plan: TablePlan, codes: Tensor, codebook: Tensor) -> EmbeddingPa
     return EmbeddingParts(plan=plan, tables={table.name: rows}, remaps={name: remap}, combiners={name: combiner})  # type: ignore[dict-item]
 
 
-def nearest(rows: Tensor, codebook: Tensor, distances_at_once: int = 1 << 17) -> Tensor:
+def nearest(rows: Tensor, codebook: Tensor, scores_at_once: int = 1 << 17) -> Tensor:
     """Code of the nearest centroid of every part, the first of equals.
 
-    Sums run over values one by one, not in a matrix product: so a row's codes are the same to the last bit in a batch
-    of any size, under autocast too, and what is served is what was trained.
+    The nearest has the highest of 2 <x, c> - |c|^2. These sums run over values one by one, not in a matrix product: so
+    a row's codes are the same to the last bit in a batch of any size, under autocast too, and what is served is what
+    was trained.
 
     Args:
         rows: float32, shape (N, P, d / P).
         codebook: float32, shape (P, K, d / P).
-        distances_at_once: on a CPU, as many as stay in a cache: measured 2 to 4 times as fast as all of a batch.
+        scores_at_once: on a CPU, as many as stay in a cache.
     Returns:
         int64, shape (N, P).
     """
-    squares, factors = codebook.square().sum(-1).unsqueeze(0), (-2 * codebook).permute(2, 0, 1).contiguous()
-    step = rows.size(0) if rows.is_cuda else distances_at_once // (codebook.size(0) * codebook.size(1))
+    count, parts, dim, size = rows.size(0), rows.size(1), rows.size(2), codebook.size(1)
+    if not count:
+        return torch.empty(0, parts, dtype=torch.int64, device=rows.device)
+    # Rows innermost, so that both sums and maxima run over vectors of them: 8 times as fast on a CPU.
+    values = rows.reshape(count, -1).t().contiguous().view(parts, dim, count)
+    factors = (2 * codebook).permute(2, 0, 1).unsqueeze(3)
+    # 64 at least: loops over fewer rows do not pay their start.
+    step = count if rows.is_cuda else min(max(scores_at_once // (parts * size), 64), count)
+    bias = codebook.square().sum(-1).neg().unsqueeze(2).expand(-1, -1, step).contiguous()
+    scores = torch.empty_like(bias)
     found: list[Tensor] = []
-    for some in rows.split(max(step, 1)):
-        distances = squares
-        for value, factor in enumerate(factors):
-            distances = torch.addcmul(distances, some[:, :, value].unsqueeze(2), factor)
-        found.append(torch.min(distances, dim=-1)[1])
-    return torch.cat(found)
+    for some in values.split(step, dim=2):
+        here = scores[:, :, : some.size(2)]
+        torch.addcmul(bias[:, :, : some.size(2)], some[:, :1], factors[0], out=here)
+        for value in range(1, dim):
+            here.addcmul_(some[:, value : value + 1], factors[value])
+        found.append(first_highest(here))
+    return torch.cat(found, dim=1).t().contiguous()
+
+
+def first_highest(scores: Tensor) -> Tensor:
+    """Index of the highest score, the first of equals: float32 (P, K, N), contiguous in N -> int64 (P, N)."""
+    if scores.is_cuda:
+        return scores.max(dim=1)[1]
+    # Pooling with the channels last keeps a vector of indices beside one of maxima; `max` goes element by element, and
+    # takes 8 times as long.
+    images = scores.transpose(1, 2).unsqueeze(2)  # (P, N channels, height 1, width K)
+    return nn.functional.max_pool2d_with_indices(images, [1, scores.size(1)])[1].flatten(1)
 
 
 def code_sizes(width: int, *, part_dim: int, num_centroids: int) -> list[tuple[int, int]]:

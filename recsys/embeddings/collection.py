@@ -178,7 +178,8 @@ class PlannedEmbeddingBagCollection(EmbeddingBagCollectionInterface):
             linear = is_linear(self.lookups.combiners[number])
             ids = jagged.values() if linear else one_id_per_row(jagged)
             embedding = self.lookups.combine(number, ids, rows)
-            if not linear:  # a combiner with weights may map "no row" to something else than zeros
+            # A combiner with weights may map "no row" to something else than zeros; as many ids as rows: each has one.
+            if not linear and ids.numel() != jagged.values().numel():
                 embedding = embedding * (jagged.lengths() > 0).unsqueeze(1)
             reads = entry.feature.reads
             for read, part in zip(reads, embedding.chunk(len(reads)), strict=True):

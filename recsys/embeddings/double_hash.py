@@ -15,7 +15,7 @@ from recsys.core.specs import FeatureSpec, Init, TableSpec
 from recsys.embeddings.combiners import Concat, Sum
 from recsys.embeddings.frequency import heads_of_known
 from recsys.embeddings.method import FLOAT_BYTES, MethodConfig, full_table
-from recsys.ops.hashing import hash_rows, salt_for
+from recsys.ops.hashing import hash_rows_into, salt_for
 
 NUM_HASHES = 2
 
@@ -50,12 +50,17 @@ class DoubleHashRemap(Remap):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return rows, int64, shape (len(salts), N)."""
-        is_head = (ids >= 0).logical_and_(ids < self.num_heads)  # hashed keys may be negative
-        own = (ids * self.rows_per_head).add_(self.first_head)
-        shared = hash_rows(ids, self.salts, self.num_shared).add_(self.first_shared)
-        rows = torch.where(is_head, own, shared)
-        if self.rows_per_head > 1:
-            rows[1].add_(is_head)
+        rows = torch.empty([self.salts.numel(), ids.numel()], dtype=torch.int64, device=ids.device)
+        # On a CPU few ids at a time, so that all passes over them but one find them in its cache.
+        at_once = max(ids.numel(), 1) if ids.is_cuda else 1 << 15
+        for start in range(0, ids.numel(), at_once):
+            some, of_some = ids[start : start + at_once], rows[:, start : start + at_once]
+            is_head = (some >= 0).logical_and_(some < self.num_heads)  # hashed keys may be negative
+            own = (some * self.rows_per_head).add_(self.first_head)
+            hash_rows_into(of_some, some, self.salts, self.num_shared)
+            of_some.copy_(torch.where(is_head, own, of_some.add_(self.first_shared)))
+            if self.rows_per_head > 1:
+                of_some[1].add_(is_head)
         return rows
 
     def rows_needed(self) -> list[int] | None:

@@ -13,7 +13,7 @@ from recsys.core.plan import FeaturePlan, TablePlan
 from recsys.core.specs import FeatureSpec, Init, TableSpec
 from recsys.embeddings.hash import HashConfig
 from recsys.embeddings.method import FLOAT_BYTES, MethodConfig, full_bytes, full_table, num_ids
-from recsys.ops.hashing import hash_rows, salt_for
+from recsys.ops.hashing import hash_rows_into, salt_for
 
 
 class HashWeightedRemap(Remap):
@@ -28,7 +28,10 @@ class HashWeightedRemap(Remap):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return rows, int64, shape (1 + len(salts), N): `ids`, then rows in [0, num_rows)."""
-        return torch.cat([ids.unsqueeze(0), hash_rows(ids, self.salts, self.num_rows)])
+        rows = torch.empty([1 + self.salts.numel(), ids.numel()], dtype=torch.int64, device=ids.device)
+        rows[0] = ids
+        hash_rows_into(rows[1:], ids, self.salts, self.num_rows)
+        return rows
 
     def rows_needed(self) -> list[int] | None:
         """All components; how many ids there are it does not know."""

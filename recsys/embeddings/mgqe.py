@@ -36,11 +36,11 @@ class HeadTailCentroids(NearestCentroids):
 
     def codes(self, ids: Tensor, rows: Tensor) -> Tensor:
         """Codes of rows (N, d), int64, shape (N, P)."""
-        parts, codebook = self.split(rows), self.codebook.detach()
-        in_head = ids < self.num_head
-        codes = ids.new_empty(parts.shape[:2])
-        codes[in_head] = nearest(parts[in_head], codebook)
-        codes[~in_head] = nearest(parts[~in_head], codebook[:, : self.tail_centroids])
+        codebook, in_head = self.codebook.detach(), ids < self.num_head
+        head, tail = in_head.nonzero().squeeze(1), (~in_head).nonzero().squeeze(1)
+        codes = ids.new_empty(rows.size(0), self.num_parts)
+        for chosen, centroids in ((head, codebook), (tail, codebook[:, : self.tail_centroids])):
+            codes.index_copy_(0, chosen, nearest(self.split(rows.index_select(0, chosen)), centroids))
         return codes
 
     def refined(self, ids: Tensor, rows: Tensor, iterations: int) -> Tensor:

@@ -8,6 +8,8 @@ from torchrec.sparse.jagged_tensor import JaggedTensor
 def one_id_per_row(jagged: JaggedTensor) -> Tensor:
     """The id of each row of a single-valued feature, (B,); any id where the row has none."""
     torch._assert_async((jagged.lengths() <= 1).all(), "a feature planned as single-valued has a row of several ids")
+    if jagged.values().numel() == jagged.lengths().numel():
+        return jagged.values()
     if jagged.values().numel() == 0:
         return torch.zeros_like(jagged.lengths(), dtype=torch.int64)
     return jagged.values()[jagged.offsets()[:-1].clamp(max=jagged.values().numel() - 1)]

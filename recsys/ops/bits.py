@@ -64,6 +64,24 @@ def unpack(buffer: Tensor, index: Tensor, bits: int) -> Tensor:
     first = index * bits
     byte = first >> 3
     word = buffer[byte].to(torch.int64)
-    for k in range(1, 4):
-        word = word | (buffer[byte + k].to(torch.int64) << (8 * k))
-    return (word >> (first & 7)) & ((1 << bits) - 1)
+    # No more bytes than an integer can reach into, none where they never straddle two.
+    for k in range(1, 1 if 8 % bits == 0 else (bits + 14) // 8):
+        word.bitwise_or_(buffer[byte + k].to(torch.int64).bitwise_left_shift_(8 * k))
+    return word.bitwise_right_shift_(first.bitwise_and_(7)).bitwise_and_((1 << bits) - 1)
+
+
+def unpack_into(values: Tensor, buffer: Tensor, ids: Tensor, bits: int) -> None:
+    """Read the packed integers of some ids, each of which has P of them side by side.
+
+    Args:
+        values: to be filled, int64, shape (P, N).
+        buffer: what `pack` returned for integers of shape (all ids, P).
+        ids: int64, shape (N,).
+        bits: as packed.
+    """
+    parts = torch.arange(values.size(0), device=ids.device).unsqueeze(1)
+    # On a CPU few at a time, so that all passes over them but one find them in its cache.
+    at_once = max(ids.numel() if ids.is_cuda else (1 << 15) // max(values.size(0), 1), 1)
+    for start in range(0, ids.numel(), at_once):
+        index = ids[start : start + at_once].unsqueeze(0) * values.size(0) + parts
+        values[:, start : start + at_once] = unpack(buffer, index, bits)

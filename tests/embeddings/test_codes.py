@@ -49,6 +49,28 @@ def test_codes_of_a_row_do_not_depend_on_its_batch() -> None:
     assert torch.equal(codes, brute)
 
 
+@pytest.mark.parametrize(("num_centroids", "dim"), [(2, 1), (64, 2), (300, 3), (65536, 2)])
+def test_of_equally_near_centroids_the_first_in_batches_of_any_size(num_centroids: int, dim: int) -> None:
+    """Sums as element-wise operations define them, and plain `min`; the second half of the centroids repeats the first.
+
+    131 rows are one or several blocks, whose ends no vector fills.
+    """
+    generator = torch.Generator().manual_seed(num_centroids)
+    rows, half = (torch.randn(size, generator=generator) for size in ((131, 2, dim), (2, num_centroids // 2, dim)))
+    codebook = torch.cat([half, half], dim=1)
+    distances = codebook.square().sum(-1).unsqueeze(0)
+    for value in range(dim):
+        distances = torch.addcmul(distances, rows[:, :, value].unsqueeze(2), -2 * codebook[None, :, :, value])
+    want = distances.min(dim=2).indices
+    assert int(want.max()) < num_centroids // 2
+    for size in (1, 7, 64, 131):
+        assert torch.equal(torch.cat([nearest(some, codebook) for some in rows.split(size)]), want)
+
+
+def test_no_rows_have_no_codes() -> None:
+    assert nearest(torch.empty(0, 2, 3), torch.zeros(2, 4, 3)).shape == (0, 2)
+
+
 @pytest.mark.parametrize("num_parts", [1, 2, 6])
 def test_values_and_gradients_equal_the_dense_reference(num_parts: int) -> None:
     generator = torch.Generator().manual_seed(num_parts)

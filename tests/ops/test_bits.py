@@ -51,3 +51,10 @@ def test_scripted_equals_eager() -> None:
 @pytest.mark.parametrize(("count", "width"), [(1, 1), (2, 1), (3, 2), (256, 8), (257, 9)])
 def test_bits_for(count: int, width: int) -> None:
     assert bits.bits_for(count) == width
+
+
+def test_integers_of_ids_side_by_side_are_read_in_blocks() -> None:
+    values = torch.randint(32, (40_000, 3), generator=torch.Generator().manual_seed(0))
+    read = torch.empty(3, 40_000, dtype=torch.int64)
+    bits.unpack_into(read, bits.pack(values, 5), torch.arange(40_000), 5)
+    assert torch.equal(read, values.t())

@@ -121,3 +121,10 @@ def test_collisions_are_as_many_as_random_ones() -> None:
     num_rows = 5_000
     counts = Counter(hash_rows(torch.arange(10_000), torch.tensor([salt_for("user", 0, 0)]), num_rows)[0].tolist())
     assert num_rows - len(counts) == pytest.approx(num_rows * (1 - 1 / num_rows) ** 10_000, rel=0.1)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_ids_hash_alike_in_batches_of_any_size(count: int) -> None:
+    ids, salts = torch.arange(-5, (1 << 17) + 9) * 977, torch.arange(count) - 1
+    rows = torch.cat([hash_rows(some, salts, 999) for some in ids.split(40_000)], dim=1)
+    assert torch.equal(hash_rows(ids, salts, 999), rows)
