@@ -9,10 +9,10 @@ one look-up an id. Differences to full at 5, 50, 100 and 1000 times less are 0, 
    rows after training to int4 cost .00004 AUC on average and .00025 at most in 46 models. Rounding to int2 cost .0006
    and .0019, more than the .0003 that its half as many rows again bring: so int2 is not among the defaults.
 2. *Rare ids*: those seen once read the row of unknown ids, which so learns what "rare" means, unless there is room for
-   full tables. A row for each of the other 85,210 ids gave .7604, as full tables do; on generated rows, where most of 11
-   million ids were seen once, .0003 less. The smaller the table, the more ids are better left out than let into shared
-   rows: at 1000 times less .7541 with all ids, .7556 without those seen once, .7572 without those seen 8 times. But
-   without those seen 16 times .0007 (seed 1) and .0015 (seed 2) were lost at 100 times less, .0008 at 1000; on the
+   full tables. A row for each of the other 85,210 ids gave .7604, as full tables do; on generated rows, where most of
+   11 million ids were seen once, .0003 less. The smaller the table, the more ids are better left out than let into
+   shared rows: at 1000 times less .7541 with all ids, .7556 without those seen once, .7572 without those seen 8 times.
+   But without those seen 16 times .0007 (seed 1) and .0015 (seed 2) were lost at 100 times less, .0008 at 1000; on the
    generated rows .0002 were gained.
 3. *Known ids*: those with more than `rare_lookups` look-ups, but at most `ids_per_row` for each row, and no fewer than
    rows. At 50 times less, 1, 2 and 3 ids a row gave .7601, .7600, .7597; at 100 times less, 1, 1.4, 2, 2.2 and 6
