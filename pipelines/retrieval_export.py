@@ -30,6 +30,7 @@ from recsys.export.retrieval_card import retrieval_card
 from recsys.export.retrieval_manifest import FORMAT_VERSION, ITEMS_NAME, RetrievalManifest, RetrievalParity
 from recsys.export.script import load_scripted, script_model
 from recsys.export.serving_recommender import ServingRecommender, ServingVectors
+from recsys.export.streamed import write_scripted
 from recsys.ops.top_k import hide, top_k
 from recsys.retrieval.recommender import DotRecommender, Recommender
 
@@ -78,8 +79,7 @@ def export_retrieval(run: Run) -> None:
 def _export(run: Run, folder: Path, inputs: Mapping[str, str]) -> None:
     data = run.stage("ingest")
     served = _served(run, data)
-    # Not `.save(path)`: on a full disk its writer ends the process (std::terminate, torch 2.13).
-    (folder / MODEL_NAME).write_bytes(script_model(_serving(served)).save_to_buffer())
+    write_scripted(script_model(_serving(served)), folder / MODEL_NAME)
     features = _golden_features(served, min(run.config.export.num_golden_rows, served.met.num_users - 1))
     parity, outputs = _check_parity(folder / MODEL_NAME, served, features)
     check_in_fresh_process(folder / MODEL_NAME, features, outputs)

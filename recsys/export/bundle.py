@@ -27,6 +27,7 @@ from recsys.export.narrow import narrow
 from recsys.export.parity import Metrics, Parity, measure, require, score
 from recsys.export.script import load_scripted, script_model
 from recsys.export.serving import ServingEmbeddings, ServingModel
+from recsys.export.streamed import write_scripted
 from recsys.export.triton import TRITON_NAME, triton_config
 
 GOLDEN_TENSORS_NAME = "golden.pt"
@@ -104,8 +105,7 @@ def export_model(model: FrozenModel, row_type: RowType, path: Path) -> ModelFile
         CheckpointError: tables do not fit the plan.
     """
     plan, serving = build_serving_model(model, row_type)
-    # Not `torch.jit.save(model, path)`: on a full disk its writer ends the process (std::terminate, torch 2.13).
-    path.write_bytes(script_model(serving).save_to_buffer())
+    write_scripted(script_model(serving), path)
     entry = ModelFile(
         file=path.name,
         file_bytes=path.stat().st_size,
