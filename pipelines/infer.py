@@ -35,8 +35,13 @@ def work(run: Run) -> None:
         raise ConfigError(
             f"infer.output={target}: exists already. Choose another, or set overwrite=true to replace it."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+    except OSError as error:
+        raise ConfigError(
+            f"infer.output={target}: cannot be written ({error.strerror}). Name a file, as conf/dataset/mine.yaml."
+        ) from error
     logger.info("wrote %s: read it, then run `python -m pipelines.run dataset=%s`", target, target.stem)
 
 

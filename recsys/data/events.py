@@ -208,7 +208,7 @@ def _users_frames(log: EventLog, path: Path, strict: bool) -> Iterator[tuple[pl.
     )
     row = 0
     for raw in _reader(log).frames(existing(path, INPUT), CHUNK_ROWS, keep_damaged=not strict):
-        parts = raw["line"].str.strip_chars().str.splitn(separator, 2).struct.unnest()
+        parts = raw["line"].str.strip_chars_end().str.splitn(separator, 2).struct.unnest()
         parts.columns = [log.user, log.item]
         faults = Faults(Origin(path=str(path), first_row=row), strict=strict)
         frame = typed(parts.with_columns(raw.drop("line")), log, columns, faults)

@@ -115,6 +115,12 @@ def _label(profiles: Sequence[Profile], label: str) -> Profile:
     named = [by_name[name] for name in LABEL_NAMES if name in by_name]
     if named or len(binary) == 1:
         return [*named, *binary.values()][0]
+    called = [profile.name for profile in profiles if profile.name.lower() in LABEL_NAMES]
+    if called:
+        raise ConfigError(
+            f"column {called[0]!r} is called like a label, but does not hold 0 or 1 on every row. Write 1 for what is "
+            "to be predicted and 0 for the rest, or name another column: infer.label=…"
+        )
     raise ConfigError(
         f"infer.label='': columns of 0 and 1 are {list(binary)}, and none is called like a label. Give its name: "
         "infer.label=…"

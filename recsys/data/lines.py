@@ -27,11 +27,10 @@ def damaged_line(block: bytes, *, separator: bytes, num_values: int, quoted: boo
     """
     codes = np.frombuffer(block, np.uint8)
     quotes = np.flatnonzero(codes == QUOTE) if quoted else np.empty(0, np.int64)
-    faults = [
-        _not_utf8(block),
-        _misplaced_quote(codes, quotes, separator[0]),
-        _ragged(codes, separator[0], num_values, quoted),
-    ]
+    misplaced = _misplaced_quote(codes, quotes, separator[0])
+    # Behind a misplaced quote nobody knows which newlines end rows.
+    known = codes if misplaced is None else codes[: _start_of_row(codes, misplaced[0])]
+    faults = [_not_utf8(block), misplaced, _ragged(known, separator[0], num_values, quoted)]
     found = [fault for fault in faults if fault is not None]
     if not found:
         return None
@@ -64,12 +63,11 @@ def end_of_rows(block: bytes, *, separator: bytes) -> int:
         separator: of values that may stand between double quotes; b"": quotes are text.
     """
     end = block.rfind(b"\n") + 1
-    # Counting is cheap. It is wrong where as many quotes are misplaced as make up for a value that goes on behind the
-    # end: then this row is damaged too.
-    if not separator or block.count(b'"', 0, end) % 2 == 0:
+    if not separator or b'"' not in block[:end]:
         return end
     codes = np.frombuffer(block, np.uint8, count=end)
     if _badly_placed(codes, np.flatnonzero(codes == QUOTE), separator[0]).size:
+        # Their number says nothing then: a stray one and that of a value which goes on behind the end are two.
         rows, begun = _patterns(separator)
         lines = (match.start() for match in rows.finditer(block, 0, end) if match["line"])
         return next((at for at in lines if begun.match(block, at, end)), end)
@@ -113,8 +111,33 @@ def _badly_placed(codes: Codes, quotes: npt.NDArray[np.int64], separator: int) -
     opening, closing = quotes[0::2], quotes[1::2]
     # Doubled quotes inside a value look like one that closes and one that opens at once.
     before = _one_of(codes[opening - 1], (separator, NEWLINE, QUOTE)) | (opening == 0)
-    after = _one_of(codes[closing + 1], (separator, NEWLINE, RETURN, QUOTE))
+    after = _one_of(codes[closing + 1], (separator, NEWLINE, QUOTE))
+    after |= (codes[closing + 1] == RETURN) & (codes[np.minimum(closing + 2, codes.size - 1)] == NEWLINE)
     return np.concatenate([opening[~before], opening[: closing.size][~after]])
+
+
+def _start_of_row(codes: Codes, position: int) -> int:
+    """Where the row of a position begins, all quotes before which stand around values."""
+    ends = np.flatnonzero((codes[:position] == NEWLINE) & _outside(codes[:position], quoted=True))
+    return int(ends[-1]) + 1 if ends.size else 0
+
+
+def quotes_enclose(block: bytes, *, separator: bytes) -> bool:
+    """True if double quotes stand around values, in most rows that have any. `block` begins with a row."""
+    quoted = [match["line"] is None for match in _patterns(separator)[0].finditer(block) if b'"' in match[0]]
+    return 2 * sum(quoted) > len(quoted)
+
+
+def first_row(block: bytes, *, separator: bytes) -> bytes | None:
+    """The block's first row with its newline; None where a quote in it is misplaced.
+
+    Args:
+        separator: of values that may stand between double quotes; b"": quotes are text.
+    """
+    if not separator:
+        return block[: block.find(b"\n") + 1]
+    row = _patterns(separator)[0].match(block)
+    return row[0] if row is not None and row["line"] is None else None
 
 
 def num_rows(block: bytes, *, separator: bytes) -> int:

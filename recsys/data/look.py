@@ -13,7 +13,7 @@ from recsys.data.blocks import text_blocks
 from recsys.data.faults import Origin
 from recsys.data.joined import SideTable
 from recsys.data.json_lines import BYTE_ORDER_MARK, JsonLinesReader
-from recsys.data.lines import has_misplaced_quote
+from recsys.data.lines import quotes_enclose
 from recsys.data.raw import UNKNOWN
 from recsys.data.readers import PACKED, ArrowReader, ParquetReader, Reader
 from recsys.data.table import FileKind
@@ -78,7 +78,8 @@ def _text_form(path: Path) -> tuple[str, tuple[str, ...], bool]:
     values = [value.strip('" \r') for value in first.split(separator)]
     named = len(set(values)) == len(values) and all(values) and not any(_is_number(value) for value in values)
     columns = () if named else tuple(f"column_{i}" for i in range(1, len(values) + 1))
-    return separator, columns, b'"' in block and not has_misplaced_quote(block, separator=separator.encode())
+    rows = next(text_blocks(path, separator=separator.encode()), b"")
+    return separator, columns, b'"' in rows and quotes_enclose(rows, separator=separator.encode())
 
 
 def _is_number(text: str) -> bool:

@@ -4,6 +4,7 @@ Columns arrive as text, whatever they hold: `recsys.data.raw.normalise` converts
 name column, row and value.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import polars as pl
 from recsys.core.errors import ConfigError, DataError
 from recsys.data.blocks import slices, text_blocks
 from recsys.data.faults import with_damaged
-from recsys.data.lines import damaged_line, is_damaged, num_rows, without_damaged
+from recsys.data.lines import MISPLACED, damaged_line, first_row, is_damaged, num_rows, without_damaged
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -56,8 +57,8 @@ class TextReader:
             if line == 1:
                 block = block.removeprefix(BYTE_ORDER_MARK)
                 if not columns:
-                    columns, block = self._split_header(block, path)
-                    line += 1
+                    columns, header = self._header(block, path)
+                    block, line = block[len(header) :], line + header.count(b"\n")
             skipped = num_rows(block, separator=self._around) if row < first_row else 0
             if row + skipped <= first_row and skipped:
                 row += skipped
@@ -67,14 +68,24 @@ class TextReader:
                 row += frame.height
             line += block.count(b"\n")
 
-    def _split_header(self, block: bytes, path: Path) -> tuple[tuple[str, ...], bytes]:
-        header, _, rest = block.partition(b"\n")
+    def _header(self, block: bytes, path: Path) -> tuple[tuple[str, ...], bytes]:
+        """(Names of the columns, the row that holds them)."""
+        header = first_row(block, separator=self._around)
+        if header is None:
+            raise DataError(f"{path}, line 1, the header: {MISPLACED}")
         try:
             # As a row: polars would give repeated names other names.
-            names = pl.read_csv(header + b"\n", separator=self.separator, infer_schema=False, has_header=False).row(0)
+            names = pl.read_csv(
+                header,
+                separator=self.separator,
+                infer_schema=False,
+                has_header=False,
+                quote_char='"' if self.quoted else None,
+            ).row(0)
         except pl.exceptions.PolarsError as error:
             raise DataError(
-                f"{path}, line 1: cannot be read as a header ({str(error).splitlines()[0]}). Check encoding and quotes."
+                f"{path}, line 1: cannot be read as a header ({str(error).splitlines()[0]}). The file must be UTF-8 "
+                "text; convert it."
             ) from error
         columns = tuple(name or "" for name in names)
         repeated = _repeated(columns)
@@ -83,7 +94,7 @@ class TextReader:
                 f"{path}, line 1: the header names column(s) {repeated} more than once. Rename them, or give the names "
                 "of all columns in the dataset config (columns) for a file without its header line."
             )
-        return columns, rest
+        return columns, header
 
     def _parse(
         self, block: bytes, columns: tuple[str, ...], path: Path, line: int, *, keep_damaged: bool
@@ -98,8 +109,11 @@ class TextReader:
             except pl.exceptions.PolarsError as error:
                 because = str(error).splitlines()[0]
         if keep_damaged:
-            block, damaged = without_damaged(block, separator=separator, num_values=len(columns), quoted=self.quoted)
-            return with_damaged(self._sound(block, columns), damaged)
+            rest, damaged = without_damaged(block, separator=separator, num_values=len(columns), quoted=self.quoted)
+            try:
+                return with_damaged(self._sound(rest, columns), damaged)
+            except pl.exceptions.PolarsError as error:
+                because = str(error).splitlines()[0]
         raise self._refusal(block, columns, path, line, because)
 
     def _sound(self, block: bytes, columns: tuple[str, ...]) -> pl.DataFrame:
@@ -124,4 +138,4 @@ class TextReader:
 
 
 def _repeated(names: Sequence[str]) -> list[str]:
-    return sorted({name for name in names if names.count(name) > 1})
+    return sorted(name for name, count in Counter(names).items() if count > 1)

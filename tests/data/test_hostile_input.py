@@ -12,7 +12,7 @@ from recsys.core.errors import DataError
 from recsys.core.manifest import Manifest
 from recsys.core.schema import CategoricalFeature, KeyType, NumericFeature, Schema, TimeForm, Timestamp
 from recsys.data.dataset import SplitConfig, SplitMethod
-from recsys.data.faults import ANYWHERE
+from recsys.data.faults import ANYWHERE, FAULT
 from recsys.data.infer import propose
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.json_lines import JsonLinesReader
@@ -67,9 +67,48 @@ def test_a_stray_quote_before_many_lines_is_told_soon(tmp_path: Path) -> None:
     assert time.monotonic() - started < 10
 
 
-def test_a_quoted_header_over_two_lines_is_told_in_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"line 1: cannot be read as a header \(.*\). Check encoding and quotes.$"):
-        ingested(tmp_path / "raw.csv", HEADER.replace("price", '"pri\nce"') + "".join(ROWS))
+def test_headers_may_hold_quotes_as_rows_may(tmp_path: Path) -> None:
+    path = tmp_path / "raw.csv"
+    path.write_text(HEADER.replace("price", '"pri\nce, ""x"""') + ROWS[0])
+    (frame,) = TextReader().frames(path, 7)
+    assert frame.columns == ["y", 'pri\nce, "x"', "user", "item", "at"] and TextReader().count_rows(path) == 1
+    path.write_text(HEADER.replace("price", 'pri"ce') + ROWS[0])
+    with pytest.raises(DataError, match="line 1, the header: a double quote opens inside a value"):
+        list(TextReader().frames(path, 7))
+    (frame,) = TextReader(quoted=False).frames(path, 7)
+    assert frame.columns[1] == 'pri"ce'
+    path.write_bytes((HEADER + ROWS[0]).encode("utf-16"))
+    with pytest.raises(DataError, match=r"line 1: cannot be read as a header \(.*\). The file must be UTF-8 text"):
+        list(TextReader().frames(path, 7))
+
+
+def test_a_return_behind_a_quote_ends_no_value(tmp_path: Path) -> None:
+    path = tmp_path / "raw.csv"
+    path.write_bytes(HEADER.encode() + b'1,0.5,3,"a"\rb,5\n' + "".join(ROWS).encode())
+    (frame,) = TextReader().frames(path, 100, keep_damaged=True)
+    assert frame[FAULT].is_not_null().to_list() == [True] + [False] * 60
+    with pytest.raises(DataError, match="line 2: a double quote opens"):
+        list(TextReader().frames(path, 7))
+
+
+def test_a_stray_quote_is_told_before_what_it_does_to_the_number_of_values(tmp_path: Path) -> None:
+    rows = [row.replace("i3", '"i3"') for row in ROWS]
+    with pytest.raises(DataError, match="line 32: a double quote opens"):
+        ingested(tmp_path / "raw.csv", HEADER + "".join([*rows[:30], '1,1,1,i"3,5\n', *rows[30:]]))
+
+
+def test_infer_takes_quotes_for_what_most_rows_take_them_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys.data.blocks.BLOCK_BYTES", 200)
+    monkeypatch.setattr("recsys.data.compression.READ_BYTES", 40)
+    path = tmp_path / "raw.csv"
+    quoted = [f'{i % 2},{i}.5,{i % 7},"i\n{i % 5}, and so on",{i}\n' for i in range(60)]
+    path.write_text(HEADER + "".join(quoted))
+    assert look(path, 100).quoted and look(path, 100).frame.height == 60
+    path.write_text(HEADER + "".join([*quoted[:30], '1,1,1,i"3,5\n', *quoted[30:]]))
+    with pytest.raises(DataError, match="line 62: a double quote opens"):
+        look(path, 100)
+    path.write_text(HEADER + "".join(row.replace("i3", '6" wide') for row in ROWS))
+    assert not look(path, 100).quoted
 
 
 @pytest.mark.parametrize(("no", "yes"), [("False", "True"), ("FALSE", "TRUE"), ("false", "true")])

@@ -5,11 +5,14 @@ import io
 import random
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from recsys.core.errors import DataError
+from recsys.data.faults import FAULT
 from recsys.data.ingest import ingest
 from recsys.data.lines import damaged_line, end_of_rows, is_damaged, num_rows, without_damaged
+from recsys.data.text import TextReader
 from tests.data.test_bad_input import OPTIONS, table, with_row
 
 QUOTE_CASES: dict[str, tuple[str, str]] = {
@@ -52,6 +55,28 @@ def test_sound_rows_beside_misplaced_quotes_are_read_as_without_them(seed: int) 
     assert found == [[""] * 4 if place in stray else row for place, row in enumerate(rows)]
     assert num_rows(block, separator=b",") == num_rows(emptied, separator=b",") == 30
     assert end_of_rows(block + b'1,"a\nb', separator=b",") == len(block)
+
+
+@pytest.mark.parametrize("size", [16, 50, 200])
+@pytest.mark.parametrize("seed", range(10))
+def test_rows_are_the_same_wherever_a_block_ends(
+    seed: int, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a stray quote and that of a value which goes on behind the block's end are two."""
+    draw = random.Random(seed)
+    inner = ["1,2,3\n" * draw.randrange(9) for _ in range(30)]
+    rows = [f'{i},"one\n{text}"",two",x\n' for i, text in enumerate(inner)]
+    for place in draw.sample(range(30), 3):
+        rows[place] = draw.choice(['x,y"z,1\n', 'x,"y" ,1\n', 'x,"y"z,1\n'])
+    (tmp_path / "raw.csv").write_text("".join(rows))
+    reader = TextReader(columns=("a", "b", "c"))
+    (whole,) = reader.frames(tmp_path / "raw.csv", 1000, keep_damaged=True)
+    assert whole.height == 30 and whole[FAULT].is_not_null().sum() == 3
+    for name in ("blocks.BLOCK_BYTES", "compression.READ_BYTES"):
+        monkeypatch.setattr(f"recsys.data.{name}", size)
+    frames = list(reader.frames(tmp_path / "raw.csv", 1000, keep_damaged=True))
+    assert pl.concat(frames, how="diagonal").select(whole.columns).equals(whole)
+    assert reader.count_rows(tmp_path / "raw.csv") == 30
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -25,6 +25,8 @@ def test_a_proposal_is_printed_or_written_and_ingested(tmp_path: Path, capsys: p
     assert (tmp_path / "mine.yaml").read_text() == printed
     with pytest.raises(ConfigError, match=r"mine.yaml: exists already"):
         infer.work(make_run(tmp_path / "runs", told, output))
+    with pytest.raises(ConfigError, match=rf"infer.output={tmp_path}: cannot be written \(Is a directory\)"):
+        infer.work(make_run(tmp_path / "runs", told, f"infer.output={tmp_path}", "overwrite=true"))
     with pytest.raises(ConfigError, match=r"infer.files=\[\]: name the files"):
         infer.work(make_run(tmp_path / "runs"))
     config = composed(f"runs={tmp_path / 'runs'}")
