@@ -95,7 +95,7 @@ FORMS: dict[LogKind, tuple[list[str], dict[str, Any]]] = {
 
 def test_a_line_that_begins_with_its_separator_names_nobody(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("u1\tA\tB\tC\t\n\tA\tB\nu2\tB\tC\tD\n")
-    values = {"log_time": "", "log_attributes": (), "log_separator": "\t"}
+    values: dict[str, Any] = {"log_time": "", "log_attributes": (), "log_separator": "\t"}
     source = dataset_of(tmp_path, log_kind=LogKind.USERS, log_files=(str(tmp_path / "log"),), **values)
     with pytest.raises(DataError, match=r"log, row 2 .* names nobody"):
         ingest(source, tmp_path / "strict", options=options(0))
