@@ -79,7 +79,7 @@ def _located(name: str) -> tuple[Path, ...]:
 def _some(found: Iterable[str], name: str) -> list[str]:
     ordered = sorted(found)
     if not ordered:
-        raise DataError(f"{name}: no file fits this pattern. Correct it in the dataset config.")
+        raise DataError(f"{name}: no file fits this pattern. Correct the pattern, or name the files.")
     return ordered
 
 

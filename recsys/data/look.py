@@ -41,6 +41,8 @@ def look(path: Path, num_rows: int, side: tuple[SideTable, ...] = ()) -> Look:
     Raises:
         DataError: the file, or one of a side table, is missing, empty or unreadable, or a key is.
     """
+    if path.is_dir():
+        raise DataError(f"infer.files: {path}: is a folder. Name its files, or a pattern such as {path}/*.csv.")
     if not path.is_file():
         raise DataError(f"infer.files: {path}: no such file. Correct the path.")
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in PACKED]

@@ -222,11 +222,16 @@ def test_what_cannot_be_proposed(tmp_path: Path) -> None:
         proposed(path)
     with pytest.raises(ConfigError, match=r"infer.label='slot': no such column, or it holds other values"):
         proposed(path, label="slot")
+    path.write_text("label,price\n" + "yes,1\nno,2\n" * 9)
+    with pytest.raises(ConfigError, match="column 'label' is called like a label, but does not hold 0 or 1"):
+        proposed(path)
     path.write_text("")
     with pytest.raises(DataError, match=r"raw.csv: the file holds no rows"):
         proposed(path)
     with pytest.raises(DataError, match=r"absent.csv: no such file"):
         proposed(tmp_path / "absent.csv")
+    with pytest.raises(DataError, match=rf"infer.files: {tmp_path}: is a folder"):
+        proposed(tmp_path)
     (tmp_path / "raw.jsonl").write_text(json.dumps({"a": 1}) + "\n{\n")
     with pytest.raises(DataError, match=r"raw.jsonl: a line is not JSON"):
         proposed(tmp_path / "raw.jsonl")
