@@ -28,9 +28,8 @@ from recsys.export.item_index import write_index
 from recsys.export.manifest import file_sha256
 from recsys.export.retrieval_card import retrieval_card
 from recsys.export.retrieval_manifest import FORMAT_VERSION, ITEMS_NAME, RetrievalManifest, RetrievalParity
-from recsys.export.script import load_scripted, script_model
+from recsys.export.script import load_scripted, script_model, write_scripted
 from recsys.export.serving_recommender import ServingRecommender, ServingVectors
-from recsys.export.streamed import write_scripted
 from recsys.ops.top_k import hide, top_k
 from recsys.retrieval.recommender import DotRecommender, Recommender
 

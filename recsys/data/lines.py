@@ -29,7 +29,7 @@ def damaged_line(block: bytes, *, separator: bytes, num_values: int, quoted: boo
     quotes = np.flatnonzero(codes == QUOTE) if quoted else np.empty(0, np.int64)
     misplaced = _misplaced_quote(codes, quotes, separator[0])
     # Behind a misplaced quote nobody knows which newlines end rows.
-    known = codes if misplaced is None else codes[: _start_of_row(codes, misplaced[0])]
+    known = codes if misplaced is None else codes[: _end_of_rows(codes[: misplaced[0]])]
     faults = [_not_utf8(block), misplaced, _ragged(known, separator[0], num_values, quoted)]
     found = [fault for fault in faults if fault is not None]
     if not found:
@@ -63,7 +63,7 @@ def end_of_rows(block: bytes, *, separator: bytes) -> int:
         separator: of values that may stand between double quotes; b"": quotes are text.
     """
     end = block.rfind(b"\n") + 1
-    if not separator or b'"' not in block[:end]:
+    if not separator or block.find(b'"', 0, end) < 0:
         return end
     codes = np.frombuffer(block, np.uint8, count=end)
     if _badly_placed(codes, np.flatnonzero(codes == QUOTE), separator[0]).size:
@@ -71,8 +71,7 @@ def end_of_rows(block: bytes, *, separator: bytes) -> int:
         rows, begun = _patterns(separator)
         lines = (match.start() for match in rows.finditer(block, 0, end) if match["line"])
         return next((at for at in lines if begun.match(block, at, end)), end)
-    ends = np.flatnonzero((codes == NEWLINE) & _outside(codes, quoted=True))
-    return int(ends[-1]) + 1 if ends.size else 0
+    return _end_of_rows(codes)
 
 
 @lru_cache
@@ -116,9 +115,9 @@ def _badly_placed(codes: Codes, quotes: npt.NDArray[np.int64], separator: int) -
     return np.concatenate([opening[~before], opening[: closing.size][~after]])
 
 
-def _start_of_row(codes: Codes, position: int) -> int:
-    """Where the row of a position begins, all quotes before which stand around values."""
-    ends = np.flatnonzero((codes[:position] == NEWLINE) & _outside(codes[:position], quoted=True))
+def _end_of_rows(codes: Codes) -> int:
+    """Position after the last newline that ends a row, where all quotes stand around values; 0 where none does."""
+    ends = np.flatnonzero((codes == NEWLINE) & _outside(codes, quoted=True))
     return int(ends[-1]) + 1 if ends.size else 0
 
 

@@ -13,7 +13,7 @@ from recsys.data.blocks import text_blocks
 from recsys.data.faults import Origin
 from recsys.data.joined import SideTable
 from recsys.data.json_lines import BYTE_ORDER_MARK, JsonLinesReader
-from recsys.data.lines import quotes_enclose
+from recsys.data.lines import end_of_rows, quotes_enclose
 from recsys.data.raw import UNKNOWN
 from recsys.data.readers import PACKED, ArrowReader, ParquetReader, Reader
 from recsys.data.table import FileKind
@@ -80,7 +80,7 @@ def _text_form(path: Path) -> tuple[str, tuple[str, ...], bool]:
     values = [value.strip('" \r') for value in first.split(separator)]
     named = len(set(values)) == len(values) and all(values) and not any(_is_number(value) for value in values)
     columns = () if named else tuple(f"column_{i}" for i in range(1, len(values) + 1))
-    rows = next(text_blocks(path, separator=separator.encode()), b"")
+    rows = block[: end_of_rows(block, separator=separator.encode())]
     return separator, columns, b'"' in rows and quotes_enclose(rows, separator=separator.encode())
 
 

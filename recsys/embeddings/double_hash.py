@@ -16,6 +16,7 @@ from recsys.embeddings.combiners import Concat, Sum
 from recsys.embeddings.frequency import heads_of_known
 from recsys.embeddings.method import FLOAT_BYTES, MethodConfig, full_table
 from recsys.ops.hashing import hash_rows_into, salt_for
+from recsys.ops.pieces import at_once
 
 NUM_HASHES = 2
 
@@ -51,10 +52,9 @@ class DoubleHashRemap(Remap):
     def forward(self, ids: Tensor) -> Tensor:
         """Return rows, int64, shape (len(salts), N)."""
         rows = torch.empty([self.salts.numel(), ids.numel()], dtype=torch.int64, device=ids.device)
-        # On a CPU few ids at a time, so that all passes over them but one find them in its cache.
-        at_once = max(ids.numel(), 1) if ids.is_cuda else 1 << 15
-        for start in range(0, ids.numel(), at_once):
-            some, of_some = ids[start : start + at_once], rows[:, start : start + at_once]
+        step = at_once(ids, 1 << 15)
+        for start in range(0, ids.numel(), step):
+            some, of_some = ids[start : start + step], rows[:, start : start + step]
             is_head = (some >= 0).logical_and_(some < self.num_heads)  # hashed keys may be negative
             own = (some * self.rows_per_head).add_(self.first_head)
             hash_rows_into(of_some, some, self.salts, self.num_shared)

@@ -25,9 +25,8 @@ from recsys.export.fresh_process import check_in_fresh_process
 from recsys.export.manifest import FORMAT_VERSION, BundleManifest, ModelFile, file_sha256, schema_fingerprint
 from recsys.export.narrow import narrow
 from recsys.export.parity import Metrics, Parity, measure, require, score
-from recsys.export.script import load_scripted, script_model
+from recsys.export.script import load_scripted, script_model, write_scripted
 from recsys.export.serving import ServingEmbeddings, ServingModel
-from recsys.export.streamed import write_scripted
 from recsys.export.triton import TRITON_NAME, triton_config
 
 GOLDEN_TENSORS_NAME = "golden.pt"

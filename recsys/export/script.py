@@ -1,5 +1,6 @@
-"""Compile a serving model to TorchScript, prove what it is made of, and load it again."""
+"""Compile a serving model to TorchScript, prove what it is made of, write it, and load it again."""
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from recsys.core.errors import DataError, ParityError
 
 ALLOWED_NAMESPACES = frozenset({"aten", "prim", "quantized"})
+
+BESIDE_TENSORS = 1 << 24
+"""More than code, names and padding take."""
 
 
 def script_model(model: nn.Module) -> torch.jit.ScriptModule:
@@ -61,6 +65,22 @@ def _graph_kinds(graph: torch.Graph) -> Iterator[str]:
         for name in node.attributeNames():
             if node.kindOf(name) == "g":  # a graph of its own: fork, closure, fusion group
                 yield from _graph_kinds(node.g(name))
+
+
+def write_scripted(scripted: torch.jit.ScriptModule, path: Path) -> None:
+    """Write a compiled model.
+
+    `save_to_buffer` holds the file three times beside the model. `save` holds nothing, but where a write fails its
+    destructor ends the process (std::terminate, torch 2.13): so the space is asked for first.
+
+    Raises:
+        OSError: the file cannot be written, for want of space as a rule.
+    """
+    num_bytes = sum(tensor.nbytes for tensor in (*scripted.parameters(), *scripted.buffers()))
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, num_bytes + BESIDE_TENSORS)
+    path.unlink()  # and its space is free again: torch begins its file anew
+    scripted.save(str(path))
 
 
 def load_scripted(path: Path) -> torch.jit.ScriptModule:

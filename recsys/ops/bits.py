@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from recsys.ops.pieces import at_once
+
 MAX_BITS = 24
 """An integer and the bits before it in its first byte lie within four bytes."""
 
@@ -80,8 +82,7 @@ def unpack_into(values: Tensor, buffer: Tensor, ids: Tensor, bits: int) -> None:
         bits: as packed.
     """
     parts = torch.arange(values.size(0), device=ids.device).unsqueeze(1)
-    # On a CPU few at a time, so that all passes over them but one find them in its cache.
-    at_once = max(ids.numel() if ids.is_cuda else (1 << 15) // max(values.size(0), 1), 1)
-    for start in range(0, ids.numel(), at_once):
-        index = ids[start : start + at_once].unsqueeze(0) * values.size(0) + parts
-        values[:, start : start + at_once] = unpack(buffer, index, bits)
+    step = at_once(ids, (1 << 15) // max(values.size(0), 1))
+    for start in range(0, ids.numel(), step):
+        index = ids[start : start + step].unsqueeze(0) * values.size(0) + parts
+        values[:, start : start + step] = unpack(buffer, index, bits)

@@ -8,6 +8,8 @@ Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OO
 import torch
 from torch import Tensor
 
+from recsys.ops.pieces import at_once
+
 GOLDEN_GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15
 
 
@@ -53,11 +55,10 @@ def hash_rows(ids: Tensor, salts: Tensor, num_rows: int) -> Tensor:
 
 def hash_rows_into(rows: Tensor, ids: Tensor, salts: Tensor, num_rows: int) -> None:
     """`hash_rows` into a tensor that is there: int64, shape (T, N)."""
-    # On a CPU few ids at a time, so that all passes over them but one find them in its cache: twice as fast.
-    at_once = max(ids.numel() if ids.is_cuda else (1 << 17) // max(salts.numel(), 1), 1)
-    for start in range(0, ids.numel(), at_once):
-        some = rows[:, start : start + at_once]
-        torch.add(ids[start : start + at_once].unsqueeze(0), salts.unsqueeze(1), out=some)
+    step = at_once(ids, (1 << 17) // max(salts.numel(), 1))  # twice as fast on a CPU
+    for start in range(0, ids.numel(), step):
+        some = rows[:, start : start + step]
+        torch.add(ids[start : start + step].unsqueeze(0), salts.unsqueeze(1), out=some)
         mix64_(some).bitwise_and_(0x7FFFFFFFFFFFFFFF).remainder_(num_rows)
 
 

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.core.memory import peak_mib
-from recsys.export.script import load_scripted, script_model
-from recsys.export.streamed import write_scripted
+from recsys.export.script import load_scripted, script_model, write_scripted
 
 NUM_VALUES = 50_000_000
 MIB = NUM_VALUES * 4 / 2**20
