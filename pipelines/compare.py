@@ -48,7 +48,7 @@ def work(run: Run) -> None:
             f"compare.runs={config.runs}: a comparison needs two runs. Name evaluated runs, folders below "
             f"{run.config.runs}/, the baseline first: compare.runs=[first,second]."
         )
-    sources = [read_source(Path(run.config.runs), name) for name in config.runs]
+    sources = [read_source(Path(run.config.runs), name, config.label) for name in config.runs]
     notes = check_same_data(Path(run.config.runs), sources, across_ingests=config.across_ingests)
     notes += seed_notes(config.runs, group_seeds=config.group_seeds)
     config = replace(config, **column_options(sources, config))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.pareto_results import SERVED, latency_ms
+from pipelines.predictions import LABELS_FOLDER, PREDICTIONS_NAME
 from pipelines.stage import STAGE_NAME, read_record
 from recsys.core.errors import ConfigError, RecsysError, StageError
 from recsys.evaluate.compare_config import CompareConfig
@@ -16,13 +17,14 @@ from recsys.evaluate.compared import Cost
 from recsys.evaluate.sliced import DAY, FREQUENCY
 from recsys.metrics import GroupWeight
 
-PREDICTIONS = "predictions.parquet"
 MOST_SHOWN = 5  # differences or names in a message
 
 HOW_INGESTED = {"ingest.rows_per_file", "ingest.chunk_rows", "ingest.counts_mib", "dataset.name"}
 HOW_ENCODED = {
     "dataset.numeric",
     "dataset.categorical",
+    "dataset.label",
+    "dataset.other_labels",
     "dataset.passthrough",
     "dataset.transform",
     "dataset.min_count",
@@ -31,7 +33,7 @@ HOW_ENCODED = {
     "dataset.side.attributes",
 }
 """Options that say how rows of files are encoded, not which: with all others equal, and the files, rows are the same.
-Of generated rows any option may decide which they are."""
+Of generated rows any option may decide which they are. Labels are compared row by row beside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +44,26 @@ class Source:
     folder: Path
     record: Mapping[str, Any]  # of its evaluation
     train: Path  # folder of its training, which may be another run's
+    label: str = ""  # which of the labels that it learned is compared; "": the main one
 
     @property
     def predictions(self) -> Path:
-        """Its scored test rows."""
-        return self.folder / "evaluate" / PREDICTIONS
+        """Its scored test rows.
+
+        Raises:
+            ConfigError: it did not learn the label.
+        """
+        evaluated = self.folder / "evaluate"
+        others = sorted(path.name for path in (evaluated / LABELS_FOLDER).glob("*"))
+        main = self.record["resolved"]["dataset"].get("label", "label")
+        if self.label in ("", main):
+            return evaluated / PREDICTIONS_NAME
+        if self.label not in others:
+            raise ConfigError(
+                f"compare.label={self.label!r}: {self.name} did not learn it; it has {[main, *others]}. Name one of "
+                "these, or train a model of several tasks on data with that label."
+            )
+        return evaluated / LABELS_FOLDER / self.label / PREDICTIONS_NAME
 
     def option(self, name: str) -> Any:
         """What of its evaluation holds for a comparison: `group_key`, `slices` as reports name them, `gauc_weight`."""
@@ -87,7 +104,7 @@ class Source:
         )
 
 
-def read_source(runs: Path, name: str) -> Source:
+def read_source(runs: Path, name: str, label: str = "") -> Source:
     """An evaluated run.
 
     Raises:
@@ -111,7 +128,7 @@ def read_source(runs: Path, name: str) -> Source:
             f"{folder / 'evaluate'} holds the scores of another training than {train} does. Evaluate the run again: "
             "`python -m pipelines.evaluate` with its options and overwrite=true."
         )
-    return Source(name=name, folder=folder, record=record, train=train)
+    return Source(name=name, folder=folder, record=record, train=train, label=label)
 
 
 def _missing(runs: Path, name: str) -> str:

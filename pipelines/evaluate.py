@@ -11,8 +11,8 @@ import torch
 
 from pipelines.config import Run
 from pipelines.entry import is_first_rank, launched_by_torchrun, relaunch, stage_main, without_other_ranks
-from pipelines.model import build_model, load_trained, plan_tables
-from pipelines.predictions import PREDICTIONS_NAME, split_files, write_predictions
+from pipelines.model import build_model, learned_labels, load_trained, plan_tables
+from pipelines.predictions import PREDICTIONS_NAME, of_label, split_files, write_predictions
 from pipelines.retrieval_evaluate import evaluate_retrieval
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from pipelines.train import loaders
@@ -68,25 +68,27 @@ def _scored(run: Run, serving: TablePlan, make_scorer: Callable[[], Scorer]) -> 
     key = StageKey(stage="evaluate", config=run.part("evaluate", "embedding"), inputs=inputs, resolved=run.values)
     with stage(run.stage("evaluate"), key, overwrite=run.config.overwrite) as folder:
         if folder is not None:
-            scorer = make_scorer()
-            calibration = _calibration(run, scorer)
+            scorer, manifest = make_scorer(), Manifest.read(data)
+            labels = learned_labels(run.config, manifest.schema)
+            calibrations = [_calibration(run, scorer, task) for task in range(len(labels))]
             logits = (part.logits for part in score_in_parts(scorer, loaders(run, data)(SPLIT, False), SPLIT))
+            folders = [of_label(folder, labels, label) for label in labels]
             if scorer.is_main:
-                manifest = Manifest.read(data)
                 classes = [FrequencyClasses.of(manifest, feature) for feature in run.config.evaluate.frequency_slices]
-                write_predictions(data, SPLIT, logits, folder, classes)
+                write_predictions(data, SPLIT, logits, folders, classes)
             deque(logits, maxlen=0)  # the other ranks score their share; the main one comes to the end here
             if scorer.is_main:
-                _report(run, serving, folder, calibration)
+                for label, own, calibration in zip(labels, folders, calibrations, strict=True):
+                    _report(run, serving, own, calibration, label=label)
 
 
-def _calibration(run: Run, scorer: Scorer) -> FittedCalibration | None:
-    """The map that the configuration asks for, fitted on the validation split."""
+def _calibration(run: Run, scorer: Scorer, task: int) -> FittedCalibration | None:
+    """The map that the configuration asks for, fitted on the validation split for one of the labels."""
     kind = run.config.evaluate.calibration
     if kind is Calibration.NONE:
         return None
     validation = loaders(run, run.stage("ingest"))(VALIDATION, False)
-    scored = score_in_parts(scorer, validation, VALIDATION)
+    scored = (part.of(task) for part in score_in_parts(scorer, validation, VALIDATION))
     parts = (ScoreCounts.from_rows(part.labels, part.logits, part.weights) for part in scored)
     return FittedCalibration.fit(kind, merged_counts(parts), split=VALIDATION)
 
@@ -125,19 +127,27 @@ def check_columns(schema: Schema, config: EvaluateConfig) -> None:
                 )
 
 
-def _report(run: Run, plan: TablePlan, folder: Path, calibration: FittedCalibration | None) -> None:
+def _report(run: Run, plan: TablePlan, folder: Path, calibration: FittedCalibration | None, *, label: str) -> None:
+    """The page and figures of one of the labels; the data are checked with the main one."""
     data, config = run.stage("ingest"), run.config.evaluate
-    checks = None
-    if config.data_checks:
-        manifest = Manifest.read(data)
+    checks, manifest = None, Manifest.read(data)
+    if config.data_checks and label == manifest.schema.label:
         colliding = colliding_shares(plan_tables(run.config, manifest), manifest)
         read = partial(split_files, data)
         checks = check_data(manifest, read, config, colliding=colliding)
     if calibration is not None:
         (folder / CALIBRATION_NAME).write_text(json.dumps(calibration.to_json(), indent=1))
     evaluation = evaluate(Predictions.read(folder / PREDICTIONS_NAME), config, calibration=calibration)
-    history = json.loads((run.stage("train") / "history.json").read_text())
-    write(evaluation, folder, facts(run, plan), history=history, checks=checks)
+    history = _of_label(json.loads((run.stage("train") / "history.json").read_text()), manifest.schema, label)
+    write(evaluation, folder, facts(run, plan, label), history=history, checks=checks)
+
+
+def _of_label(history: list[dict[str, float]], schema: Schema, label: str) -> list[dict[str, float]]:
+    """What training said of one of the labels after each epoch, called as it is of the main one."""
+    if label == schema.label:
+        return history
+    names = {f"{key}_{label}": key for key in ("validation_auc", "validation_log_loss")} | {"epoch": "epoch"}
+    return [{names[key]: value for key, value in record.items() if key in names} for record in history]
 
 
 def colliding_shares(plan: TablePlan, manifest: Manifest) -> dict[str, MetricValue]:
@@ -162,16 +172,17 @@ def colliding_shares(plan: TablePlan, manifest: Manifest) -> dict[str, MetricVal
     return shares
 
 
-def facts(run: Run, plan: TablePlan) -> dict[str, str]:
-    """What a reader of the report must know about the run; `plan` is the one that is served."""
+def facts(run: Run, plan: TablePlan, label: str) -> dict[str, str]:
+    """What a reader of the report on a label must know about the run; `plan` is the one that is served."""
     record = read_record(run.stage("train"))
     manifest = Manifest.read(run.stage("ingest"))
-    mib = plan.num_bytes / 2**20
+    mib, labels = plan.num_bytes / 2**20, learned_labels(run.config, manifest.schema)
     metrics = json.loads((run.stage("train") / "metrics.json").read_text())
     method = run.values["embedding"]["_target_"].rpartition(".")[2].removesuffix("Config")
     return {
         "run": run.config.name,
         "dataset": f"{manifest.dataset}, {manifest.splits[SPLIT].num_rows:,} {SPLIT} rows",
+        **({"label": f"{label}, one of {len(labels)} that are learned"} if len(labels) > 1 else {}),
         **({"rows count by": f"column {manifest.schema.weight!r}"} if manifest.schema.weight else {}),
         "model": run.values["model"]["_target_"].rpartition(".")[2].removesuffix("Config"),
         "embedding": f"{method}, {len(plan.tables)} tables, {plan.num_bytes:,} bytes ({mib:.2f} MiB)",

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from pipelines.config import Run
 from pipelines.entry import stage_main
 from pipelines.evaluate import CALIBRATION_NAME
-from pipelines.model import Trained, load_trained
+from pipelines.model import Trained, learned_labels, load_trained
+from pipelines.predictions import of_label
 from pipelines.retrieval_export import export_retrieval
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from recsys.core.batch import Batch
 from recsys.core.errors import StageError
 from recsys.core.manifest import Manifest
-from recsys.core.schema import Schema
+from recsys.core.schema import Schema, score_columns
 from recsys.data.encoder import load_encoder
 from recsys.data.fingerprint import file_fingerprint
 from recsys.data.ingest import RAW_SAMPLE_NAME
@@ -29,7 +30,13 @@ from recsys.data.raw import border_tensors
 from recsys.data.times import written
 from recsys.evaluate import Calibration, FittedCalibration
 from recsys.export.bundle import FrozenModel, Golden, write_bundle
-from recsys.export.calibration import IsotonicProbabilities, PlattProbabilities, ServedCalibration
+from recsys.export.calibration import (
+    UNCALIBRATED,
+    IsotonicProbabilities,
+    PlattProbabilities,
+    ServedCalibration,
+    by_task,
+)
 from recsys.export.config import ExportConfig
 from recsys.export.parity import Metrics, Parity
 from recsys.metrics import PlattCalibration, auc, compare_auc, log_loss
@@ -52,16 +59,25 @@ def work(run: Run) -> None:
     data, trained = run.stage("ingest"), run.stage("train")
     inputs = {"ingest": fingerprint(data), "train": fingerprint(trained)}
     check_made_with(trained, config=run.trained_with, inputs={"ingest": inputs["ingest"]})
-    map_path = calibration_path(run, inputs)
-    if map_path is not None:
-        inputs["calibration"] = file_fingerprint(map_path)
+    labels = learned_labels(run.config, Manifest.read(data).schema)
+    map_paths = calibration_paths(run, inputs, labels)
+    for label, path in map_paths.items():
+        inputs["calibration" if label == labels[0] else f"calibration of {label}"] = file_fingerprint(path)
     key = StageKey(stage="export", config=run.part("export", "embedding"), inputs=inputs, resolved=run.values)
     with stage(run.stage("export"), key, overwrite=run.config.overwrite) as folder:
         if folder is not None:
-            _export(run, folder, inputs, None if map_path is None else _read_map(map_path))
+            fitted = [_read_map(map_paths[label]) if label in map_paths else None for label in labels]
+            _export(run, folder, inputs, labels, fitted)
 
 
-def _export(run: Run, folder: Path, inputs: Mapping[str, str], fitted: FittedCalibration | None) -> None:
+def _export(
+    run: Run,
+    folder: Path,
+    inputs: Mapping[str, str],
+    labels: Sequence[str],
+    fitted: Sequence[FittedCalibration | None],
+) -> None:
+    """Write the bundle; `fitted` are the maps of the learned labels, None where probabilities are sigmoids."""
     data, config = run.stage("ingest"), run.config.export
     manifest, loaded = Manifest.read(data), load_trained(run)
     raw, golden = _golden(run, loaded, data)
@@ -74,30 +90,45 @@ def _export(run: Run, folder: Path, inputs: Mapping[str, str], fitted: FittedCal
     frozen = FrozenModel(
         schema=manifest.schema, parts=loaded.frozen, head=loaded.model.head, encoder=load_encoder(data)
     )
-    if fitted is not None:
-        frozen, lineage = replace(frozen, calibration=served(fitted)), lineage | {"calibration": _facts(fitted)}
+    frozen = replace(frozen, calibration=by_task([UNCALIBRATED if each is None else served(each) for each in fitted]))
+    facts = {label: _facts(each) for label, each in zip(labels, fitted, strict=True) if each is not None}
+    if facts:
+        lineage |= {"calibration": facts.pop(labels[0]), "calibration_of": facts}
     parity = write_bundle(folder, frozen, golden, config=config, metrics=METRICS, lineage=lineage)
     if not torch.equal(golden.logits, golden.trained_logits):
         _log_loss_of_freezing(parity)
-    scores = {"logit": golden.logits, "probability": frozen.calibration.reference(golden.logits).float()}
-    _write_golden(folder, raw, scores | {"golden_label": golden.labels}, manifest.schema, config)
+    _write_golden(folder, raw, _golden_scores(frozen, golden), manifest.schema, config)
 
 
-def calibration_path(run: Run, inputs: Mapping[str, str]) -> Path | None:
-    """Where the map lies that evaluation fitted for this very model; None where probabilities stay sigmoids.
+def _golden_scores(frozen: FrozenModel, golden: Golden) -> dict[str, Tensor]:
+    """Columns beside golden rows: what is expected of each learned label, and the label itself."""
+    scores: dict[str, Tensor] = {}
+    for task, ((logit, probability), map_of) in enumerate(
+        zip(score_columns(frozen.labels), frozen.calibration.by_task, strict=True)
+    ):
+        own = golden.of(task)
+        scores |= {logit: own.logits, probability: map_of.reference(own.logits).float()}
+        scores["golden_label" + logit.removeprefix("logit")] = own.labels
+    return scores
+
+
+def calibration_paths(run: Run, inputs: Mapping[str, str], labels: Sequence[str]) -> dict[str, Path]:
+    """Where the maps lie that evaluation fitted for this very model, by label; none where probabilities stay sigmoids.
 
     Args:
-        run: whose configuration says whether there is one.
-        inputs: fingerprints of the data and the training that it must be of.
+        run: whose configuration says whether there are any.
+        inputs: fingerprints of the data and the training that they must be of.
+        labels: that the model learns.
     Raises:
         StageError: evaluation has not fitted it, or on another training or embedding.
     """
     kind = run.config.evaluate.calibration
     if kind is Calibration.NONE or not run.config.export.calibrated:
-        return None
+        return {}
     evaluated = run.stage("evaluate")
     check_made_with(evaluated, config=run.part("embedding"), inputs=inputs)
-    path = evaluated / CALIBRATION_NAME
+    paths = {label: of_label(evaluated, labels, label) / CALIBRATION_NAME for label in labels}
+    path = paths[labels[0]]
     found = json.loads(path.read_text())["kind"] if path.is_file() else Calibration.NONE.value
     if found != kind.value:
         raise StageError(
@@ -105,7 +136,7 @@ def calibration_path(run: Run, inputs: Mapping[str, str]) -> Path | None:
             "map to export is not there. Run `python -m pipelines.evaluate` with it and overwrite=true, or set "
             "export.calibrated=false."
         )
-    return path
+    return paths
 
 
 def _read_map(path: Path) -> FittedCalibration:
@@ -154,16 +185,17 @@ def _write_golden(
 def _golden(run: Run, loaded: Trained, data: Path) -> tuple[pl.DataFrame, Golden]:
     """The first raw test rows, and what the model says about them as ingest encoded them."""
     raw = pl.read_parquet(data / RAW_SAMPLE_NAME).head(run.config.export.num_parity_rows)
-    options = LoaderOptions(batch_size=4096, shuffle=False, drop_last=False)
+    schema = Manifest.read(data).schema
+    num_labels = len(learned_labels(run.config, schema))
+    options = LoaderOptions(batch_size=4096, shuffle=False, drop_last=False, num_labels=num_labels)
     batches: list[Batch] = []
     rows = 0
     for batch in ParquetLoader(data, "test", options).epoch(0):
         batches.append(batch)
-        rows += batch.labels.numel()
+        rows += batch.labels.shape[0]
         if rows >= raw.height:
             break
     labels = torch.cat([batch.labels for batch in batches])[: raw.height]
-    schema = Manifest.read(data).schema
     golden = Golden(
         features=border_tensors(raw, schema),
         logits=_logits(loaded.frozen_model, batches)[: raw.height],

@@ -12,13 +12,15 @@ from recsys.core.errors import ConfigError
 from recsys.core.manifest import Manifest
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
+from recsys.core.schema import Schema
 from recsys.core.specs import FeatureSpec, Pooling
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.frozen import build_frozen, load_parts, parts_of, save_parts
-from recsys.models.ctr import CtrModel, SequenceModel
+from recsys.models.ctr import CtrModel, MultiTask, SequenceModel
 from recsys.retrieval.encoder import EncoderConfig
 from recsys.train import checkpoint
 from recsys.train.tables import table_of
+from recsys.train.task import ClickTask
 
 CHECKPOINTS = "checkpoints"
 PARTS_NAME = "parts.pt"
@@ -77,9 +79,27 @@ def build_model(config: RunConfig, manifest: Manifest, *, on_meta: bool = False)
 def build_planned(config: RunConfig, plan: TablePlan, manifest: Manifest, *, on_meta: bool = False) -> PlannedModel:
     """As `build_model`, with this plan of the embeddings that the model asks for."""
     torch.manual_seed(config.seed)
-    head = config.model.build(plan.outputs, len(manifest.schema.numeric))
+    head = build_head(config, plan, manifest)
     embeddings = PlannedEmbeddingBagCollection(plan, torch.device("meta") if on_meta else None)
     return PlannedModel(embeddings, join(embeddings, head))
+
+
+def learned_labels(config: RunConfig, schema: Schema) -> tuple[str, ...]:
+    """Labels that the model learns: all of the schema, or the main one where it has but one output."""
+    return schema.labels if isinstance(config.model, MultiTask) else schema.labels[:1]
+
+
+def build_head(config: RunConfig, plan: TablePlan, manifest: Manifest) -> nn.Module:
+    """The head of the model over these embeddings, with an output for each label that it learns."""
+    num_dense, num_labels = len(manifest.schema.numeric), len(learned_labels(config, manifest.schema))
+    if num_labels > 1 and isinstance(config.model, MultiTask):
+        return config.model.build_tasks(plan.outputs, num_dense, num_labels)
+    return config.model.build(plan.outputs, num_dense)
+
+
+def click_task(config: RunConfig, manifest: Manifest) -> ClickTask:
+    """What a model of clicks learns from the manifest's rows."""
+    return ClickTask(learned_labels(config, manifest.schema)[1:])
 
 
 def join(embeddings: PlannedEmbeddingBagCollection, head: nn.Module) -> CtrModel | SequenceModel:

@@ -22,7 +22,7 @@ def work(run: Run) -> None:
             if folder is not None:
                 loaded = load_trained(run)
                 scorer = Replica(loaded.frozen_model.to(device), device)
-                logits, labels, weights = score(scorer, loaders(run, data)("validation", False), "validation")
+                logits, labels, weights = score(scorer, loaders(run, data)("validation", False), "validation").of(0)
                 figures = {
                     "validation.auc": auc(labels, logits, weights).value,
                     "validation.log_loss": log_loss(labels, logits, weights).value,

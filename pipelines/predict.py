@@ -60,6 +60,7 @@ def _job(run: Run, bundle: Path, source: Path) -> Job:
         model=manifest.model_path(bundle, config.row_type),
         schema=manifest.schema,
         config=config,
+        labels=manifest.labels,
         joins=dataset.joins() if isinstance(dataset, TableDataset) else (),
     )
 

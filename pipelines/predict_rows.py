@@ -16,7 +16,7 @@ from torch import nn
 from pipelines.config import PredictConfig
 from recsys.core.errors import DataError, StageError
 from recsys.core.progress import ProgressBar
-from recsys.core.schema import Schema
+from recsys.core.schema import Schema, score_columns
 from recsys.data.fingerprint import file_fingerprint, fingerprint_of
 from recsys.data.joined import Join, joined_reader, needed
 from recsys.data.json_lines import JsonLinesReader
@@ -33,6 +33,7 @@ class Job:
     model: Path
     schema: Schema
     config: PredictConfig
+    labels: tuple[str, ...] = ()  # that the bundle tells of
     joins: tuple[Join, ...] = ()  # joined to rows that lack their columns
 
     def origin(self) -> dict[str, str]:
@@ -69,7 +70,7 @@ class Job:
         return read_raw(self.source, self.schema, self.reader, chunk_rows=self.config.batch_size)
 
     def scored(self, frame: pl.DataFrame, served: nn.Module) -> pl.DataFrame:
-        """`__row__` (Int64, position in the input), its passthrough columns, `logit` and `probability` (Float32)."""
+        """`__row__` (Int64, position in the input), its passthrough columns, the labels' `score_columns` (Float32)."""
         features = border_tensors(frame, self.schema)
         try:
             logits, probabilities = answered(served, features)
@@ -77,9 +78,10 @@ class Job:
             first, last = int(frame[ROW][0]) + 1, int(frame[ROW][-1]) + 1
             raise DataError(f"{self.source}, rows {first} to {last} (from 1, header not counted): {error}") from error
         kept = [name for name in self.schema.passthrough if name in frame.columns]
-        return frame.select(ROW, *kept).with_columns(
-            pl.Series("logit", logits.numpy()), pl.Series("probability", probabilities.numpy())
-        )
+        names = [name for pair in score_columns(self.labels) for name in pair]
+        pairs = torch.stack([logits.view(frame.height, -1), probabilities.view(frame.height, -1)], 2).flatten(1)
+        scores = [pl.Series(name, each.numpy()) for name, each in zip(names, pairs.t().contiguous(), strict=True)]
+        return frame.select(ROW, *kept).with_columns(scores)
 
 
 def plain_reader(source: Path, schema: Schema, config: PredictConfig) -> Reader:

@@ -9,12 +9,18 @@ import torch
 
 from recsys.core.errors import DataError
 from recsys.core.manifest import Manifest
-from recsys.core.schema import WEIGHT
+from recsys.core.schema import LABEL, WEIGHT, label_columns
 from recsys.data.writer import stored_name
 from recsys.evaluate.frequency import FrequencyClasses
 
 PREDICTIONS_NAME = "predictions.parquet"
 PARTS_FOLDER = "predictions.parts"
+LABELS_FOLDER = "labels"
+
+
+def of_label(folder: Path, labels: Sequence[str], label: str) -> Path:
+    """Where in an evaluation's folder one of the learned labels is reported; the first, which is the main one, in it."""
+    return folder if label == labels[0] else folder / LABELS_FOLDER / label
 
 
 def split_files(folder: Path, split: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
@@ -31,15 +37,20 @@ def split_files(folder: Path, split: str, columns: Sequence[str]) -> Iterator[pl
 
 
 def write_predictions(
-    data: Path, split: str, batches: Iterator[torch.Tensor], folder: Path, classes: Sequence[FrequencyClasses]
+    data: Path,
+    split: str,
+    batches: Iterator[torch.Tensor],
+    folders: Sequence[Path],
+    classes: Sequence[FrequencyClasses],
 ) -> None:
     """Write the scored rows of a split, a file of the split at a time.
 
     Args:
         data: folder of the ingested data set.
         split: whose rows were scored.
-        batches: logits float32 of any number of rows each, in file order; of exactly as many rows as the split has.
-        folder: where `predictions.parquet` goes.
+        batches: logits float32 (n,), or (n, T) of T tasks, of any number of rows each, in file order; of exactly as
+            many rows as the split has.
+        folders: where `predictions.parquet` of each task goes, the main one first.
         classes: features of whose ids a column with the training frequency is written.
     Raises:
         DataError: a file of the split is unreadable.
@@ -47,26 +58,30 @@ def write_predictions(
     schema = Manifest.read(data).schema
     kept = {name: stored_name(name, schema) for name in schema.passthrough}
     kept |= {WEIGHT: WEIGHT} if schema.weight else {}
-    columns = dict.fromkeys(["__row__", "__label__", *kept.values(), *(c.feature for c in classes)])
-    parts = folder / PARTS_FOLDER
-    shutil.rmtree(parts, ignore_errors=True)
-    parts.mkdir()
-    waiting = torch.empty(0)
+    labels = label_columns(schema.labels)[: len(folders)]
+    columns = dict.fromkeys(["__row__", *labels, *kept.values(), *(c.feature for c in classes)])
+    parts = [folder / PARTS_FOLDER for folder in folders]
+    for each in parts:
+        shutil.rmtree(each, ignore_errors=True)
+        each.mkdir(parents=True)
+    waiting = torch.empty(0, len(labels))
     for number, frame in enumerate(split_files(data, split, list(columns))):
         pieces = [waiting]
-        while sum(piece.numel() for piece in pieces) < frame.height:
-            pieces.append(next(batches))
+        while sum(piece.shape[0] for piece in pieces) < frame.height:
+            pieces.append(next(batches).view(-1, len(labels)))
         logits = torch.cat(pieces)
         waiting = logits[frame.height :].clone()
-        scored = _scored(frame, logits[: frame.height], kept, classes)
-        scored.write_parquet(parts / f"{number:05d}.parquet")
-    _joined(parts, folder / PREDICTIONS_NAME)
+        for label, own, each in zip(labels, logits[: frame.height].t().contiguous(), parts, strict=True):
+            renamed = frame.with_columns(pl.col(label).alias(LABEL))
+            _scored(renamed, own, kept, classes).write_parquet(each / f"{number:05d}.parquet")
+    for each in parts:
+        _joined(each, each.with_name(PREDICTIONS_NAME))
 
 
 def _scored(
     frame: pl.DataFrame, logits: torch.Tensor, kept: dict[str, str], classes: Sequence[FrequencyClasses]
 ) -> pl.DataFrame:
-    wanted = [pl.col("__row__"), pl.col("__label__").alias("label")]
+    wanted = [pl.col("__row__"), pl.col(LABEL).alias("label")]
     wanted += [pl.col(stored).alias(name) for name, stored in kept.items()]
     scores = [pl.Series("logit", logits.numpy()), pl.Series("probability", torch.sigmoid(logits).numpy())]
     return frame.select(wanted).with_columns(*scores, *(each.of_ids(frame[each.feature]) for each in classes))

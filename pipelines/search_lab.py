@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from pipelines.config import Run
-from pipelines.model import asked_features, build_planned
+from pipelines.model import asked_features, build_planned, click_task
 from pipelines.retrieval_model import TRAIN, build_nodes, interactions_at, retrieval_of
 from pipelines.search_data import held_data, held_pairs
 from pipelines.train import loaders
@@ -26,7 +26,7 @@ from recsys.retrieval.triples import TripleSource
 from recsys.train.config import TrainConfig
 from recsys.train.session import Session, shard
 from recsys.train.tables import initialize_tables
-from recsys.train.task import ClickTask, Task
+from recsys.train.task import Task
 from recsys.train.trainer import Trainer
 
 
@@ -95,7 +95,7 @@ class ClickLab(Lab):
     @property
     def task(self) -> Task:
         """AUC decides."""
-        return ClickTask()
+        return click_task(self.run.config, Manifest.read(self._data))
 
     @property
     def train(self) -> BatchSource:

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipelines.config import Run, RunConfig
-from pipelines.model import CHECKPOINTS, PlannedModel, build_model
+from pipelines.model import CHECKPOINTS, PlannedModel, build_model, click_task
 from pipelines.search_report import plan_name, read_choice, read_frontier
 from pipelines.search_training import LAST, SUPERNET
 from pipelines.stage import StageKey, fingerprint, stage
@@ -23,7 +23,6 @@ from recsys.search.choice import Choice, Space, with_rows
 from recsys.train import checkpoint
 from recsys.train.score import Replica
 from recsys.train.tables import table_of
-from recsys.train.task import ClickTask
 
 
 def slice_name(name: str, number: int, budget_bytes: int) -> str:
@@ -97,9 +96,11 @@ def _write_slice(sliced: Run, space: Space, supernet: Path, plan: Path, device: 
 def validated(run: Run, built: PlannedModel, device: torch.device) -> dict[str, float]:
     """AUC and log loss on the run's validation rows, as a training reports them; nothing where there are none."""
     data = run.stage("ingest")
-    if not Manifest.read(data).splits["validation"].num_rows:
+    manifest = Manifest.read(data)
+    if not manifest.splits["validation"].num_rows:
         return {}
-    found = ClickTask().evaluate(Replica(built.model.to(device), device), loaders(run, data)("validation", False))
+    scorer = Replica(built.model.to(device), device)
+    found = click_task(run.config, manifest).evaluate(scorer, loaders(run, data)("validation", False))
     return {name.replace("_", ".", 1): value for name, value in found.items()}
 
 

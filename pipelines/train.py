@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from pipelines.config import Run
 from pipelines.entry import launched_by_torchrun, relaunch, stage_main
-from pipelines.model import CHECKPOINTS, PlannedModel, build_model
+from pipelines.model import CHECKPOINTS, PlannedModel, build_model, click_task, learned_labels
 from pipelines.retrieval_train import train_retrieval
 from pipelines.stage import StageKey, fingerprint, stage
 from pipelines.tensorboard import TensorBoardCallback
@@ -78,7 +78,7 @@ def trained_from(run: Run) -> dict[str, Any]:
 
 def loaders(run: Run, data: Path) -> Callable[[str, bool], ParquetLoader]:
     """A maker of loaders: `(split, shuffle)` to this rank's batches."""
-    train = run.config.train
+    train, num_labels = run.config.train, len(learned_labels(run.config, Manifest.read(data).schema))
 
     def loader(split: str, shuffle: bool) -> ParquetLoader:
         options = LoaderOptions(
@@ -88,6 +88,7 @@ def loaders(run: Run, data: Path) -> Callable[[str, bool], ParquetLoader]:
             shuffle_rows=train.shuffle_rows,
             drop_last=False,
             pin_memory=train.run_on.device == "cuda",
+            num_labels=num_labels,
         )
         return ParquetLoader(data, split, options, rank=dist.get_rank(), world_size=dist.get_world_size())
 
@@ -106,6 +107,7 @@ def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: 
     if isinstance(run.config.model, Regularized) and run.config.model.batch_regularizer:
         callbacks.append(BatchRegularizer(run.config.model.batch_regularizer, built.plan))
     trainer = Trainer(session, built.plan, run.config.train, folder / CHECKPOINTS, callbacks)
+    trainer.task = click_task(run.config, Manifest.read(data))
     loader = loaders(run, data)
     progress = trainer.run(loader("train", True), loader("validation", False), seed=run.config.seed)
     if session.is_main:
@@ -115,9 +117,9 @@ def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: 
 
 def _metrics(progress: Progress, built: PlannedModel, serving: TablePlan) -> dict[str, float]:
     best = next(record for record in progress.history if record["epoch"] == progress.best_epoch)
+    validation = {key: value for key, value in best.items() if key.startswith("validation_")}
     return {
-        "validation.auc": best["validation_auc"],
-        "validation.log_loss": best["validation_log_loss"],
+        **{key.replace("_", ".", 1): value for key, value in validation.items()},
         "train.best_epoch": progress.best_epoch,
         "train.epochs": progress.epoch,
         "train.steps": progress.step,

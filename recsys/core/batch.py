@@ -13,7 +13,7 @@ from torchrec.streamable import Pipelineable
 class Batch(Pipelineable):
     """B rows: `dense` float32 (B, num_dense), `sparse` ids by source column, `labels` float32 (L,).
 
-    `sparse` has weights where a column has them, with 1 for every id of the others.
+    `labels` of T tasks are (L, T), the main one's first. `sparse` has weights where a column has them, with 1 for every id of the others.
     `weights` float32 (L,), 0 or more: how many rows each counts as in losses and metrics; None: all count alike.
     `mean_weight` is that of the global batch's rows, so that sums over rows, divided by it, are means by weight once
     they are divided by the number of rows. It is 1 without weights, and where all weights are 0.
@@ -70,6 +70,11 @@ class Batch(Pipelineable):
             labels=self.labels.pin_memory(),
             weights=None if self.weights is None else self.weights.pin_memory(),
         )
+
+
+def of_task(values: torch.Tensor, task: int) -> torch.Tensor:
+    """What labels or logits say of one of T tasks: (N,) of (N, T), or of (N,), which are those of the only one."""
+    return values if values.dim() == 1 else values[:, task].contiguous()
 
 
 class BatchSource(Protocol):

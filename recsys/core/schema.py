@@ -1,5 +1,6 @@
 """The schema: what each raw column means and how it becomes a model input."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -12,6 +13,9 @@ MISSING_KEY = -(2**63)
 MISSING_TEXT = "(missing)"
 """Text of a missing value where there must be one: in a history, which is as long in every column."""
 
+LABEL = "__label__"
+"""Column of encoded rows: the label, float32; before the name of another task's label: that one."""
+
 LENGTHS_SUFFIX = "__lengths"
 """After a multi-valued feature's name: the border tensor of how many values each row has."""
 
@@ -21,8 +25,19 @@ WEIGHT = "__weight__"
 WEIGHTS_SUFFIX = "__weights"
 """After a multi-valued feature's name: the border tensor, and the column of encoded rows, of its values' weights."""
 
+
+def label_columns(labels: Sequence[str]) -> list[str]:
+    """Columns of encoded rows that hold these labels of a schema, its main one first."""
+    return [LABEL, *(LABEL + name for name in labels[1:])]
+
+
 PREDICTION_COLUMNS = ("label", "logit", "probability")
 """What predictions hold of every row, beside its passthrough columns."""
+
+
+def score_columns(labels: Sequence[str]) -> list[tuple[str, str]]:
+    """What logit and probability of each learned label are called beside one another; the main one's plainly."""
+    return [("logit", "probability"), *((f"logit_{name}", f"probability_{name}") for name in labels[1:])]
 
 
 class KeyType(Enum):
@@ -171,6 +186,7 @@ class Schema:
     """Columns of one data set. Column names are those of the raw rows; order is the order of model inputs."""
 
     label: str
+    other_labels: tuple[str, ...] = ()  # of further tasks, which multi-task models learn beside `label`
     weight: str = ""  # column that says how many rows each counts as, in losses and metrics; "": all count alike
     numeric: tuple[NumericFeature, ...] = ()
     categorical: tuple[CategoricalFeature, ...] = ()
@@ -178,7 +194,7 @@ class Schema:
     passthrough: tuple[str, ...] = ()  # columns copied beside the predictions: group keys, slices, true probabilities
 
     def __post_init__(self) -> None:
-        names = [self.label, *(f.name for f in self.numeric), *(f.name for f in self.categorical)]
+        names = [*self.labels, *(f.name for f in self.numeric), *(f.name for f in self.categorical)]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ConfigError(f"schema names column(s) {repeated} more than once. Give each column one role.")
@@ -190,6 +206,11 @@ class Schema:
         self._check_passthrough()
         self._check_vocabularies()
         self._check_sources()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Columns of 0 and 1: of the main task, which others come behind."""
+        return (self.label, *self.other_labels)
 
     @property
     def raw_numbers(self) -> tuple[str, ...]:
@@ -216,7 +237,7 @@ class Schema:
         return tuple(timestamp for timestamp in self.timestamps if timestamp.name in used)
 
     def _check_sources(self) -> None:
-        names = [self.label, *([self.weight] if self.weight else []), *self.raw_columns]
+        names = [*self.labels, *([self.weight] if self.weight else []), *self.raw_columns]
         inputs = self.input_times
         names += [t.name for t in self.timestamps if t not in inputs]
         repeated = sorted({name for name in names if names.count(name) > 1})

@@ -12,8 +12,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from recsys.core.batch import Batch
 from recsys.core.errors import DataError
 from recsys.core.manifest import Manifest
-from recsys.core.schema import WEIGHT, WEIGHTS_SUFFIX, CategoricalFeature, Schema
-from recsys.data.raw import LABEL
+from recsys.core.schema import WEIGHT, WEIGHTS_SUFFIX, CategoricalFeature, Schema, label_columns
 
 BLOCK_ROWS = 4096
 
@@ -47,8 +46,8 @@ class Jagged:
 class Columns:
     """n rows of a dataset file.
 
-    `dense` float32 (n, num_dense), `labels` float32 (n,), `weights` float32 (n,) where rows have any, `ids` int64
-    (n, S) of the S single-valued columns in schema order; the multi-valued ones by their place among all categorical
+    `dense` float32 (n, num_dense), `labels` float32 (n,) or of T tasks (n, T), `weights` float32 (n,) where rows have
+    any, `ids` int64 (n, S) of the S single-valued columns in schema order; the multi-valued ones by their place among all categorical
     columns. A row's ids lie side by side, because rows are gathered in random order: one column at a time, every id
     would miss the cache.
     """
@@ -83,7 +82,7 @@ class Columns:
 
     def to_batch(self, names: list[str], mean_weight: float) -> Batch:
         """All rows as a batch; `names` are the categorical columns in schema order, `mean_weight` as `Batch` has it."""
-        num_rows = self.labels.numel()
+        num_rows = self.labels.shape[0]
         if not self.jagged:
             values = self.ids.t().reshape(-1)
             lengths, offsets = torch.ones_like(values), torch.arange(values.numel() + 1)
@@ -108,20 +107,21 @@ class Columns:
         """Of the ids of all columns, 1 where a column has none; None where none has any."""
         if all(column.weights is None for column in self.jagged.values()):
             return None
-        ones = torch.ones(self.labels.numel())
+        ones = torch.ones(self.labels.shape[0])
         columns = [self.jagged.get(place) for place in range(num_columns)]
         parts = [(ones, None) if c is None else (torch.ones(c.values.numel()), c.weights) for c in columns]
         return torch.cat([one if weights is None else weights for one, weights in parts])
 
 
-def read_columns(path: Path, manifest: Manifest, *, num_rows: int) -> Columns:
-    """One encoded file.
+def read_columns(path: Path, manifest: Manifest, *, num_rows: int, num_labels: int = 1) -> Columns:
+    """One encoded file, with the first `num_labels` of the schema's labels.
 
     Raises:
         DataError: it is unreadable, lacks a column, has another number of rows, or holds an id out of range.
     """
     schema = manifest.schema
-    frame = _read_frame(path, schema)
+    labels = label_columns(schema.labels)[:num_labels]
+    frame = _read_frame(path, schema, labels)
     if frame.height != num_rows:
         raise DataError(f"{path}: {frame.height} rows, the manifest says {num_rows}. Run ingest again.")
     single: list[Tensor] = []
@@ -135,17 +135,22 @@ def read_columns(path: Path, manifest: Manifest, *, num_rows: int) -> Columns:
     dense = [_floats(frame[feature.name], path) for feature in schema.numeric]
     return Columns(
         _side_by_side(dense, num_rows, torch.float32),
-        _floats(frame[LABEL], path),
+        _labels([_floats(frame[name], path) for name in labels]),
         _side_by_side(single, num_rows, torch.int64),
         jagged,
         _floats(frame[WEIGHT], path) if schema.weight else None,
     )
 
 
-def _read_frame(path: Path, schema: Schema) -> pl.DataFrame:
+def _labels(columns: Sequence[Tensor]) -> Tensor:
+    """As `Batch` has them."""
+    return columns[0] if len(columns) == 1 else torch.stack(list(columns), dim=1)
+
+
+def _read_frame(path: Path, schema: Schema, labels: Sequence[str]) -> pl.DataFrame:
     weight = [WEIGHT] if schema.weight else []
     categorical = [name for f in schema.categorical for name in (f.name, f.name + WEIGHTS_SUFFIX * bool(f.weights))]
-    names = [LABEL, *weight, *(f.name for f in schema.numeric), *dict.fromkeys(categorical)]
+    names = [*labels, *weight, *(f.name for f in schema.numeric), *dict.fromkeys(categorical)]
     try:
         return pl.read_parquet(path, columns=names, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:

@@ -35,7 +35,7 @@ class JsonLinesReader:
     @staticmethod
     def of(schema: Schema, *, label: bool, other: tuple[str, ...] = ()) -> "JsonLinesReader":
         """The reader of a schema's columns; without `label` also the passthrough columns may be absent."""
-        told = (schema.label, *([schema.weight] if schema.weight else []), *(t.name for t in schema.timestamps))
+        told = (*schema.labels, *([schema.weight] if schema.weight else []), *(t.name for t in schema.timestamps))
         kept = (*told, *schema.passthrough, *other) if label else ()
         names = dict.fromkeys((*schema.raw_columns, *kept))
         return JsonLinesReader(

@@ -33,6 +33,7 @@ class LoaderOptions:
     drop_last: bool = True  # else a last short batch is kept, or joins the one before where a rank would get too little
     prefetch_batches: int = 4  # made ahead by a thread; 0 makes them when asked
     pin_memory: bool = False  # for transfer to CUDA
+    num_labels: int = 1  # of the schema's labels, the main one first: what a multi-task model learns
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "shuffle_rows"):
@@ -182,7 +183,12 @@ class ParquetLoader:
             return self._kept[1]
         self._kept = None  # before the next one is read: two windows would be twice the memory
         parts = [
-            read_columns(self._folder / self._split.files[i], self._manifest, num_rows=self._split.file_rows[i])
+            read_columns(
+                self._folder / self._split.files[i],
+                self._manifest,
+                num_rows=self._split.file_rows[i],
+                num_labels=self._options.num_labels,
+            )
             for i in files
         ]
         self._kept = (files, Columns.concat(parts))

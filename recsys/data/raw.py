@@ -1,6 +1,6 @@
 """Raw rows in known types, and as the tensors that serving sees.
 
-Types of a normalised frame: the label Float32 (0 or 1), the weight Float32 (finite, 0 or more), numbers Float64 (null
+Types of a normalised frame: labels Float32 (0 or 1), the weight Float32 (finite, 0 or more), numbers Float64 (null
 and NaN are missing), categorical features String or Int64 by their key type, lists of these when multi-valued and the
 weights of these List(Float32), timestamps `TIME_TYPE`, others as they were read.
 """
@@ -29,7 +29,6 @@ from recsys.data.readers import Reader
 from recsys.data.times import seconds_of, times_of
 
 ROW = "__row__"
-LABEL = "__label__"
 UNKNOWN = "__unknown__"
 """Before the name of a key, a column of joined rows: no side table knows the row's key."""
 EMPTY = "__empty__"
@@ -67,10 +66,10 @@ def typed_columns(
     """As `normalise`, for all rows: those whose faults are noted are still among them, with any value."""
     keep = [*schema.passthrough, *other] if label else [*other]
     timestamps = schema.timestamps if label else schema.input_times
-    told = [name for name in (schema.label, schema.weight, *(t.name for t in timestamps)) if name] if label else []
+    told = [name for name in (*schema.labels, schema.weight, *(t.name for t in timestamps)) if name] if label else []
     _check_columns(frame, [*told, *schema.raw_columns, *keep], faults)
     faults.note_damaged(frame)
-    columns = [_label(_column(frame, schema.label), faults)] if label else []
+    columns = [_label(_column(frame, name), faults) for name in schema.labels] if label else []
     columns += [_weight(_column(frame, schema.weight), faults)] if label and schema.weight else []
     columns += [_numbers(_column(frame, name), faults) for name in schema.raw_numbers]
     categories = [_categories(_column(frame, feature.name), feature, faults) for feature in schema.raw_categories]

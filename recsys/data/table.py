@@ -37,6 +37,7 @@ class TableDataset:
     separator: str = ","
     columns: tuple[str, ...] = ()  # of text files without header
     quoted: bool = True  # text values may stand between double quotes
+    other_labels: tuple[str, ...] = ()  # of further tasks, for models that learn several
     weight: str = ""  # column that says how many rows each counts as, in losses and metrics; "": all count alike
     numeric: tuple[NumericFeature, ...] = ()
     categorical: tuple[CategoricalFeature, ...] = ()
@@ -82,6 +83,7 @@ class TableDataset:
         """The schema of the rows, with what is joined to them."""
         return Schema(
             label=self.label,
+            other_labels=self.other_labels,
             weight=self.weight,
             numeric=self.numeric,
             categorical=self.categorical,

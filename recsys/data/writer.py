@@ -9,10 +9,10 @@ import pyarrow as pa
 from torch import Tensor
 
 from recsys.core.manifest import Split
-from recsys.core.schema import WEIGHT, WEIGHTS_SUFFIX, Schema
+from recsys.core.schema import LABEL, WEIGHT, WEIGHTS_SUFFIX, Schema, label_columns
 from recsys.data.dataset import SPLIT_NAMES
 from recsys.data.encoder import FeatureEncoder
-from recsys.data.raw import LABEL, ROW, tensors_of
+from recsys.data.raw import ROW, tensors_of
 
 RAW_PREFIX = "__raw__"
 """Before the name of a passthrough column that is a feature too: the plain name holds the encoded ids."""
@@ -32,7 +32,8 @@ def encoded_frame(raw: pl.DataFrame, schema: Schema, encoder: FeatureEncoder) ->
     tensors = tensors_of(raw, schema)
     dense, ids, offsets = encoder(tensors)
     weights = encoder.weights(tensors)
-    columns = [raw[ROW], raw[schema.label].alias(LABEL)]
+    columns = [raw[ROW]]
+    columns += [raw[name].alias(to) for name, to in zip(schema.labels, label_columns(schema.labels), strict=True)]
     columns += [raw[schema.weight].alias(WEIGHT)] if schema.weight else []
     by_column = dense.t().contiguous()
     columns += [pl.Series(feature.name, by_column[i].numpy()) for i, feature in enumerate(schema.numeric)]

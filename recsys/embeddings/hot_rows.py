@@ -180,7 +180,7 @@ class Promotion(Callback):
         if self._batch is None or not self._entries:
             return
         ids, norms = zip(*(self._lookups(self._batch, entry) for entry in self._entries), strict=True)
-        self._sketch.update(*_exchanged(session, ids, norms, self._batch.labels.numel()))
+        self._sketch.update(*_exchanged(session, ids, norms, self._batch.labels.shape[0]))
         self._batch = None
         if step % self._refresh_every == 0:
             self._promote(session)

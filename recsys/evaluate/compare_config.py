@@ -34,6 +34,8 @@ class CompareConfig:
 
     runs: list[str] = field(default_factory=list)
     """Names of evaluated runs, folders below `runs/`. The first is the baseline, the others are candidates."""
+    label: str = ""
+    """Which of the labels that the runs learned is compared; empty: the main one of each."""
     metric: Metric = Metric.AUC
     """What the verdict is about; the other metrics are told beside it."""
     margin: Mapping[str, float] = field(

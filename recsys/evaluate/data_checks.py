@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recsys.core.manifest import Manifest
+from recsys.core.schema import LABEL
 from recsys.evaluate.columns import Column, IdColumn, NumericColumn
 from recsys.evaluate.config import EvaluateConfig
 from recsys.evaluate.overlap import SEEDS, HashedRows, Overlap, row_hashes
@@ -20,7 +21,6 @@ logger = logging.getLogger(__name__)
 Read = Callable[[str, Sequence[str]], Iterator[pl.DataFrame]]
 """(split, columns) -> its rows in parts."""
 
-LABEL = "__label__"
 TRAIN, TEST = "train", "test"
 UNPLANNED = MetricValue.undefined("no embedding is looked up")
 SAMPLE_ROWS = 1 << 18  # of a numeric column, for its deciles

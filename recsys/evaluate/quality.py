@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from recsys.core.manifest import Manifest
-from recsys.core.schema import MISSING_KEY, CategoricalFeature, IdEncoding
+from recsys.core.schema import LABEL, MISSING_KEY, CategoricalFeature, IdEncoding
 from recsys.metrics import MetricValue, population_stability_index
 
 Read = Callable[[str, Sequence[str]], Iterator[pl.DataFrame]]
 """(split, columns) -> its rows in parts."""
 
 SPLITS = ("train", "validation", "test")
-LABEL, ROW = "__label__", "__row__"
+ROW = "__row__"
 NUM_SINGLE, NUM_BINS, NUM_STEPS, NUM_HEAVY = 64, 128, 20, 5
 SAMPLE_ROWS = 1 << 17
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from recsys.core.batch import of_task
 from recsys.core.errors import ConfigError
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
@@ -42,9 +43,14 @@ class FrozenModel:
 
     schema: Schema
     parts: EmbeddingParts  # as the embedding method freezes them
-    head: nn.Module  # (dense (B, num_dense), embeddings (B, sum of embedding_dim)) -> logits (B,)
+    head: nn.Module  # (dense (B, num_dense), embeddings (B, sum of embedding_dim)) -> logits (B,) or (B, T)
     encoder: nn.Module  # border tensors -> dense, ids and offsets per categorical column of the schema
-    calibration: ServedCalibration = UNCALIBRATED
+    calibration: ServedCalibration = UNCALIBRATED  # of each task that the head has a logit for
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it tells of, the main one first."""
+        return self.schema.labels[: len(self.calibration.by_task)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +60,14 @@ class Golden:
     features: dict[str, Tensor]  # border tensors of R rows
     logits: Tensor  # float32 (R,), of the model with frozen embeddings: what the exported file must say
     trained_logits: Tensor  # float32 (R,), of the model as it was trained: what freezing may have changed
-    labels: Tensor  # (R,), 0 or 1
+    labels: Tensor  # (R,), 0 or 1; of T tasks these three are (R, T)
+
+    def of(self, task: int) -> "Golden":
+        """Those of one task."""
+        logits, trained_logits, labels = (
+            of_task(each, task) for each in (self.logits, self.trained_logits, self.labels)
+        )
+        return Golden(features=self.features, logits=logits, trained_logits=trained_logits, labels=labels)
 
 
 def model_file_name(row_type: RowType) -> str:
@@ -84,15 +97,15 @@ def write_bundle(
     models = {row_type.value: export_model(model, row_type, path) for row_type, path in paths.items()}
     # What is compared is read back from the file, not what is in memory.
     scores = {row_type: score(load_scripted(path), golden.features, tensors) for row_type, path in paths.items()}
-    parity = measure(scores, golden, metrics, model.calibration)
+    parity = measure(scores, golden, metrics, model.calibration, model.labels)
     parity.write(folder)
     require(parity, config)
-    num_rows = min(config.num_golden_rows, golden.labels.numel())
+    num_rows = min(config.num_golden_rows, golden.labels.shape[0])
     stored = _write_golden_tensors(folder, golden, tensors, model.calibration, num_rows=num_rows)
     for row_type, path in paths.items():
         said = scores[row_type].head(num_rows)
         check_in_fresh_process(path, stored, (said.logits, said.probabilities))
-    _describe(folder, model.schema, models, parity, lineage)
+    _describe(folder, model, models, parity, lineage)
     return parity
 
 
@@ -143,20 +156,21 @@ def module_bytes(module: nn.Module) -> int:
 
 
 def _describe(
-    folder: Path, schema: Schema, models: dict[str, ModelFile], parity: Parity, lineage: Mapping[str, Any]
+    folder: Path, model: FrozenModel, models: dict[str, ModelFile], parity: Parity, lineage: Mapping[str, Any]
 ) -> None:
-    tensors = border_tensors(schema)
+    schema, tensors = model.schema, border_tensors(model.schema)
     manifest = BundleManifest(
         format_version=FORMAT_VERSION,
         schema=schema,
         schema_fingerprint=schema_fingerprint(schema),
         inputs=tensors,
         outputs=MODEL_OUTPUTS,
+        labels=model.labels,
         models=models,
         versions=installed_versions(),
         lineage=dict(lineage),
     )
-    (folder / TRITON_NAME).write_text(triton_config(tensors, name="recsys"))
+    (folder / TRITON_NAME).write_text(triton_config(tensors, name="recsys", num_tasks=len(model.labels)))
     (folder / CARD_NAME).write_text(model_card(manifest, parity))
     # Last: a folder without a manifest is no bundle, however far the export came.
     manifest.write(folder)
@@ -179,12 +193,13 @@ def _write_golden_tensors(
 
 
 def _check_golden(golden: Golden, tensors: Sequence[BorderTensor]) -> None:
-    num_rows = golden.labels.numel()
+    num_rows = golden.labels.shape[0]
     missing = sorted({tensor.name for tensor in tensors} - set(golden.features))
-    if num_rows == 0 or golden.logits.numel() != num_rows or missing:
+    if num_rows == 0 or golden.logits.shape != golden.labels.shape or missing:
         raise ConfigError(
-            f"golden rows: {num_rows} labels, {golden.logits.numel()} logits, missing inputs {missing}. Parity needs "
-            "at least one row with label, trained logit and all inputs; take them from the validation or test split."
+            f"golden rows: {golden.labels.numel()} labels, {golden.logits.numel()} logits, missing inputs {missing}. "
+            "Parity needs at least one row with label, trained logit and all inputs; take them from the validation or "
+            "test split."
         )
     if not bool(torch.isfinite(torch.cat([golden.logits, golden.trained_logits])).all()):
         raise ConfigError(

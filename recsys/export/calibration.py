@@ -1,6 +1,7 @@
 """Calibrated probabilities in an exported model: what its second output is made of, in place of the sigmoid."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,40 @@ class ServedCalibration:
 
     module: nn.Module  # logits float32 (B,) -> probabilities float32 (B,); scripts with ATen operators only
     reference: Callable[[Tensor], Tensor]  # the same in float64, by whoever fitted it
+    tasks: "tuple[ServedCalibration, ...]" = ()  # of several tasks each its own; logits are (B, T) then
+
+    @property
+    def by_task(self) -> "tuple[ServedCalibration, ...]":
+        """Of each task its own."""
+        return self.tasks or (self,)
 
 
 UNCALIBRATED = ServedCalibration(module=nn.Sigmoid(), reference=lambda logits: torch.sigmoid(logits.double()))
+
+
+class ProbabilitiesByTask(nn.Module):
+    """Of each task the map of its own."""
+
+    def __init__(self, maps: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.maps = nn.ModuleList(maps)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Map logits (B, T) to probabilities float32 (B, T)."""
+        columns: list[Tensor] = []
+        for task, each in enumerate(self.maps):
+            columns.append(each(logits[:, task]))
+        return torch.stack(columns, 1)
+
+
+def by_task(tasks: Sequence[ServedCalibration]) -> ServedCalibration:
+    """One for the logits of all tasks, (B, T); of a single task its own, for (B,)."""
+    if len(tasks) == 1:
+        return tasks[0]
+
+    def reference(logits: Tensor) -> Tensor:
+        columns = zip(tasks, logits.unbind(1), strict=True)
+        return torch.stack([each.reference(column) for each, column in columns], 1)
+
+    modules = [copy.deepcopy(each.module) for each in tasks]  # apart, although some may be the same sigmoid
+    return ServedCalibration(module=ProbabilitiesByTask(modules), reference=reference, tasks=tuple(tasks))

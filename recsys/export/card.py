@@ -14,7 +14,7 @@ CARD_NAME = "MODEL_CARD.md"
 _INTRO = """\
 # Click model
 
-Predicts the probability of a click (label column `{label}`) from raw feature values. TorchScript with ATen operators
+Predicts the probability of a click (label column {label}) from raw feature values. TorchScript with ATen operators
 only: any libtorch, `torch.jit.load` in Python, or Triton's PyTorch backend serves it. Vocabularies, numeric transforms,
 hashing and out-of-vocabulary rows are inside.
 
@@ -57,11 +57,12 @@ def model_card(manifest: BundleManifest, parity: Parity) -> str:
     """The text of `MODEL_CARD.md`."""
     return "".join(
         [
-            _INTRO.format(label=manifest.schema.label),
+            _INTRO.format(label=", ".join(f"`{label}`" for label in manifest.labels)),
             _files(manifest),
             _inputs(manifest),
             _SCORING.format(code=example_code(manifest)),
-            _parity(parity),
+            _parity(parity, ""),
+            *(_parity(other, f" of `{label}`") for label, other in parity.other_labels.items()),
             origin(manifest.lineage, {"schema": manifest.schema_fingerprint, **manifest.versions}),
         ]
     )
@@ -115,7 +116,10 @@ def _inputs(manifest: BundleManifest) -> str:
         "| input | type | shape | meaning |\n|---|---|---|---|\n"
     ]
     lines.extend(f"| `{t.name}` | {t.dtype.value} | ({t.shape},) | {t.meaning} |\n" for t in manifest.inputs)
-    lines.append("\nReturns `(logits, probabilities)`, float32 of shape (B,) each. ")
+    shape = "(B,) each"
+    if len(manifest.labels) > 1:
+        shape = f"(B, {len(manifest.labels)}) each, columns {', '.join(f'`{label}`' for label in manifest.labels)}"
+    lines.append(f"\nReturns `(logits, probabilities)`, float32 of shape {shape}. ")
     lines.append(_probabilities(manifest.lineage.get("calibration")))
     return "".join(lines)
 
@@ -130,9 +134,9 @@ def _probabilities(calibration: Mapping[str, Any] | None) -> str:
     )
 
 
-def _parity(parity: Parity) -> str:
+def _parity(parity: Parity, of: str) -> str:
     lines = [
-        f"## Parity, over {parity.num_rows:,} rows\n\n"
+        f"## Parity{of}, over {parity.num_rows:,} rows\n\n"
         f"Trained model: AUC {_number(parity.trained_auc)}, log loss {_number(parity.trained_log_loss)}. "
         f"With frozen embeddings: AUC {_number(parity.frozen_auc)}, log loss {_number(parity.frozen_log_loss)}; "
         "the exported models are compared with that, by their logits.\n\n"

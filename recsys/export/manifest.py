@@ -15,7 +15,7 @@ from recsys.core.specs import RowType
 from recsys.export.border import BorderTensor, border_tensors
 
 BUNDLE_MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,7 @@ class BundleManifest:
     schema_fingerprint: str
     inputs: tuple[BorderTensor, ...]
     outputs: tuple[str, ...]
+    labels: tuple[str, ...]  # what outputs tell of: of one they are (B,), of several (B, T) in this order
     models: dict[str, ModelFile]  # by value of RowType
     versions: dict[str, str]
     lineage: Mapping[str, Any]  # as the caller gives it: data, training; `calibration` where probabilities have one

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from recsys.core.batch import of_task
 from recsys.core.errors import DataError, ParityError
 from recsys.core.jsonable import from_json, to_json
 from recsys.core.specs import RowType
@@ -42,10 +43,14 @@ class Metrics:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scores:
-    """What an exported model says of R rows: logits and probabilities, float32 (R,) each."""
+    """What an exported model says of R rows: logits and probabilities, float32 (R,) each, or (R, T) of T tasks."""
 
     logits: Tensor
     probabilities: Tensor
+
+    def of(self, task: int) -> "Scores":
+        """Those of one task."""
+        return Scores(logits=of_task(self.logits, task), probabilities=of_task(self.probabilities, task))
 
     def head(self, num_rows: int) -> "Scores":
         """The first rows, copied so that they own their memory."""
@@ -82,6 +87,7 @@ class Parity:
     frozen_auc: float | None
     frozen_log_loss: float | None
     models: tuple[RowTypeParity, ...]
+    other_labels: "dict[str, Parity]" = field(default_factory=dict)  # of each task that is learned behind the main one
 
     def of(self, row_type: RowType) -> RowTypeParity:
         """The model of that row type."""
@@ -117,7 +123,7 @@ def score(model: torch.jit.ScriptModule, features: dict[str, Tensor], tensors: S
 
 
 class Expected(Protocol):
-    """What the model said before it was exported: float32 logits (R,) and labels (R,)."""
+    """What the model said before it was exported: float32 logits (R,) and labels (R,), or (R, T) of T tasks."""
 
     @property
     def logits(self) -> Tensor:
@@ -131,15 +137,39 @@ class Expected(Protocol):
     def labels(self) -> Tensor:
         """0 or 1."""
 
+    def of(self, task: int) -> "Expected":
+        """Those of one task."""
+
 
 def measure(
-    scores: Mapping[RowType, Scores], expected: Expected, metrics: Metrics, calibration: ServedCalibration
+    scores: Mapping[RowType, Scores],
+    expected: Expected,
+    metrics: Metrics,
+    calibration: ServedCalibration,
+    labels: Sequence[str] = (),
 ) -> Parity:
     """Compare exported logits with those of the model in eager mode, and probabilities with the calibration's own.
 
+    Args:
+        scores: what each exported model says.
+        expected: what they should say.
+        metrics: of rows.
+        calibration: what probabilities are checked against.
+        labels: names of the learned labels, the main one first; needed where there are several.
     Raises:
         ParityError: an exported logit is NaN or infinite.
     """
+    tasks = [
+        _measured({row_type: each.of(task) for row_type, each in scores.items()}, expected.of(task), metrics, own)
+        for task, own in enumerate(calibration.by_task)
+    ]
+    return replace(tasks[0], other_labels=dict(zip(labels[1:], tasks[1:], strict=True)))
+
+
+def _measured(
+    scores: Mapping[RowType, Scores], expected: Expected, metrics: Metrics, calibration: ServedCalibration
+) -> Parity:
+    """Of one task."""
     frozen, labels = expected.logits, expected.labels
     return Parity(
         num_rows=labels.numel(),
@@ -193,6 +223,11 @@ def require(parity: Parity, config: ExportConfig) -> None:
     Raises:
         ParityError: a figure exceeds its limit, or is not a number.
     """
+    for label, other in parity.other_labels.items():
+        try:
+            require(other, config)
+        except ParityError as error:
+            raise ParityError(f"label {label!r}: {error}") from error
     for model in parity.models:
         _require_probabilities(model)
         limits = [("auc_delta", model.auc_delta, _auc_limit(model, parity, config))]

@@ -162,7 +162,7 @@ class ServingModel(nn.Module):
         head: nn.Module,
         probabilities: nn.Module,
     ) -> None:
-        """`probabilities`: logits (B,) -> probabilities (B,); the sigmoid, or a calibration in its place."""
+        """`probabilities`: logits -> probabilities, of the same shape; the sigmoid, or a calibration in its place."""
         super().__init__()
         self.reads_sequences = any(embeddings.is_sequence)
         self.reads_weights = embeddings.is_weighted
@@ -179,7 +179,7 @@ class ServingModel(nn.Module):
             features: the border tensors by name.
 
         Returns:
-            (logits, probabilities): float32 (B,) each.
+            (logits, probabilities): float32 (B,) each, or (B, T) where the head tells of T tasks.
 
         Raises:
             RuntimeError: an input is missing or of the wrong type or shape; the message names it.

@@ -36,12 +36,14 @@ parameters { key: "INFERENCE_MODE" value { string_value: "true" } }
 """
 
 
-def triton_config(tensors: Sequence[BorderTensor], *, name: str) -> str:
-    """The text of `config.pbtxt` for a model with these inputs, served under `name`."""
+def triton_config(tensors: Sequence[BorderTensor], *, name: str, num_tasks: int = 1) -> str:
+    """The text of `config.pbtxt` for a model with these inputs, served under `name`, that tells of so many tasks."""
     batched = all(tensor.shape == "B" for tensor in tensors)
     shape = "dims: [ 1 ] reshape { shape: [ ] }" if batched else "dims: [ -1 ]"
     types = {TensorType.FLOAT32: "TYPE_FP32", TensorType.INT64: "TYPE_INT64"}
     inputs = [f'  {{ name: "{t.name}" data_type: {types[t.dtype]} {shape} }}' for t in tensors]
+    if num_tasks > 1:
+        shape = f"dims: [ {num_tasks} ]" if batched else f"dims: [ -1, {num_tasks} ]"
     outputs = [f'  {{ name: "{o}__{i}" data_type: TYPE_FP32 {shape} }}' for i, o in enumerate(MODEL_OUTPUTS)]
     return "".join(
         [

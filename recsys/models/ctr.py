@@ -43,6 +43,20 @@ class ModelConfig(Protocol):
 
 
 @runtime_checkable
+class MultiTask(Protocol):
+    """A model's configuration that learns several labels at once. Its `build` is that of one task."""
+
+    def build_tasks(self, features: Sequence[FeatureSpec], num_dense: int, num_tasks: int) -> nn.Module:
+        """As `ModelConfig.build`, but the head returns logits (B, num_tasks), the main task's first.
+
+        Args:
+            features: as there.
+            num_dense: as there.
+            num_tasks: labels of the schema, 2 or more.
+        """
+
+
+@runtime_checkable
 class Regularized(Protocol):
     """A model's configuration that has L2 on the embeddings of each batch's ids; 0: none. See `BatchRegularizer`."""
 
@@ -64,14 +78,14 @@ class CtrModel(nn.Module):
         self.head = head
 
     def forward(self, dense: Tensor, sparse: KeyedJaggedTensor) -> Tensor:
-        """Return click logits, float32, shape (B,); while training as the head does, which may be (B, 1 + S).
+        """Return click logits, float32, shape (B,), or of T tasks (B, T).
 
         Args:
             dense: float32 (B, num_dense).
             sparse: ids of B rows, keyed by source column.
 
         Returns:
-            logits (B,), or, from some heads in training mode only, (B, 1 + S): see `ModelConfig.build`.
+            logits (B,), or (B, T); or, from some heads in training mode only, (B, 1 + S): see `ModelConfig.build`.
         """
         # `values()`, not a lookup by key: the features lie side by side already, so that nothing is copied.
         logits: Tensor = self.head(dense, self.embeddings(sparse).values())
@@ -112,7 +126,7 @@ class SequenceModel(nn.Module):
         self.head = head
 
     def forward(self, dense: Tensor, sparse: KeyedJaggedTensor) -> Tensor:
-        """Return click logits, float32, shape (B,); arguments as of `CtrModel`."""
+        """Return click logits, float32, shape (B,) or (B, T); arguments as of `CtrModel`."""
         embedded = self.embeddings.embed(sparse)
         jagged = list(embedded.sequences.values())
         sequences = [padded(sequence.values(), sequence.lengths()) for sequence in jagged]

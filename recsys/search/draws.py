@@ -29,7 +29,7 @@ def draw_by_row(
     Returns:
         Of each feature int64 (B,), on the CPU.
     """
-    own = batch.labels.numel()
+    own = batch.labels.shape[0]
     counts = [torch.tensor([own]) for _ in range(world_size)]
     if world_size > 1:
         dist.all_gather(counts, torch.tensor([own]))

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from recsys.core.batch import BatchSource
+from recsys.core.batch import BatchSource, of_task
 from recsys.core.progress import ProgressBar
 
 
@@ -51,11 +51,18 @@ class Replica:
 
 
 class Scores(NamedTuple):
-    """Rows of a split in its order, float32 (N,) each, on the CPU, equal on every rank."""
+    """Rows of a split in its order, float32 (N,) each, on the CPU, equal on every rank.
+
+    Of T tasks logits and labels are (N, T); logits of a model that learns the main task alone are (N,).
+    """
 
     logits: Tensor
     labels: Tensor
     weights: Tensor | None  # None: all rows count alike
+
+    def of(self, task: int) -> "Scores":
+        """Those of one task, (N,) each."""
+        return Scores(of_task(self.logits, task), of_task(self.labels, task), self.weights)
 
 
 def score(session: Scorer, source: BatchSource, description: str) -> Scores:
@@ -88,10 +95,10 @@ def score_in_parts(session: Scorer, source: BatchSource, description: str) -> It
     with ProgressBar(description, total=source.num_rows, enabled=session.is_main) as bar:
         for batch in source.epoch(0):
             batch = batch.to(session.device)
-            logits = session.model(batch.dense, batch.sparse).float().cpu()[: batch.labels.numel()]
+            logits = session.model(batch.dense, batch.sparse).float().cpu()[: batch.labels.shape[0]]
             weights = None if batch.weights is None else batch.weights.cpu()
             yield from _gathered(Scores(logits, batch.labels.cpu(), weights), session)
-            bar.advance(logits.numel() * session.world_size)
+            bar.advance(logits.shape[0] * session.world_size)
     session.model.train()
 
 
@@ -100,13 +107,16 @@ def _gathered(own: Scores, session: Scorer) -> Iterator[Scores]:
     if session.world_size == 1:
         yield own
         return
-    columns = [column for column in own if column is not None]
+    num_rows, tasks = own.logits.shape[0], own.logits.shape[1:]
+    columns = [each.reshape(num_rows, -1) for each in own if each is not None]
     counts = [torch.zeros(1, dtype=torch.int64) for _ in range(session.world_size)]
-    dist.all_gather(counts, torch.tensor([own.logits.numel()]))
-    mine = torch.zeros(len(columns), max(int(count.item()) for count in counts))
-    mine[:, : own.logits.numel()] = torch.stack(columns)
+    dist.all_gather(counts, torch.tensor([num_rows]))
+    mine = torch.zeros(max(int(count.item()) for count in counts), sum(each.shape[1] for each in columns))
+    mine[:num_rows] = torch.cat(columns, 1)
     everyone = [torch.empty_like(mine) for _ in counts]
     dist.all_gather(everyone, mine)
+    widths = [each.shape[1] for each in columns]
     for count, found in zip(counts, everyone, strict=True):
-        logits, labels, *weights = found[:, : int(count.item())]
-        yield Scores(logits, labels, *(weights or [None]))
+        logits, labels, *weights = found[: int(count.item())].split(widths, 1)
+        given = weights[0].flatten() if weights else None
+        yield Scores(logits.reshape(-1, *tasks), labels.reshape(-1, *tasks), given)

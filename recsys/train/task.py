@@ -1,5 +1,6 @@
 """What is learned: the loss of a batch and the figures of a split. The trainer knows neither labels nor metrics."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -8,8 +9,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from recsys.core.batch import Batch, BatchSource
 from recsys.core.errors import ConfigError
 from recsys.core.loss import Loss
-from recsys.metrics import auc, log_loss
-from recsys.train.score import Scorer, score
+from recsys.metrics import MetricValue, auc, log_loss
+from recsys.train.score import Scorer, Scores, score
 from recsys.train.session import Session
 
 
@@ -35,14 +36,19 @@ def click_loss(outputs: Tensor, labels: Tensor, weights: Tensor | None = None) -
     Streams learn from the logits, never the reverse: no gradient flows through the probabilities taught.
 
     Args:
-        outputs: float32 (B,), the logits; or (B, 1 + S), column 0 the logits, the others those of S streams.
-        labels: float32 (B,), 0 or 1.
+        outputs: float32 (B,), the logits; or (B, 1 + S), column 0 the logits, the others those of S streams; or, of T
+            tasks, (B, T).
+        labels: float32 (B,), 0 or 1; of T tasks (B, T), whose cross entropies are added up.
         weights: float32 (B,), times which each row's losses count; None: all count once.
 
     Returns:
         nats.
     Source: Zhu et al., FINAL, SIGIR 2023 (self-distillation); weights 1, as in FuxiCTR.
     """
+    if labels.dim() == 2:
+        by_row = None if weights is None else weights.unsqueeze(1)
+        log_loss_sum = binary_cross_entropy_with_logits(outputs, labels, by_row, reduction="sum")
+        return Loss(log_loss_sum, log_loss_sum)
     if outputs.dim() == 1:
         log_loss_sum = binary_cross_entropy_with_logits(outputs, labels, weights, reduction="sum")
         return Loss(log_loss_sum, log_loss_sum)
@@ -55,9 +61,16 @@ def click_loss(outputs: Tensor, labels: Tensor, weights: Tensor | None = None) -
 
 
 class ClickTask:
-    """`click_loss`, binary cross entropy with self-distillation where a model has streams; AUC and log loss."""
+    """`click_loss`, binary cross entropy with self-distillation where a model has streams; AUC and log loss.
+
+    Of several tasks the main one's AUC chooses the best epoch.
+    """
 
     monitor = "validation_auc"
+
+    def __init__(self, other_labels: Sequence[str] = ()) -> None:
+        """`other_labels`: names of the tasks that are learned behind the main one."""
+        self._other_labels = tuple(other_labels)
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Loss:
         """Sum of binary cross entropies, in nats; the model is in training mode, so it may answer (B, 1 + S).
@@ -66,21 +79,32 @@ class ClickTask:
         sum is the mean by weight, in which a row of weight 2 counts as two rows and one of weight 0 as none. Batch norm
         does not know of weights.
         """
-        outputs: Tensor = model(batch.dense, batch.sparse).float()[: batch.labels.numel()]
+        outputs: Tensor = model(batch.dense, batch.sparse).float()[: batch.labels.shape[0]]
         loss = click_loss(outputs, batch.labels, batch.weights)
         return Loss(loss.objective / batch.mean_weight, loss.reported / batch.mean_weight)
 
     def evaluate(self, session: Scorer, source: BatchSource) -> dict[str, float]:
-        """Exact AUC and log loss, by weight where rows have weights.
+        """Exact AUC and log loss, by weight where rows have weights; of other tasks `…_<label>` where defined.
 
         Raises:
-            ConfigError: the split has rows of one label only.
+            ConfigError: the split's rows are all of one class of the main label.
         """
-        logits, labels, weights = score(session, source, "validation")
-        area, loss = auc(labels, logits, weights), log_loss(labels, logits, weights)
-        if area.value is None or loss.value is None:
-            reason = area.undefined_reason or loss.undefined_reason
+        scores = score(session, source, "validation")
+        found = _figures(scores.of(0))
+        undefined = next((value.undefined_reason for value in found.values() if value.value is None), None)
+        if undefined is not None:
             raise ConfigError(
-                f"validation has no AUC, because {reason}. Give the validation split rows of both labels."
+                f"validation has no AUC, because {undefined}. Give the validation split rows of both labels."
             )
-        return {"validation_auc": area.value, "validation_log_loss": loss.value}
+        for task, label in enumerate(self._other_labels, start=1):
+            found |= {f"{key}_{label}": value for key, value in _figures(scores.of(task)).items()}
+        return {key: value.value for key, value in found.items() if value.value is not None}
+
+
+def _figures(scores: Scores) -> dict[str, MetricValue]:
+    """Of one task."""
+    logits, labels, weights = scores
+    return {
+        "validation_auc": auc(labels, logits, weights),
+        "validation_log_loss": log_loss(labels, logits, weights),
+    }

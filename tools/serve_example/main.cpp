@@ -53,7 +53,11 @@ int score(const std::string& folder, const std::string& model_file) {
   const at::Tensor expected = golden.at("logits").toTensor();
 
   for (int64_t row = 0; row < probabilities.size(0); ++row) {
-    std::cout << probabilities[row].item<float>() << "\n";
+    const at::Tensor labels = probabilities[row].reshape({-1});  // of one label, or of several
+    for (int64_t label = 0; label < labels.size(0); ++label) {
+      std::cout << (label > 0 ? " " : "") << labels[label].item<float>();
+    }
+    std::cout << "\n";
   }
   const double error = ((logits - expected).abs() / expected.abs().clamp_min(1)).max().item<double>();
   std::cerr << logits.size(0) << " rows, largest logit error " << error << "\n";

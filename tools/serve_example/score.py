@@ -92,9 +92,11 @@ def main(bundle: Path, source: Path | None) -> None:
         sys.exit(f"{source}: no rows, or no column(s) {lacking}; what side tables and histories say must be there too")
     model = torch.jit.load(bundle / "model.pt")
     logits, probabilities = model(tensors_of(rows, manifest))
-    for number, (logit, probability) in enumerate(zip(logits.tolist(), probabilities.tolist(), strict=True)):
-        if number < 5:
-            print(f"row {number}: logit {logit:+.4f}, probability {probability:.4f}")
+    labels = manifest["labels"]
+    for number, pairs in enumerate(torch.stack([logits, probabilities], -1).view(-1, len(labels), 2)[:5].tolist()):
+        for label, (logit, probability) in zip(labels, pairs, strict=True):
+            of = f" of {label}" if len(labels) > 1 else ""
+            print(f"row {number}: logit{of} {logit:+.4f}, probability {probability:.4f}")
     print(f"{len(rows)} raw rows scored by {bundle / 'model.pt'} in a process that cannot import recsys")
     if source is None:
         expected = torch.load(bundle / "golden.pt", weights_only=True)["logits"][: len(rows)]
