@@ -12,6 +12,7 @@ from recsys.core.manifest import Manifest
 from recsys.core.schema import LABEL, WEIGHT, label_columns
 from recsys.data.writer import stored_name
 from recsys.evaluate.frequency import FrequencyClasses
+from recsys.evaluate.scored import BAYES_COLUMN
 
 PREDICTIONS_NAME = "predictions.parquet"
 PARTS_FOLDER = "predictions.parts"
@@ -19,7 +20,10 @@ LABELS_FOLDER = "labels"
 
 
 def of_label(folder: Path, labels: Sequence[str], label: str) -> Path:
-    """Where in an evaluation's folder one of the learned labels is reported; the first, which is the main one, in it."""
+    """Where in an evaluation's folder one of the learned labels is reported: the first, which is the main one, in it.
+
+    Others have folders below it.
+    """
     return folder if label == labels[0] else folder / LABELS_FOLDER / label
 
 
@@ -72,17 +76,28 @@ def write_predictions(
         logits = torch.cat(pieces)
         waiting = logits[frame.height :].clone()
         for label, own, each in zip(labels, logits[: frame.height].t().contiguous(), parts, strict=True):
-            renamed = frame.with_columns(pl.col(label).alias(LABEL))
-            _scored(renamed, own, kept, classes).write_parquet(each / f"{number:05d}.parquet")
+            scored = _scored(frame, own, _of_label(kept, label), classes)
+            scored.write_parquet(each / f"{number:05d}.parquet")
     for each in parts:
         _joined(each, each.with_name(PREDICTIONS_NAME))
+
+
+def _of_label(kept: dict[str, str], label: str) -> dict[str, str]:
+    """What is written beside the scores of the label in this column, by its name there: the label, what is kept.
+
+    True probabilities are the label's own, where they are known.
+    """
+    if label != LABEL:
+        kept = {name: stored for name, stored in kept.items() if name != BAYES_COLUMN}
+        own = kept.get(f"{BAYES_COLUMN}_{label.removeprefix(LABEL)}")
+        kept |= {BAYES_COLUMN: own} if own else {}
+    return {"label": label, **kept}
 
 
 def _scored(
     frame: pl.DataFrame, logits: torch.Tensor, kept: dict[str, str], classes: Sequence[FrequencyClasses]
 ) -> pl.DataFrame:
-    wanted = [pl.col("__row__"), pl.col(LABEL).alias("label")]
-    wanted += [pl.col(stored).alias(name) for name, stored in kept.items()]
+    wanted = [pl.col("__row__"), *(pl.col(stored).alias(name) for name, stored in kept.items())]
     scores = [pl.Series("logit", logits.numpy()), pl.Series("probability", torch.sigmoid(logits).numpy())]
     return frame.select(wanted).with_columns(*scores, *(each.of_ids(frame[each.feature]) for each in classes))
 

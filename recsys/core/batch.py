@@ -13,7 +13,8 @@ from torchrec.streamable import Pipelineable
 class Batch(Pipelineable):
     """B rows: `dense` float32 (B, num_dense), `sparse` ids by source column, `labels` float32 (L,).
 
-    `labels` of T tasks are (L, T), the main one's first. `sparse` has weights where a column has them, with 1 for every id of the others.
+    `labels` of T tasks are (L, T), the main one's first.
+    `sparse` has weights where a column has them, with 1 for every id of the others.
     `weights` float32 (L,), 0 or more: how many rows each counts as in losses and metrics; None: all count alike.
     `mean_weight` is that of the global batch's rows, so that sums over rows, divided by it, are means by weight once
     they are divided by the number of rows. It is 1 without weights, and where all weights are 0.

@@ -47,9 +47,9 @@ class Columns:
     """n rows of a dataset file.
 
     `dense` float32 (n, num_dense), `labels` float32 (n,) or of T tasks (n, T), `weights` float32 (n,) where rows have
-    any, `ids` int64 (n, S) of the S single-valued columns in schema order; the multi-valued ones by their place among all categorical
-    columns. A row's ids lie side by side, because rows are gathered in random order: one column at a time, every id
-    would miss the cache.
+    any, `ids` int64 (n, S) of the S single-valued columns in schema order; the multi-valued ones by their place among
+    all categorical columns. A row's ids lie side by side, because rows are gathered in random order: one column at a
+    time, every id would miss the cache.
     """
 
     dense: Tensor

@@ -6,7 +6,8 @@ any row can be made by itself:
 * ids: one effect per id;
 * pairs: a factorisation machine, the inner products of latent vectors of all pairs of a row's ids.
 Ids are drawn from a bounded power law (the first ones are frequent), then written as hashed text. Labels are drawn from
-the probability, which is kept in the column `bayes_probability`: its AUC is the Bayes-optimal one.
+the probability, which is kept in the column `bayes_probability`: its AUC is the Bayes-optimal one. If asked for,
+some of the clicks convert, by a logit that is half the click's and half effects of ids of its own.
 """
 
 import math
@@ -30,6 +31,8 @@ PILOT_ROWS = 65_536
 MAX_TAGS = 5
 TAGS = "tags"
 BAYES = "bayes_probability"
+CONVERSION = "conversion"
+CONVERSION_SHARE = 0.5  # of the variance of the logit that a click converts by: the click's own
 LATENT_DIM = 2
 LEARNABLE_IDS = 100  # columns with more weigh less
 MISSING_SHARES = (0.0, 0.0, 0.05, 0.2)  # of columns in turn
@@ -37,7 +40,7 @@ MISSING_SHARES = (0.0, 0.0, 0.05, 0.2)  # of columns in turn
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticDataset:
-    """Generated rows: label, I1…, C1…, multi-valued `tags`, and `bayes_probability`."""
+    """Generated rows: label, I1…, C1…, multi-valued `tags`, and `bayes_probability`; `conversion` if it has a rate."""
 
     name: str = "synthetic"
     num_rows: int = 120_000
@@ -46,6 +49,7 @@ class SyntheticDataset:
     max_cardinality: int = 20_000  # of the largest column; the others descend to 4 in equal ratios
     zipf_exponent: float = 1.5  # above 0; the k-th id has a probability near k ** -zipf_exponent
     positive_rate: float = 0.25
+    conversion_rate: float = 0.0  # of clicks: the share with the second label, `conversion`; 0: there is no such label
     signal: float = 1.35  # standard deviation of the logit; 1.35 gives a Bayes-optimal AUC near .80
     pair_share: float = 0.35  # of the logit's variance that only pairs of ids explain
     min_count: int = 5  # values seen less often in train are out-of-vocabulary
@@ -56,10 +60,11 @@ class SyntheticDataset:
         for name, least in {"num_rows": 10, "num_numeric": 1, "num_categorical": 2, "max_cardinality": 4}.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"dataset.{name}={getattr(self, name)}: must be {least} or more.")
-        if not 0 < self.positive_rate < 1 or not 0 <= self.pair_share < 1:
+        if not 0 < self.positive_rate < 1 or not 0 <= self.pair_share < 1 or not 0 <= self.conversion_rate < 1:
             raise ConfigError(
-                f"dataset.positive_rate={self.positive_rate}, dataset.pair_share={self.pair_share}: both are shares, "
-                "the first above 0 and below 1, the second from 0 to below 1."
+                f"dataset.positive_rate={self.positive_rate}, dataset.pair_share={self.pair_share}, "
+                f"dataset.conversion_rate={self.conversion_rate}: all are shares, the first above 0 and below 1, the "
+                "others from 0 to below 1."
             )
         if self.zipf_exponent <= 0 or self.signal <= 0:
             raise ConfigError(
@@ -93,18 +98,22 @@ class _Generator:
         # Only the smallest quarter of the columns interacts: pairs of rarer ids could not be learned from few rows.
         self._pair_size = sorted(sizes)[max(config.num_categorical // 4, 2) - 1]
         self._scales, self._bias = self._calibrate()
+        self._conversion = (1.0, 1.0, 0.0)  # scales of the click's logit and of the own effects, and the bias
+        if config.conversion_rate:
+            self._conversion = self._calibrate_conversion()
 
     def schema(self) -> Schema:
         """The schema of the rows."""
         tags = CategoricalFeature(name=TAGS, multi_valued=True, max_length=MAX_TAGS, pooling=Pooling.MEAN)
         return Schema(
             label="label",
+            other_labels=(CONVERSION,) if self._config.conversion_rate else (),
             numeric=tuple(NumericFeature(name=name) for name in self.numeric),
             categorical=(
                 *(CategoricalFeature(name=name, min_count=self._config.min_count) for name in self.categorical),
                 tags,
             ),
-            passthrough=(BAYES,),
+            passthrough=(BAYES, f"{BAYES}_{CONVERSION}") if self._config.conversion_rate else (BAYES,),
         )
 
     def frames(self) -> Iterator[pl.DataFrame]:
@@ -114,9 +123,16 @@ class _Generator:
 
     def _frame(self, rows: Tensor) -> pl.DataFrame:
         numbers, ids, tags = self._numbers(rows), self._ids(rows), self._tags(rows)
-        probability = torch.sigmoid(_weighted(self._scales, self._parts(numbers, ids, tags)) + self._bias)
+        logit = _weighted(self._scales, self._parts(numbers, ids, tags)) + self._bias
+        probability = torch.sigmoid(logit)
         label = (self._uniform(rows, "label") < probability).to(torch.int8)
         columns = [pl.Series("label", label.numpy())]
+        if self._config.conversion_rate:
+            own, of_click, bias = self._conversion
+            converts = torch.sigmoid(own * self._own_effects(ids) + of_click * logit + bias)
+            conversion = label * (self._uniform(rows, CONVERSION) < converts)
+            columns.append(pl.Series(CONVERSION, conversion.numpy()))
+            columns.append(pl.Series(f"{BAYES}_{CONVERSION}", (probability * converts).numpy()))
         for name, values in zip(self.numeric, numbers, strict=True):
             columns.append(pl.Series(name, values.numpy()).fill_nan(None).cast(pl.Int64))
         for name, values in zip(self.categorical, ids, strict=True):
@@ -202,12 +218,26 @@ class _Generator:
             self._config.signal * math.sqrt(s) / float(p.numpy().std()) for s, p in zip(shares, parts, strict=True)
         ]
         logit = _weighted(scales, parts)
-        low, high = -50.0, 50.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            above = float(torch.sigmoid(logit + middle).numpy().mean()) > self._config.positive_rate
-            low, high = (low, middle) if above else (middle, high)
-        return scales, low
+        return scales, _bias(logit, torch.ones_like(logit), self._config.positive_rate)
+
+    def _own_effects(self, ids: list[Tensor]) -> Tensor:
+        """The planted logit, before scaling, by which clicks of these ids convert; float64 (B,)."""
+        total = torch.zeros(ids[0].numel(), dtype=torch.float64)
+        for name, size, values in zip(self.categorical, self._sizes, ids, strict=True):
+            total += self._normal(values, f"{name} conversion") * min(1.0, (LEARNABLE_IDS / size) ** 0.5)
+        return total
+
+    def _calibrate_conversion(self) -> tuple[float, float, float]:
+        """Scales of the own effects and of the click's logit, and the bias, that give signal and rate among clicks."""
+        rows = torch.arange(-PILOT_ROWS, 0)
+        numbers, ids, tags = self._numbers(rows), self._ids(rows), self._tags(rows)
+        click, own = _weighted(self._scales, self._parts(numbers, ids, tags)) + self._bias, self._own_effects(ids)
+        of_click, of_own = (
+            self._config.signal * math.sqrt(share) / float(part.numpy().std())
+            for share, part in ((CONVERSION_SHARE, click), (1 - CONVERSION_SHARE, own))
+        )
+        logit = of_own * own + of_click * click
+        return of_own, of_click, _bias(logit, torch.sigmoid(click), self._config.conversion_rate)
 
     def _text(self, ids: Tensor, name: str) -> pl.Series:
         """Eight hex digits that hide the rank of an id; null where missing."""
@@ -223,6 +253,16 @@ class _Generator:
         texts = [pl.Series(f"{i}", column.contiguous().numpy()) for i, column in enumerate(tags.t())]
         frame = pl.DataFrame(texts).select(pl.when(pl.all() > 0).then(pl.format("t{}", pl.all())))
         return frame.select(pl.concat_str(pl.all(), separator="|", ignore_nulls=True).alias(TAGS)).to_series()
+
+
+def _bias(logit: Tensor, weights: Tensor, rate: float) -> float:
+    """What added to logits makes their mean probability, by weight, this rate."""
+    low, high, total = -50.0, 50.0, float(weights.numpy().sum())
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = float((torch.sigmoid(logit + middle) * weights).numpy().sum()) / total > rate
+        low, high = (low, middle) if above else (middle, high)
+    return low
 
 
 def _weighted(scales: list[float], parts: tuple[Tensor, Tensor, Tensor]) -> Tensor:

@@ -62,6 +62,7 @@ class ESMM(nn.Module):
         own: Tensor = self.towers([inputs] * self.num_tasks)
         if self.num_tasks == 1:
             return own
-        # The first logit is its tower's, exactly; the others by logarithms of probabilities, which do not run out.
-        logs = torch.nn.functional.logsigmoid(own).cumsum(1)[:, 1:]
+        # The first logit is its tower's, exactly; the others by logarithms of probabilities, which do not run out, but
+        # where a probability is 1 in float32.
+        logs = torch.nn.functional.logsigmoid(own).cumsum(1)[:, 1:].clamp(max=-1e-30)
         return torch.cat([own[:, :1], logs - torch.log(-torch.expm1(logs))], 1)

@@ -55,9 +55,7 @@ class MMoE(nn.Module):
         super().__init__()
         self.has_dense = num_dense > 0
         width, batch_norm, dropout = embeddings_width + num_dense, config.batch_norm, config.dropout
-        self.experts = Experts(
-            width, config.expert_units, config.num_experts, batch_norm=batch_norm, dropout=dropout
-        )
+        self.experts = Experts(width, config.expert_units, config.num_experts, batch_norm=batch_norm, dropout=dropout)
         self.gates = nn.ModuleList(Gate(width, config.num_experts) for _ in range(num_tasks))
         self.towers = Towers(
             config.expert_units[-1], config.tower_units, num_tasks, batch_norm=batch_norm, dropout=dropout

@@ -95,9 +95,7 @@ class PLE(nn.Module):
             Level(config, width if i else embeddings_width + num_dense, num_tasks, is_last=i == last)
             for i in range(config.num_levels)
         )
-        self.towers = Towers(
-            width, config.tower_units, num_tasks, batch_norm=config.batch_norm, dropout=config.dropout
-        )
+        self.towers = Towers(width, config.tower_units, num_tasks, batch_norm=config.batch_norm, dropout=config.dropout)
 
     def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
         """Return logits, float32 (B, T) or (B,), from dense (B, num_dense) and embeddings (B, sum of widths)."""

@@ -84,3 +84,22 @@ def test_pairs_carry_their_share() -> None:
 def test_impossible_values_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=rf"dataset.{next(iter(values))}"):
         SyntheticDataset(**values)  # type: ignore[arg-type]
+
+
+def test_some_clicks_convert_and_the_probability_is_known(tmp_path: Path) -> None:
+    without = SyntheticDataset(num_rows=60_000).open(tmp_path / "without")
+    table = SyntheticDataset(num_rows=60_000, conversion_rate=0.2).open(tmp_path / "with")
+    rows, before = (pl.concat(pl.read_parquet(f.path) for f in each.files) for each in (table, without))
+    own = "bayes_probability_conversion"
+    assert rows.drop("conversion", own).equals(before), "clicks do not depend on what comes of them"
+    assert table.schema.labels == ("label", "conversion")
+    assert not rows.filter((pl.col("conversion") == 1) & (pl.col("label") == 0)).height
+    assert rows.filter(pl.col("label") == 1)["conversion"].mean() == pytest.approx(0.2, abs=0.02)
+    assert (rows[own] <= rows["bayes_probability"]).all()
+    tenths = rows.sort(own).with_row_index().group_by(pl.col("index") // 6_000)
+    p = pl.col(own)
+    sums = tenths.agg((pl.col("conversion").sum() - p.sum()).alias("excess"), (p * (1 - p)).sum().sqrt().alias("sd"))
+    assert (sums["excess"].abs() < 4 * sums["sd"]).all()
+    clicks = rows.filter(pl.col("label") == 1)
+    of_click, of_own = (roc_auc_score(clicks["conversion"], clicks[c]) for c in ("bayes_probability", own))
+    assert of_click > 0.6 and of_own > of_click + 0.05, "a task of its own, and a related one"
