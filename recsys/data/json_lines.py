@@ -101,13 +101,18 @@ def _holds_lists(block: bytes, name: str) -> bool:
 
 def _parsed(block: bytes, types: dict[str, pl.DataType], at: tuple[Path, int], *, keep_damaged: bool) -> pl.DataFrame:
     """The rows of a block, which begins at row `at[1]` of the file `at[0]`."""
+    suspicious: pl.Series | None = None
     with suppress(pl.exceptions.PolarsError):
         frame = pl.read_ndjson(block, schema=types)
         if frame.height == block.count(b"\n"):  # it passes over blank lines
-            return frame
-    lists = [name for name, dtype in types.items() if isinstance(dtype, pl.List)]
+            suspicious = _may_be_nested(frame, types)
+            if not suspicious.any():
+                return frame
     lines = block.removesuffix(b"\n").split(b"\n")
-    damaged = {i: problem for i, line in enumerate(lines) if (problem := _problem(line, lists)) is not None}
+    asked = range(len(lines)) if suspicious is None else suspicious.arg_true().to_list()
+    damaged = {i: problem for i in asked if (problem := _problem(lines[i], types)) is not None}
+    if suspicious is not None and not damaged:
+        return frame
     # What Python takes for JSON, polars need not.
     damaged = damaged or {i: problem for i, line in enumerate(lines) if (problem := _unread(line, types)) is not None}
     assert damaged, at
@@ -120,8 +125,15 @@ def _parsed(block: bytes, types: dict[str, pl.DataType], at: tuple[Path, int], *
     return with_damaged(pl.read_ndjson(sound, schema=types), texts)
 
 
-def _problem(line: bytes, lists: list[str]) -> str | None:
-    """What is wrong with a line, None if nothing is; `lists` are the keys that hold lists."""
+def _may_be_nested(frame: pl.DataFrame, types: dict[str, pl.DataType]) -> pl.Series:
+    """Rows with a text that begins as lists and objects do: so polars reads these where it wants text."""
+    texts = [name for name, dtype in types.items() if dtype == pl.String]
+    found = (pl.col(name).str.slice(0, 1).is_in(["[", "{"]).fill_null(False) for name in texts)
+    return frame.select(pl.any_horizontal(pl.lit(False), *found).alias("nested"))["nested"]
+
+
+def _problem(line: bytes, types: dict[str, pl.DataType]) -> str | None:
+    """What is wrong with a line, None if nothing is; keys that are not of lists hold text."""
     try:
         found = json.loads(line, parse_constant=_no_constant)
     except ValueError as error:
@@ -130,9 +142,16 @@ def _problem(line: bytes, lists: list[str]) -> str | None:
         return "is nested too deep. Write flat objects."
     if not isinstance(found, dict):
         return "is not a JSON object. Write one object a line."
+    lists = [name for name, dtype in types.items() if isinstance(dtype, pl.List)]
     wrong = [name for name in lists if not isinstance(found.get(name, []), list | None)]
     if wrong:
         return f"the key(s) {wrong} of multi-valued features hold no list, as those before. Write a JSON list, or null."
+    nested = [name for name in types if name not in lists and isinstance(found.get(name), list | dict)]
+    if nested:
+        return (
+            f"the key(s) {nested} hold a list or an object where one value is read. Write one value, or declare the "
+            "feature multi_valued if every line holds a list."
+        )
     return None
 
 

@@ -139,6 +139,11 @@ def test_a_json_key_that_no_line_has(tmp_path: Path) -> None:
 JSON_CASES = {
     "NaN": (lines(price=float("nan")), "line 61: is not JSON .it has no NaN: a missing number is null"),
     "deep": (lines()[:-2] + ',"z":' + "[" * 3000 + "]" * 3000 + "}\n", "line 61: is nested too deep"),
+    "a list": (
+        lines(item=["i1"]),
+        r"line 61: the key\(s\) \['item'\] hold a list or an object where one value is read",
+    ),
+    "an object": (lines(item={"id": "i1"}), r"line 61: the key\(s\) \['item'\] hold a list or an object"),
     "a number that is none": (lines()[:-2] + ',"z":01e}\n', "line 61: is not JSON"),
 }
 
@@ -150,6 +155,12 @@ def test_bad_json(tmp_path: Path, case: str) -> None:
         ingested(tmp_path / "raw.jsonl", content, kind=FileKind.JSONL)
     options = IngestOptions(seed=3, max_rejected=0.1)
     assert ingest(table(tmp_path / "raw.jsonl", kind=FileKind.JSONL), tmp_path / "o", options=options).num_rejected == 1
+
+
+def test_text_that_looks_nested_is_text(tmp_path: Path) -> None:
+    (tmp_path / "raw.jsonl").write_text(lines(item="[i1]") + json.dumps({"y": 1, "item": "{"}) + "\n")
+    found = pl.concat(JsonLinesReader(columns=("y", "item")).frames(tmp_path / "raw.jsonl", 100))["item"]
+    assert found[-2:].to_list() == ["[i1]", "{"]
 
 
 def test_json_with_a_byte_order_mark(tmp_path: Path) -> None:
