@@ -20,8 +20,9 @@ from pipelines.retrieval_export import export_retrieval
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from recsys.core.batch import Batch
 from recsys.core.errors import StageError
+from recsys.core.labels import score_columns
 from recsys.core.manifest import Manifest
-from recsys.core.schema import Schema, score_columns
+from recsys.core.schema import Schema
 from recsys.data.encoder import load_encoder
 from recsys.data.fingerprint import file_fingerprint
 from recsys.data.ingest import RAW_SAMPLE_NAME

@@ -15,8 +15,9 @@ from torch import nn
 
 from pipelines.config import PredictConfig
 from recsys.core.errors import DataError, StageError
+from recsys.core.labels import score_columns
 from recsys.core.progress import ProgressBar
-from recsys.core.schema import Schema, score_columns
+from recsys.core.schema import Schema
 from recsys.data.fingerprint import file_fingerprint, fingerprint_of
 from recsys.data.joined import Join, joined_reader, needed
 from recsys.data.json_lines import JsonLinesReader

@@ -1,10 +1,10 @@
 """The schema: what each raw column means and how it becomes a model input."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from recsys.core.errors import ConfigError
+from recsys.core.labels import score_columns
 from recsys.core.specs import Pooling
 
 MISSING_KEY = -(2**63)
@@ -12,9 +12,6 @@ MISSING_KEY = -(2**63)
 
 MISSING_TEXT = "(missing)"
 """Text of a missing value where there must be one: in a history, which is as long in every column."""
-
-LABEL = "__label__"
-"""Column of encoded rows: the label, float32; before the name of another task's label: that one."""
 
 LENGTHS_SUFFIX = "__lengths"
 """After a multi-valued feature's name: the border tensor of how many values each row has."""
@@ -26,18 +23,8 @@ WEIGHTS_SUFFIX = "__weights"
 """After a multi-valued feature's name: the border tensor, and the column of encoded rows, of its values' weights."""
 
 
-def label_columns(labels: Sequence[str]) -> list[str]:
-    """Columns of encoded rows that hold these labels of a schema, its main one first."""
-    return [LABEL, *(LABEL + name for name in labels[1:])]
-
-
 PREDICTION_COLUMNS = ("label", "logit", "probability")
 """What predictions hold of every row, beside its passthrough columns."""
-
-
-def score_columns(labels: Sequence[str]) -> list[tuple[str, str]]:
-    """What logit and probability of each learned label are called beside one another; the main one's plainly."""
-    return [("logit", "probability"), *((f"logit_{name}", f"probability_{name}") for name in labels[1:])]
 
 
 class KeyType(Enum):
@@ -203,6 +190,9 @@ class Schema:
         illegal = [name for name in names if "." in name or "@" in name or "__" in name]
         if illegal:
             raise ConfigError(f"column name(s) {illegal} hold '.', '@' or '__', which table names use. Rename them.")
+        nameless = [name for name in self.other_labels if "/" in name or not name]
+        if nameless:
+            raise ConfigError(f"other_labels {nameless}: reports on them lie in folders of their names. Rename them.")
         self._check_passthrough()
         self._check_vocabularies()
         self._check_sources()
@@ -298,9 +288,10 @@ class Schema:
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ConfigError(f"passthrough names column(s) {repeated} more than once. Name each once.")
-        reserved = [name for name in names if name in PREDICTION_COLUMNS or name.startswith("__")]
+        written = {*PREDICTION_COLUMNS, *(name for pair in score_columns(self.labels) for name in pair)}
+        reserved = [name for name in names if name in written or name.startswith("__")]
         if reserved:
             raise ConfigError(
-                f"passthrough column(s) {reserved}: {list(PREDICTION_COLUMNS)} and names that begin with '__' are "
+                f"passthrough column(s) {reserved}: {sorted(written)} and names that begin with '__' are "
                 "those of columns that ingest and evaluate write. Rename the column in the raw rows."
             )

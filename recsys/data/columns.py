@@ -11,8 +11,9 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recsys.core.batch import Batch
 from recsys.core.errors import DataError
+from recsys.core.labels import label_columns
 from recsys.core.manifest import Manifest
-from recsys.core.schema import WEIGHT, WEIGHTS_SUFFIX, CategoricalFeature, Schema, label_columns
+from recsys.core.schema import WEIGHT, WEIGHTS_SUFFIX, CategoricalFeature, Schema
 
 BLOCK_ROWS = 4096
 

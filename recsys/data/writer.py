@@ -8,8 +8,9 @@ import polars as pl
 import pyarrow as pa
 from torch import Tensor
 
+from recsys.core.labels import LABEL, label_columns
 from recsys.core.manifest import Split
-from recsys.core.schema import LABEL, WEIGHT, WEIGHTS_SUFFIX, Schema, label_columns
+from recsys.core.schema import WEIGHT, WEIGHTS_SUFFIX, Schema
 from recsys.data.dataset import SPLIT_NAMES
 from recsys.data.encoder import FeatureEncoder
 from recsys.data.raw import ROW, tensors_of

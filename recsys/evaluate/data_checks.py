@@ -9,8 +9,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys.core.labels import LABEL
 from recsys.core.manifest import Manifest
-from recsys.core.schema import LABEL
 from recsys.evaluate.columns import Column, IdColumn, NumericColumn
 from recsys.evaluate.config import EvaluateConfig
 from recsys.evaluate.overlap import SEEDS, HashedRows, Overlap, row_hashes

@@ -7,8 +7,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys.core.labels import LABEL
 from recsys.core.manifest import Manifest
-from recsys.core.schema import LABEL, MISSING_KEY, CategoricalFeature, IdEncoding
+from recsys.core.schema import MISSING_KEY, CategoricalFeature, IdEncoding
 from recsys.metrics import MetricValue, population_stability_index
 
 Read = Callable[[str, Sequence[str]], Iterator[pl.DataFrame]]
