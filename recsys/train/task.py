@@ -14,6 +14,10 @@ from recsys.train.score import Scorer, Scores, score
 from recsys.train.session import Session
 
 
+MEAN_AUC = "validation_mean_auc"
+"""Mean of the AUCs of all labels that have one."""
+
+
 class Task(Protocol):
     """A loss and a validation."""
 
@@ -63,14 +67,13 @@ def click_loss(outputs: Tensor, labels: Tensor, weights: Tensor | None = None) -
 class ClickTask:
     """`click_loss`, binary cross entropy with self-distillation where a model has streams; AUC and log loss.
 
-    Of several tasks the main one's AUC chooses the best epoch.
+    Of several tasks the mean of their AUCs chooses the best epoch.
     """
-
-    monitor = "validation_auc"
 
     def __init__(self, other_labels: Sequence[str] = ()) -> None:
         """`other_labels`: names of the tasks that are learned behind the main one."""
         self._other_labels = tuple(other_labels)
+        self.monitor = MEAN_AUC if other_labels else "validation_auc"
 
     def loss_sum(self, model: nn.Module, batch: Batch) -> Loss:
         """Sum of binary cross entropies, in nats; the model is in training mode, so it may answer (B, 1 + S).
@@ -98,7 +101,9 @@ class ClickTask:
             )
         for task, label in enumerate(self._other_labels, start=1):
             found |= {f"{key}_{label}": value for key, value in _figures(scores.of(task)).items()}
-        return {key: value.value for key, value in found.items() if value.value is not None}
+        figures = {key: value.value for key, value in found.items() if value.value is not None}
+        areas = [value for key, value in figures.items() if key.startswith("validation_auc")]
+        return figures | ({MEAN_AUC: sum(areas) / len(areas)} if self._other_labels else {})
 
 
 def _figures(scores: Scores) -> dict[str, MetricValue]:
