@@ -13,7 +13,6 @@ from recsys.metrics import MetricValue, auc, log_loss
 from recsys.train.score import Scorer, Scores, score
 from recsys.train.session import Session
 
-
 MEAN_AUC = "validation_mean_auc"
 """Mean of the AUCs of all labels that have one."""
 
