@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from recsys.core.errors import ConfigError
+from recsys.core.labels import NUMBER_COLUMNS, LabelKind
 from recsys.core.specs import Pooling
 
 MISSING_KEY = -(2**63)
@@ -22,7 +23,7 @@ WEIGHTS_SUFFIX = "__weights"
 """After a multi-valued feature's name: the border tensor, and the column of encoded rows, of its values' weights."""
 
 PREDICTION_COLUMNS = ("label", "logit", "probability")
-"""What predictions hold of every row, beside its passthrough columns."""
+"""What predictions of clicks hold of every row, beside its passthrough columns."""
 
 
 class KeyType(Enum):
@@ -171,6 +172,7 @@ class Schema:
     """Columns of one data set. Column names are those of the raw rows; order is the order of model inputs."""
 
     label: str
+    label_kind: LabelKind = LabelKind.CLICK
     weight: str = ""  # column that says how many rows each counts as, in losses and metrics; "": all count alike
     numeric: tuple[NumericFeature, ...] = ()
     categorical: tuple[CategoricalFeature, ...] = ()
@@ -277,9 +279,10 @@ class Schema:
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ConfigError(f"passthrough names column(s) {repeated} more than once. Name each once.")
-        reserved = [name for name in names if name in PREDICTION_COLUMNS or name.startswith("__")]
+        own = PREDICTION_COLUMNS if self.label_kind is LabelKind.CLICK else NUMBER_COLUMNS
+        reserved = [name for name in names if name in own or name.startswith("__")]
         if reserved:
             raise ConfigError(
-                f"passthrough column(s) {reserved}: {list(PREDICTION_COLUMNS)} and names that begin with '__' are "
+                f"passthrough column(s) {reserved}: {list(own)} and names that begin with '__' are "
                 "those of columns that ingest and evaluate write. Rename the column in the raw rows."
             )

@@ -89,6 +89,7 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
         fingerprint=fingerprint,
         bounds=fit.bounds,
         num_rejected=run.rejected.count + (table.rejected.count if table.rejected else 0),
+        label=fit.label,
     )
     manifest.write(folder)
     state.drop()
@@ -157,7 +158,7 @@ class _Run:
         memory_bytes = self._options.counts_mib << 20
         fit = merged_fit(self._table.schema, stems, self._folder, memory_bytes=memory_bytes)
         warn_of_unknown(fit.unknown, self._num_rows)
-        check_splits(self._table, fit.label_counts)
+        check_splits(self._table, fit.label_counts, fit.label)
         return fit
 
     def encode(self, encoder: FeatureEncoder) -> dict[str, Split]:
