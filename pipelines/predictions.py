@@ -38,13 +38,15 @@ def write_predictions(
     Args:
         data: folder of the ingested data set.
         split: whose rows were scored.
-        batches: logits float32 of any number of rows each, in file order; of exactly as many rows as the split has.
+        batches: the model's outputs float32 of any number of rows each, in file order; of exactly as many rows as the
+            split has.
         folder: where `predictions.parquet` goes.
         classes: features of whose ids a column with the training frequency is written.
     Raises:
         DataError: a file of the split is unreadable.
     """
-    schema = Manifest.read(data).schema
+    manifest = Manifest.read(data)
+    schema = manifest.schema
     kept = {name: stored_name(name, schema) for name in schema.passthrough}
     kept |= {WEIGHT: WEIGHT} if schema.weight else {}
     columns = dict.fromkeys(["__row__", "__label__", *kept.values(), *(c.feature for c in classes)])
@@ -58,17 +60,23 @@ def write_predictions(
             pieces.append(next(batches))
         logits = torch.cat(pieces)
         waiting = logits[frame.height :].clone()
-        scored = _scored(frame, logits[: frame.height], kept, classes)
-        scored.write_parquet(parts / f"{number:05d}.parquet")
+        scores = scores_of(logits[: frame.height], manifest)
+        _scored(frame, scores, kept, classes).write_parquet(parts / f"{number:05d}.parquet")
     _joined(parts, folder / PREDICTIONS_NAME)
 
 
+def scores_of(outputs: torch.Tensor, manifest: Manifest) -> list[pl.Series]:
+    """What predictions hold of a model's outputs (N,), float32: `logit` and `probability`, or `prediction`."""
+    if manifest.label is not None:
+        return [pl.Series("prediction", manifest.label.predictions(outputs).float().numpy())]
+    return [pl.Series("logit", outputs.numpy()), pl.Series("probability", torch.sigmoid(outputs).numpy())]
+
+
 def _scored(
-    frame: pl.DataFrame, logits: torch.Tensor, kept: dict[str, str], classes: Sequence[FrequencyClasses]
+    frame: pl.DataFrame, scores: list[pl.Series], kept: dict[str, str], classes: Sequence[FrequencyClasses]
 ) -> pl.DataFrame:
     wanted = [pl.col("__row__"), pl.col("__label__").alias("label")]
     wanted += [pl.col(stored).alias(name) for name, stored in kept.items()]
-    scores = [pl.Series("logit", logits.numpy()), pl.Series("probability", torch.sigmoid(logits).numpy())]
     return frame.select(wanted).with_columns(*scores, *(each.of_ids(frame[each.feature]) for each in classes))
 
 

@@ -24,9 +24,10 @@ from recsys.retrieval.sampler import NegativeSampler, SamplerConfig
 from recsys.retrieval.task import RetrievalTask, choose_validation
 from recsys.retrieval.triples import TripleSource
 from recsys.train.config import TrainConfig
+from recsys.train.rating import task_of
 from recsys.train.session import Session, shard
 from recsys.train.tables import initialize_tables
-from recsys.train.task import ClickTask, Task
+from recsys.train.task import Task
 from recsys.train.trainer import Trainer
 
 
@@ -83,8 +84,8 @@ class Lab(ABC):
 
 
 @dataclass(frozen=True)
-class ClickLab(Lab):
-    """Of a model of clicks: rows."""
+class RowLab(Lab):
+    """Of a model of rows: clicks, or numbers."""
 
     looks_up_batches = True
 
@@ -94,8 +95,8 @@ class ClickLab(Lab):
 
     @property
     def task(self) -> Task:
-        """AUC decides."""
-        return ClickTask()
+        """AUC decides; R² where labels are numbers."""
+        return task_of(Manifest.read(self._data))
 
     @property
     def train(self) -> BatchSource:
@@ -196,5 +197,5 @@ class _NegativesOf(SamplerConfig):
 
 
 def lab_of(run: Run, device: torch.device, folder: Path) -> Lab:
-    """The lab of a run of clicks, or of users and items."""
-    return (ClickLab if run.config.retrieval is None else NodeLab)(run, device, folder)
+    """The lab of a run of rows, or of users and items."""
+    return (RowLab if run.config.retrieval is None else NodeLab)(run, device, folder)

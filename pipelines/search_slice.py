@@ -21,9 +21,9 @@ from recsys.data.fingerprint import file_fingerprint
 from recsys.embeddings.planned import PlanFileConfig
 from recsys.search.choice import Choice, Space, with_rows
 from recsys.train import checkpoint
+from recsys.train.rating import task_of
 from recsys.train.score import Replica
 from recsys.train.tables import table_of
-from recsys.train.task import ClickTask
 
 
 def slice_name(name: str, number: int, budget_bytes: int) -> str:
@@ -95,11 +95,14 @@ def _write_slice(sliced: Run, space: Space, supernet: Path, plan: Path, device: 
 
 
 def validated(run: Run, built: PlannedModel, device: torch.device) -> dict[str, float]:
-    """AUC and log loss on the run's validation rows, as a training reports them; nothing where there are none."""
+    """The task's figures, such as AUC and log loss, on the run's validation rows, as a training reports them; nothing
+    where there are none.
+    """
     data = run.stage("ingest")
-    if not Manifest.read(data).splits["validation"].num_rows:
+    manifest = Manifest.read(data)
+    if not manifest.splits["validation"].num_rows:
         return {}
-    found = ClickTask().evaluate(Replica(built.model.to(device), device), loaders(run, data)("validation", False))
+    found = task_of(manifest).evaluate(Replica(built.model.to(device), device), loaders(run, data)("validation", False))
     return {name.replace("_", ".", 1): value for name, value in found.items()}
 
 

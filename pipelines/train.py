@@ -27,6 +27,7 @@ from recsys.embeddings.planned import write_plan
 from recsys.embeddings.survey import training_bytes
 from recsys.models.ctr import Regularized
 from recsys.train.checkpoint import STATE_NAME
+from recsys.train.rating import task_of
 from recsys.train.session import Session, process_group, shard
 from recsys.train.tables import initialize_tables
 from recsys.train.trainer import Progress, Trainer
@@ -106,6 +107,7 @@ def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: 
     if isinstance(run.config.model, Regularized) and run.config.model.batch_regularizer:
         callbacks.append(BatchRegularizer(run.config.model.batch_regularizer, built.plan))
     trainer = Trainer(session, built.plan, run.config.train, folder / CHECKPOINTS, callbacks)
+    trainer.task = task_of(Manifest.read(data))
     loader = loaders(run, data)
     progress = trainer.run(loader("train", True), loader("validation", False), seed=run.config.seed)
     if session.is_main:
@@ -116,8 +118,7 @@ def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: 
 def _metrics(progress: Progress, built: PlannedModel, serving: TablePlan) -> dict[str, float]:
     best = next(record for record in progress.history if record["epoch"] == progress.best_epoch)
     return {
-        "validation.auc": best["validation_auc"],
-        "validation.log_loss": best["validation_log_loss"],
+        **{name.replace("_", ".", 1): best[name] for name in best if name.startswith("validation_")},
         "train.best_epoch": progress.best_epoch,
         "train.epochs": progress.epoch,
         "train.steps": progress.step,

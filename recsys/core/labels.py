@@ -31,5 +31,5 @@ class LabelStatistics:
         return ((labels.double() - self.mean) / self.std).float()
 
     def predictions(self, outputs: Tensor) -> Tensor:
-        """mean + std * output, float64, in the label's units, of outputs of any shape."""
+        """Mean + std * output, float64, in the label's units, of outputs of any shape."""
         return self.mean + self.std * outputs.double()

@@ -1,5 +1,6 @@
 """MovieLens-100k: who rated which film, with what is known of both; a rating of `positive_from` or more is a click,
-or the rating itself is the label."""
+or the rating itself is the label.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path

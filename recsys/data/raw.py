@@ -44,8 +44,8 @@ TRUTH = {text: str(i) for i, texts in enumerate(("false False FALSE", "true True
 """Truth as JSON, Python and spreadsheets write it, and as a number."""
 
 NOT_A_LABEL = {
-    LabelKind.CLICK: "is not a label. Labels must be 0 or 1 on every row; remove or relabel such rows. Where the column "
-    "holds numbers to predict, set dataset.label_kind to number.",
+    LabelKind.CLICK: "is not a label. Labels must be 0 or 1 on every row; remove or relabel such rows. Where they are "
+    "numbers to predict, set dataset.label_kind to number.",
     LabelKind.NUMBER: "is not a label. Labels must be finite numbers (as float32) on every row; remove or correct it.",
 }
 NOT_AN_INTEGER = (
