@@ -19,6 +19,7 @@ from pipelines.retrieval_export import export_retrieval
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from recsys.core.batch import Batch
 from recsys.core.errors import StageError
+from recsys.core.jsonable import to_json
 from recsys.core.manifest import Manifest
 from recsys.core.schema import Schema
 from recsys.data.encoder import load_encoder
@@ -29,10 +30,16 @@ from recsys.data.raw import border_tensors
 from recsys.data.times import written
 from recsys.evaluate import Calibration, FittedCalibration
 from recsys.export.bundle import FrozenModel, Golden, write_bundle
-from recsys.export.calibration import IsotonicProbabilities, PlattProbabilities, ServedCalibration
+from recsys.export.calibration import (
+    UNCALIBRATED,
+    IsotonicProbabilities,
+    PlattProbabilities,
+    ServedCalibration,
+    in_units,
+)
 from recsys.export.config import ExportConfig
 from recsys.export.parity import Metrics, Parity
-from recsys.metrics import PlattCalibration, auc, compare_auc, log_loss
+from recsys.metrics import PlattCalibration, auc, compare_auc, log_loss, rmse
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +48,7 @@ METRICS = Metrics(
     auc=lambda labels, logits: auc(labels, logits).value,
     log_loss=lambda labels, logits: log_loss(labels, logits).value,
     auc_error=lambda labels, frozen, exported: compare_auc(labels, frozen, exported).standard_error.value,
+    rmse=lambda labels, predictions: rmse(labels, predictions).value,
 )
 
 
@@ -72,14 +80,22 @@ def _export(run: Run, folder: Path, inputs: Mapping[str, str], fitted: FittedCal
         "data": manifest.fingerprint,
     }
     frozen = FrozenModel(
-        schema=manifest.schema, parts=loaded.frozen, head=loaded.model.head, encoder=load_encoder(data)
+        schema=manifest.schema,
+        parts=loaded.frozen,
+        head=loaded.model.head,
+        encoder=load_encoder(data),
+        calibration=UNCALIBRATED if manifest.label is None else in_units(manifest.label),
     )
-    if fitted is not None:
+    if manifest.label is not None:
+        lineage |= {"label": to_json(manifest.label)}
+    elif fitted is not None:
         frozen, lineage = replace(frozen, calibration=served(fitted)), lineage | {"calibration": _facts(fitted)}
     parity = write_bundle(folder, frozen, golden, config=config, metrics=METRICS, lineage=lineage)
     if not torch.equal(golden.logits, golden.trained_logits):
         _log_loss_of_freezing(parity)
-    scores = {"logit": golden.logits, "probability": frozen.calibration.reference(golden.logits).float()}
+    names = ("logit", "probability") if manifest.label is None else ("output", "prediction")
+    said = (golden.logits, frozen.calibration.reference(golden.logits).float())
+    scores = dict(zip(names, said, strict=True))
     _write_golden(folder, raw, scores | {"golden_label": golden.labels}, manifest.schema, config)
 
 
@@ -129,6 +145,9 @@ def _facts(fitted: FittedCalibration) -> dict[str, Any]:
 
 
 def _log_loss_of_freezing(parity: Parity) -> None:
+    if parity.frozen_rmse is not None and parity.trained_rmse is not None:
+        rmses = parity.frozen_rmse, parity.trained_rmse
+        logger.info("frozen: RMSE %.5f, as trained %.5f over %d rows", *rmses, parity.num_rows)
     frozen, trained = parity.frozen_auc, parity.trained_auc
     if frozen is not None and trained is not None:  # undefined where all labels are equal
         difference = frozen - trained

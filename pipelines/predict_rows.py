@@ -15,6 +15,7 @@ from torch import nn
 
 from pipelines.config import PredictConfig
 from recsys.core.errors import DataError, StageError
+from recsys.core.labels import LabelKind
 from recsys.core.progress import ProgressBar
 from recsys.core.schema import Schema
 from recsys.data.fingerprint import file_fingerprint, fingerprint_of
@@ -69,17 +70,20 @@ class Job:
         return read_raw(self.source, self.schema, self.reader, chunk_rows=self.config.batch_size)
 
     def scored(self, frame: pl.DataFrame, served: nn.Module) -> pl.DataFrame:
-        """`__row__` (Int64, position in the input), its passthrough columns, `logit` and `probability` (Float32)."""
+        """`__row__` (Int64, position in the input), its passthrough columns, and Float32 `logit` and `probability`, or
+        `prediction` where labels are numbers.
+        """
         features = border_tensors(frame, self.schema)
         try:
-            logits, probabilities = answered(served, features)
+            outputs, answers = answered(served, features)
         except DataError as error:
             first, last = int(frame[ROW][0]) + 1, int(frame[ROW][-1]) + 1
             raise DataError(f"{self.source}, rows {first} to {last} (from 1, header not counted): {error}") from error
         kept = [name for name in self.schema.passthrough if name in frame.columns]
-        return frame.select(ROW, *kept).with_columns(
-            pl.Series("logit", logits.numpy()), pl.Series("probability", probabilities.numpy())
-        )
+        scores = [pl.Series("logit", outputs.numpy()), pl.Series("probability", answers.numpy())]
+        if self.schema.label_kind is LabelKind.NUMBER:
+            scores = [pl.Series("prediction", answers.numpy())]
+        return frame.select(ROW, *kept).with_columns(scores)
 
 
 def plain_reader(source: Path, schema: Schema, config: PredictConfig) -> Reader:

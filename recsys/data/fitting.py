@@ -37,6 +37,10 @@ class Fit:
     label: LabelStatistics | None  # of number labels
     unknown: Counter[str]  # as `unknown_keys` counts
 
+    def bound_tensors(self) -> dict[str, Tensor]:
+        """The bounds of quantile buckets as tensors."""
+        return {name: torch.tensor(found, dtype=torch.float32) for name, found in self.bounds.items()}
+
 
 class ShardFit:
     """Statistics of the rows of one shard."""

@@ -46,8 +46,6 @@ def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
     times = [profile for profile, role, *_ in roles if role == "timestamps"]
     lines["categorical"] += [line for profile in times for line in _derived(profile)]
     users = [profile.name for profile, *_ in roles if profile.name.lower() in USER_NAMES]
-    gives = "GAUC by user" if target.is_binary else "intervals over users"
-    group = f"; evaluate.group_key={users[0]} gives {gives}" if users else ""
     return "\n".join(
         [
             f"# Proposed from the first {found.frame.height:,} rows of {Path(files[0]).name}: read it and change",
@@ -56,7 +54,7 @@ def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
             *_label_lines(target),
             *([_weight(weight)] if weight else []),
             *(text for section, inside in lines.items() for text in _section(section, inside)),
-            f"passthrough: {json.dumps(users, ensure_ascii=False)}   # kept beside the predictions{group}",
+            _passthrough(users, target),
             _split(times),
             *(_history(roles, users, times, target) if target.is_binary else []),
             *_left_out(roles),
@@ -141,6 +139,12 @@ def _is_number(profile: Profile) -> bool:
     """Whether every row has a number that float32 holds."""
     known = not profile.unusable and not profile.is_list and not profile.num_missing and not profile.num_infinite
     return known and profile.numbers == 1 and max(-profile.low, profile.high) < LARGEST
+
+
+def _passthrough(users: Sequence[str], target: Profile) -> str:
+    gives = "GAUC by user" if target.is_binary else "intervals over users"
+    group = f"; evaluate.group_key={users[0]} gives {gives}" if users else ""
+    return f"passthrough: {json.dumps(users, ensure_ascii=False)}   # kept beside the predictions{group}"
 
 
 def _label_lines(target: Profile) -> list[str]:

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import polars as pl
-import torch
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.jsonable import from_json
@@ -75,8 +74,7 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
         table.rejected.log()
     run = _Run(table, folder, options, state)
     fit = run.fit()
-    bounds = {name: torch.tensor(found, dtype=torch.float32) for name, found in fit.bounds.items()}
-    splits = run.encode(FeatureEncoder(table.schema, fit.numeric, fit.keys, bounds))
+    splits = run.encode(FeatureEncoder(table.schema, fit.numeric, fit.keys, fit.bound_tensors()))
     if _versions(table) != before:
         state.drop()
         raise _changed(table)

@@ -68,19 +68,16 @@ def assess(
     """
     schema = manifest.schema
     split_names = [name for name in SPLITS if manifest.splits[name].num_rows]
-    edges = _edges(manifest, read)
-    counters = [_Numbers(feature.name, edges[feature.name]) for feature in schema.numeric]
+    counters = [_Numbers(name, found) for name, found in _edges(manifest, read).items()]
     ids = [_Ids(feature, heavy.get(feature.name, ())) for feature in schema.categorical]
     everything: list[_Numbers | _Ids] = [*counters, *ids]
     num_rows = _num_positions(read, split_names)
     steps, sums = torch.zeros(NUM_STEPS, 2, dtype=torch.float64), dict.fromkeys(split_names, 0.0)
     for split in split_names:
-        columns = [ROW, LABEL, *(each.name for each in everything)]
-        for frame in read(split, columns):
+        for frame in read(split, [ROW, LABEL, *(each.name for each in everything)]):
             at = frame[ROW].to_torch() * NUM_STEPS // num_rows
-            steps[:, 0] += torch.bincount(at, minlength=NUM_STEPS)
             labels = frame[LABEL].to_torch().double()
-            steps[:, 1] += torch.bincount(at, labels, minlength=NUM_STEPS)
+            steps.index_add_(0, at, torch.stack([torch.ones_like(labels), labels], dim=1))
             sums[split] += float(labels.sum())
             for each in everything:
                 each.add(split, frame[each.name])

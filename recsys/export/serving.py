@@ -162,7 +162,9 @@ class ServingModel(nn.Module):
         head: nn.Module,
         probabilities: nn.Module,
     ) -> None:
-        """`probabilities`: logits (B,) -> probabilities (B,); the sigmoid, or a calibration in its place."""
+        """`probabilities`: logits (B,) -> probabilities (B,); the sigmoid, or a calibration in its place. Where labels
+        are numbers, outputs (B,) -> predictions (B,).
+        """
         super().__init__()
         self.reads_sequences = any(embeddings.is_sequence)
         self.reads_weights = embeddings.is_weighted
@@ -179,7 +181,7 @@ class ServingModel(nn.Module):
             features: the border tensors by name.
 
         Returns:
-            (logits, probabilities): float32 (B,) each.
+            (logits, probabilities), or (outputs, predictions) where labels are numbers: float32 (B,) each.
 
         Raises:
             RuntimeError: an input is missing or of the wrong type or shape; the message names it.
