@@ -141,7 +141,7 @@ def test_bad_predictions(frame: pl.DataFrame) -> None:
     with pytest.raises(DataError, match="predictions have no column 'prediction'"):
         evaluate_numbers(frame.drop("prediction"), EvaluateConfig())
     diverged = frame.with_columns(pl.lit(float("nan")).alias("prediction"))
-    with pytest.raises(DataError, match="predictions: 3000 of 3000 value.s. not finite"):
+    with pytest.raises(DataError, match=r"predictions: 3000 of 3000 value\(s\) not finite"):
         evaluate_numbers(diverged, EvaluateConfig())
 
 
