@@ -142,6 +142,8 @@ def comparison(source: Run, compressed: Run) -> Table:
     table = Table("", "trained", "compressed", "difference", title=f"{source.config.name} -> {compressed.config.name}")
     before, after = (_figures(each) for each in (source, compressed))
     shown = {"auc": "test AUC", "log_loss": "test log loss"}
+    if "rmse" in before:
+        shown = {"rmse": "test RMSE", "mae": "test MAE"}
     if source.config.retrieval is not None:
         k = source.config.retrieval.top_k[-1]
         shown = {f"recall_at_{k}": f"test recall@{k}", f"ndcg_at_{k}": f"test NDCG@{k}"}

@@ -17,11 +17,22 @@ from pipelines.retrieval_evaluate import evaluate_retrieval
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from pipelines.train import loaders
 from recsys.core.errors import ConfigError
+from recsys.core.labels import LabelKind
 from recsys.core.manifest import Manifest
 from recsys.core.plan import TablePlan
 from recsys.core.schema import Schema
 from recsys.embeddings.collisions import collisions
-from recsys.evaluate import Calibration, EvaluateConfig, FittedCalibration, Predictions, evaluate, write
+from recsys.evaluate import (
+    Calibration,
+    EvaluateConfig,
+    FittedCalibration,
+    Predictions,
+    check_number_options,
+    evaluate,
+    evaluate_numbers,
+    write,
+    write_numbers,
+)
 from recsys.evaluate.data_checks import check_data
 from recsys.evaluate.frequency import FrequencyClasses, check_feature
 from recsys.evaluate.statistics import merged_counts
@@ -113,8 +124,10 @@ def check_columns(schema: Schema, config: EvaluateConfig) -> None:
     """Refuse to group or slice by a column of which only encoded ids are kept: all unseen values would be one.
 
     Raises:
-        ConfigError: naming the column.
+        ConfigError: naming the column; or an option speaks of clicks, and labels are numbers.
     """
+    if schema.label_kind is LabelKind.NUMBER:
+        check_number_options(config)
     for feature in config.frequency_slices:
         check_feature(schema, feature)
     for key, columns in config.columns.items():
@@ -137,9 +150,13 @@ def _report(run: Run, plan: TablePlan, folder: Path, calibration: FittedCalibrat
         checks = check_data(manifest, read, config, colliding=colliding)
     if calibration is not None:
         (folder / CALIBRATION_NAME).write_text(json.dumps(calibration.to_json(), indent=1))
-    evaluation = evaluate(Predictions.read(folder / PREDICTIONS_NAME), config, calibration=calibration)
+    predictions, known = Predictions.read(folder / PREDICTIONS_NAME), facts(run, plan, label)
     history = _of_label(json.loads((run.stage("train") / "history.json").read_text()), manifest.schema, label)
-    write(evaluation, folder, facts(run, plan, label), history=history, checks=checks)
+    if manifest.label is not None:
+        write_numbers(evaluate_numbers(predictions, config), folder, known, history=history, checks=checks)
+        return
+    evaluation = evaluate(predictions, config, calibration=calibration)
+    write(evaluation, folder, known, history=history, checks=checks)
 
 
 def _of_label(history: list[dict[str, float]], schema: Schema, label: str) -> list[dict[str, float]]:

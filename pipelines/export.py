@@ -20,6 +20,7 @@ from pipelines.retrieval_export import export_retrieval
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from recsys.core.batch import Batch
 from recsys.core.errors import StageError
+from recsys.core.jsonable import to_json
 from recsys.core.labels import score_columns
 from recsys.core.manifest import Manifest
 from recsys.core.schema import Schema
@@ -37,10 +38,11 @@ from recsys.export.calibration import (
     PlattProbabilities,
     ServedCalibration,
     by_task,
+    in_units,
 )
 from recsys.export.config import ExportConfig
 from recsys.export.parity import Metrics, Parity
-from recsys.metrics import PlattCalibration, auc, compare_auc, log_loss
+from recsys.metrics import PlattCalibration, auc, compare_auc, log_loss, rmse
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ METRICS = Metrics(
     auc=lambda labels, logits: auc(labels, logits).value,
     log_loss=lambda labels, logits: log_loss(labels, logits).value,
     auc_error=lambda labels, frozen, exported: compare_auc(labels, frozen, exported).standard_error.value,
+    rmse=lambda labels, predictions: rmse(labels, predictions).value,
 )
 
 
@@ -89,9 +92,17 @@ def _export(
         "data": manifest.fingerprint,
     }
     frozen = FrozenModel(
-        schema=manifest.schema, parts=loaded.frozen, head=loaded.model.head, encoder=load_encoder(data)
+        schema=manifest.schema,
+        parts=loaded.frozen,
+        head=loaded.model.head,
+        encoder=load_encoder(data),
+        calibration=UNCALIBRATED if manifest.label is None else in_units(manifest.label),
     )
-    frozen = replace(frozen, calibration=by_task([UNCALIBRATED if each is None else served(each) for each in fitted]))
+    if manifest.label is not None:
+        lineage |= {"label": to_json(manifest.label)}
+    else:
+        maps = [UNCALIBRATED if each is None else served(each) for each in fitted]
+        frozen = replace(frozen, calibration=by_task(maps))
     facts = {label: _facts(each) for label, each in zip(labels, fitted, strict=True) if each is not None}
     if facts:
         lineage |= {"calibration": facts.pop(labels[0]), "calibration_of": facts}
@@ -104,12 +115,11 @@ def _export(
 def _golden_scores(frozen: FrozenModel, golden: Golden) -> dict[str, Tensor]:
     """Columns beside golden rows: what is expected of each learned label, and the label itself."""
     scores: dict[str, Tensor] = {}
-    for task, ((logit, probability), map_of) in enumerate(
-        zip(score_columns(frozen.labels), frozen.calibration.by_task, strict=True)
-    ):
+    names = score_columns(frozen.schema.label_kind, frozen.labels)
+    for task, ((output, answer), map_of) in enumerate(zip(names, frozen.calibration.by_task, strict=True)):
         own = golden.of(task)
-        scores |= {logit: own.logits, probability: map_of.reference(own.logits).float()}
-        scores["golden_label" + logit.removeprefix("logit")] = own.labels
+        scores |= {output: own.logits, answer: map_of.reference(own.logits).float()}
+        scores[f"golden_label_{frozen.labels[task]}" if task else "golden_label"] = own.labels
     return scores
 
 
@@ -161,6 +171,9 @@ def _facts(fitted: FittedCalibration) -> dict[str, Any]:
 
 
 def _log_loss_of_freezing(parity: Parity) -> None:
+    if parity.frozen_rmse is not None and parity.trained_rmse is not None:
+        rmses = parity.frozen_rmse, parity.trained_rmse
+        logger.info("frozen: RMSE %.5f, as trained %.5f over %d rows", *rmses, parity.num_rows)
     frozen, trained = parity.frozen_auc, parity.trained_auc
     if frozen is not None and trained is not None:  # undefined where all labels are equal
         difference = frozen - trained

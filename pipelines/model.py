@@ -19,6 +19,7 @@ from recsys.embeddings.frozen import build_frozen, load_parts, parts_of, save_pa
 from recsys.models.ctr import CtrModel, MultiTask, SequenceModel
 from recsys.retrieval.encoder import EncoderConfig
 from recsys.train import checkpoint
+from recsys.train.rating import RatingTask
 from recsys.train.tables import table_of
 from recsys.train.task import ClickTask
 
@@ -97,8 +98,10 @@ def build_head(config: RunConfig, plan: TablePlan, manifest: Manifest) -> nn.Mod
     return config.model.build(plan.outputs, num_dense)
 
 
-def click_task(config: RunConfig, manifest: Manifest) -> ClickTask:
-    """What a model of clicks learns from the manifest's rows."""
+def task_of(config: RunConfig, manifest: Manifest) -> ClickTask | RatingTask:
+    """What the model learns of the data's labels."""
+    if manifest.label is not None:
+        return RatingTask(manifest.label)
     return ClickTask(learned_labels(config, manifest.schema)[1:])
 
 

@@ -119,6 +119,12 @@ class _Sweeping:
         if message:
             raise RecsysError(message)
         self._data = fingerprint(self.sweep_run.stage("ingest"))
+        if Manifest.read(self.sweep_run.stage("ingest")).label is not None:
+            raise ConfigError(
+                "the labels of this data set are numbers (label_kind number), and this page is of AUC. Sweep by "
+                "`python -m pipelines.run --multirun embedding=…`, then compare test RMSE in runs/leaderboard.csv's "
+                "runs, evaluate/metrics.json."
+            )
 
     def _plan(self) -> tuple[list[PlannedBudget], list[Refusal]]:
         """What each method makes of each budget, before any training."""

@@ -15,7 +15,7 @@ from torch import nn
 
 from pipelines.config import PredictConfig
 from recsys.core.errors import DataError, StageError
-from recsys.core.labels import score_columns
+from recsys.core.labels import LabelKind, score_columns
 from recsys.core.progress import ProgressBar
 from recsys.core.schema import Schema
 from recsys.data.fingerprint import file_fingerprint, fingerprint_of
@@ -71,17 +71,21 @@ class Job:
         return read_raw(self.source, self.schema, self.reader, chunk_rows=self.config.batch_size)
 
     def scored(self, frame: pl.DataFrame, served: nn.Module) -> pl.DataFrame:
-        """`__row__` (Int64, position in the input), its passthrough columns, the labels' `score_columns` (Float32)."""
+        """`__row__` (Int64, position in the input), its passthrough columns, and Float32 of each label `logit` and
+        `probability` as `score_columns` calls them, or `prediction` where labels are numbers.
+        """
         features = border_tensors(frame, self.schema)
         try:
-            logits, probabilities = answered(served, features)
+            outputs, answers = answered(served, features)
         except DataError as error:
             first, last = int(frame[ROW][0]) + 1, int(frame[ROW][-1]) + 1
             raise DataError(f"{self.source}, rows {first} to {last} (from 1, header not counted): {error}") from error
         kept = [name for name in self.schema.passthrough if name in frame.columns]
-        names = [name for pair in score_columns(self.labels) for name in pair]
-        pairs = torch.stack([logits.view(frame.height, -1), probabilities.view(frame.height, -1)], 2).flatten(1)
+        pairs = torch.stack([outputs.view(frame.height, -1), answers.view(frame.height, -1)], 2).flatten(1)
+        names = [name for pair in score_columns(self.schema.label_kind, self.labels) for name in pair]
         scores = [pl.Series(name, each.numpy()) for name, each in zip(names, pairs.t().contiguous(), strict=True)]
+        if self.schema.label_kind is LabelKind.NUMBER:
+            scores = scores[1:]  # in standard deviations, it tells a reader nothing
         return frame.select(ROW, *kept).with_columns(scores)
 
 

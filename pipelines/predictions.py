@@ -53,14 +53,15 @@ def write_predictions(
     Args:
         data: folder of the ingested data set.
         split: whose rows were scored.
-        batches: logits float32 (n,), or (n, T) of T tasks, of any number of rows each, in file order; of exactly as
-            many rows as the split has.
+        batches: the model's outputs float32 (n,), or (n, T) of T tasks, of any number of rows each, in file order; of
+            exactly as many rows as the split has.
         folders: where `predictions.parquet` of each task goes, the main one first.
         classes: features of whose ids a column with the training frequency is written.
     Raises:
         DataError: a file of the split is unreadable.
     """
-    schema = Manifest.read(data).schema
+    manifest = Manifest.read(data)
+    schema = manifest.schema
     kept = {name: stored_name(name, schema) for name in schema.passthrough}
     kept |= {WEIGHT: WEIGHT} if schema.weight else {}
     labels = label_columns(schema.labels)[: len(folders)]
@@ -77,7 +78,7 @@ def write_predictions(
         logits = torch.cat(pieces)
         waiting = logits[frame.height :].clone()
         for label, own, each in zip(labels, logits[: frame.height].t().contiguous(), parts, strict=True):
-            scored = _scored(frame, own, _of_label(kept, label), classes)
+            scored = _scored(frame, scores_of(own, manifest), _of_label(kept, label), classes)
             scored.write_parquet(each / f"{number:05d}.parquet")
     for each in parts:
         _joined(each, each.with_name(PREDICTIONS_NAME))
@@ -95,11 +96,17 @@ def _of_label(kept: dict[str, str], label: str) -> dict[str, str]:
     return {"label": label, **kept}
 
 
+def scores_of(outputs: torch.Tensor, manifest: Manifest) -> list[pl.Series]:
+    """What predictions hold of a model's outputs (N,), float32: `logit` and `probability`, or `prediction`."""
+    if manifest.label is not None:
+        return [pl.Series("prediction", manifest.label.predictions(outputs).float().numpy())]
+    return [pl.Series("logit", outputs.numpy()), pl.Series("probability", torch.sigmoid(outputs).numpy())]
+
+
 def _scored(
-    frame: pl.DataFrame, logits: torch.Tensor, kept: dict[str, str], classes: Sequence[FrequencyClasses]
+    frame: pl.DataFrame, scores: list[pl.Series], kept: dict[str, str], classes: Sequence[FrequencyClasses]
 ) -> pl.DataFrame:
     wanted = [pl.col("__row__"), *(pl.col(stored).alias(name) for name, stored in kept.items())]
-    scores = [pl.Series("logit", logits.numpy()), pl.Series("probability", torch.sigmoid(logits).numpy())]
     return frame.select(wanted).with_columns(*scores, *(each.of_ids(frame[each.feature]) for each in classes))
 
 

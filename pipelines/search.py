@@ -97,7 +97,9 @@ def space_of(run: Run, search: SearchConfig) -> Space:
 
 def _metric(run: Run) -> str:
     """Name of what choices are scored by."""
-    return "AUC" if run.config.retrieval is None else f"recall at {run.config.retrieval.monitor_k}"
+    if run.config.retrieval is not None:
+        return f"recall at {run.config.retrieval.monitor_k}"
+    return "AUC" if Manifest.read(run.stage("ingest")).label is None else "R²"
 
 
 def _show(folder: Path, sliced: list[Run]) -> None:

@@ -41,8 +41,9 @@ def held_data(run: Run) -> Path:
     folder = source.with_name(f"{source.name}-held-{fingerprint_of([json.dumps(config, sort_keys=True)])[:8]}")
     with stage(folder, key, overwrite=True) as aside:
         if aside is not None and (not dist.is_initialized() or dist.get_rank() == 0):
-            held = hold_out(source, aside, search.holdout, in_order=in_order, seed=seed).splits["validation"]
-            if held.num_positive in (0, held.num_rows):
+            written = hold_out(source, aside, search.holdout, in_order=in_order, seed=seed)
+            held = written.splits["validation"]
+            if written.label is None and held.num_positive in (0, held.num_rows):
                 raise DataError(
                     f"the {held.num_rows} rows held out of {source} for the search are all of one label, so they have "
                     "no AUC. Raise search.holdout."

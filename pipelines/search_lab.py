@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from pipelines.config import Run
-from pipelines.model import asked_features, build_planned, click_task
+from pipelines.model import asked_features, build_planned, task_of
 from pipelines.retrieval_model import TRAIN, build_nodes, interactions_at, retrieval_of
 from pipelines.search_data import held_data, held_pairs
 from pipelines.train import loaders
@@ -83,8 +83,8 @@ class Lab(ABC):
 
 
 @dataclass(frozen=True)
-class ClickLab(Lab):
-    """Of a model of clicks: rows."""
+class RowLab(Lab):
+    """Of a model of rows: clicks, or numbers."""
 
     looks_up_batches = True
 
@@ -94,8 +94,8 @@ class ClickLab(Lab):
 
     @property
     def task(self) -> Task:
-        """AUC decides."""
-        return click_task(self.run.config, Manifest.read(self._data))
+        """AUC decides, of several labels the mean; R² where labels are numbers."""
+        return task_of(self.run.config, Manifest.read(self._data))
 
     @property
     def train(self) -> BatchSource:
@@ -196,5 +196,5 @@ class _NegativesOf(SamplerConfig):
 
 
 def lab_of(run: Run, device: torch.device, folder: Path) -> Lab:
-    """The lab of a run of clicks, or of users and items."""
-    return (ClickLab if run.config.retrieval is None else NodeLab)(run, device, folder)
+    """The lab of a run of rows, or of users and items."""
+    return (RowLab if run.config.retrieval is None else NodeLab)(run, device, folder)

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipelines.config import Run, RunConfig
-from pipelines.model import CHECKPOINTS, PlannedModel, build_model, click_task
+from pipelines.model import CHECKPOINTS, PlannedModel, build_model, task_of
 from pipelines.search_report import plan_name, read_choice, read_frontier
 from pipelines.search_training import LAST, SUPERNET
 from pipelines.stage import StageKey, fingerprint, stage
@@ -94,13 +94,15 @@ def _write_slice(sliced: Run, space: Space, supernet: Path, plan: Path, device: 
 
 
 def validated(run: Run, built: PlannedModel, device: torch.device) -> dict[str, float]:
-    """AUC and log loss on the run's validation rows, as a training reports them; nothing where there are none."""
+    """The task's figures, such as AUC and log loss, on the run's validation rows, as a training reports them; nothing
+    where there are none.
+    """
     data = run.stage("ingest")
     manifest = Manifest.read(data)
     if not manifest.splits["validation"].num_rows:
         return {}
     scorer = Replica(built.model.to(device), device)
-    found = click_task(run.config, manifest).evaluate(scorer, loaders(run, data)("validation", False))
+    found = task_of(run.config, manifest).evaluate(scorer, loaders(run, data)("validation", False))
     return {name.replace("_", ".", 1): value for name, value in found.items()}
 
 

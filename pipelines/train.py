@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from pipelines.config import Run
 from pipelines.entry import launched_by_torchrun, relaunch, stage_main
-from pipelines.model import CHECKPOINTS, PlannedModel, build_model, click_task, learned_labels
+from pipelines.model import CHECKPOINTS, PlannedModel, build_model, learned_labels, task_of
 from pipelines.retrieval_train import train_retrieval
 from pipelines.stage import StageKey, fingerprint, stage
 from pipelines.tensorboard import TensorBoardCallback
@@ -107,7 +107,7 @@ def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: 
     if isinstance(run.config.model, Regularized) and run.config.model.batch_regularizer:
         callbacks.append(BatchRegularizer(run.config.model.batch_regularizer, built.plan))
     trainer = Trainer(session, built.plan, run.config.train, folder / CHECKPOINTS, callbacks)
-    trainer.task = click_task(run.config, Manifest.read(data))
+    trainer.task = task_of(run.config, Manifest.read(data))
     loader = loaders(run, data)
     progress = trainer.run(loader("train", True), loader("validation", False), seed=run.config.seed)
     if session.is_main:

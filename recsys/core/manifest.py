@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recsys.core.errors import DataError
 from recsys.core.jsonable import from_json, to_json
+from recsys.core.labels import LabelStatistics
 from recsys.core.schema import CategoricalFeature, Schema
 from recsys.core.specs import FeatureSpec, Read
 
@@ -22,7 +23,7 @@ class Split:
 
     files: tuple[str, ...]
     file_rows: tuple[int, ...]  # rows of each file
-    num_positive: int
+    num_positive: int  # rows whose label is 1
 
     @property
     def num_rows(self) -> int:
@@ -68,6 +69,7 @@ class Manifest:
     fingerprint: str  # of the raw input, the schema and the split rule
     bounds: dict[str, tuple[float, ...]] = field(default_factory=dict)  # of quantile buckets, float32, by feature
     num_rejected: int = 0  # raw rows left out because of faults; `rejected/` lists them
+    label: LabelStatistics | None = None  # of number labels; None: labels are clicks
 
     def feature_specs(self) -> list[FeatureSpec]:
         """A logical embedding feature for each vocabulary, one wide, read by all columns that share it."""

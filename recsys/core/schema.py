@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from recsys.core.errors import ConfigError
-from recsys.core.labels import score_columns
+from recsys.core.labels import NUMBER_COLUMNS, PREDICTION_COLUMNS, LabelKind, score_columns
 from recsys.core.specs import Pooling
 
 MISSING_KEY = -(2**63)
@@ -21,10 +21,6 @@ WEIGHT = "__weight__"
 
 WEIGHTS_SUFFIX = "__weights"
 """After a multi-valued feature's name: the border tensor, and the column of encoded rows, of its values' weights."""
-
-
-PREDICTION_COLUMNS = ("label", "logit", "probability")
-"""What predictions hold of every row, beside its passthrough columns."""
 
 
 class KeyType(Enum):
@@ -173,6 +169,7 @@ class Schema:
     """Columns of one data set. Column names are those of the raw rows; order is the order of model inputs."""
 
     label: str
+    label_kind: LabelKind = LabelKind.CLICK
     other_labels: tuple[str, ...] = ()  # of further tasks, which multi-task models learn beside `label`
     weight: str = ""  # column that says how many rows each counts as, in losses and metrics; "": all count alike
     numeric: tuple[NumericFeature, ...] = ()
@@ -190,6 +187,8 @@ class Schema:
         illegal = [name for name in names if "." in name or "@" in name or "__" in name]
         if illegal:
             raise ConfigError(f"column name(s) {illegal} hold '.', '@' or '__', which table names use. Rename them.")
+        if self.other_labels and self.label_kind is LabelKind.NUMBER:
+            raise ConfigError(f"other_labels={list(self.other_labels)} beside a label of numbers: several are clicks.")
         nameless = [name for name in self.other_labels if "/" in name or not name]
         if nameless:
             raise ConfigError(f"other_labels {nameless}: reports on them lie in folders of their names. Rename them.")
@@ -288,7 +287,8 @@ class Schema:
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ConfigError(f"passthrough names column(s) {repeated} more than once. Name each once.")
-        written = {*PREDICTION_COLUMNS, *(name for pair in score_columns(self.labels) for name in pair)}
+        own = PREDICTION_COLUMNS if self.label_kind is LabelKind.CLICK else NUMBER_COLUMNS
+        written = {*own, *(name for pair in score_columns(self.label_kind, self.labels) for name in pair)}
         reserved = [name for name in names if name in written or name.startswith("__")]
         if reserved:
             raise ConfigError(

@@ -11,6 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys.core.labels import LabelKind, LabelStatistics
 from recsys.core.manifest import CategoricalStatistics, NumericStatistics
 from recsys.core.schema import LENGTHS_SUFFIX, CategoricalFeature, Schema, is_bucketed
 from recsys.data.counting import ROW_BYTES, Ranking, counts_by_range
@@ -19,7 +20,7 @@ from recsys.data.derive import Sources
 from recsys.data.encoder import vocabulary_path
 from recsys.data.raw import ROW, tensors_of
 from recsys.data.state import put_json
-from recsys.data.statistics import BucketSample, KeyCounter, NumericMoments
+from recsys.data.statistics import BucketSample, KeyCounter, NumericMoments, label_moments, label_statistics
 
 NUM_SPLITS = len(SPLIT_NAMES)
 
@@ -32,8 +33,13 @@ class Fit:
     categorical: dict[str, CategoricalStatistics]
     keys: dict[str, Tensor]  # int64 (V,), of each vocabulary, most frequent first; of hashed columns none
     bounds: dict[str, tuple[float, ...]]
-    label_counts: list[list[int]]  # negative and positive rows of each split
+    label_counts: list[list[int]]  # negative and positive rows of each split; numbers count as negative
+    label: LabelStatistics | None  # of number labels
     unknown: Counter[str]  # as `unknown_keys` counts
+
+    def bound_tensors(self) -> dict[str, Tensor]:
+        """The bounds of quantile buckets as tensors."""
+        return {name: torch.tensor(found, dtype=torch.float32) for name, found in self.bounds.items()}
 
 
 class ShardFit:
@@ -48,15 +54,19 @@ class ShardFit:
         # Kept till the end: moments of parts, merged, would tell where one chunk ended and the next began.
         self._numbers: list[list[Tensor]] = [[] for _ in schema.numeric]
         self._labels = torch.zeros(NUM_SPLITS, 2, dtype=torch.int64)
+        self._train_labels: list[Tensor] = []  # where they are numbers; kept like those of features
         self._unknown: Counter[str] = Counter()
 
     def update(self, chunk: RawChunk, codes: Tensor) -> None:
         """Add rows; `codes`, int8 (B,), are their splits, 0 for train."""
         frame = chunk.frame
         self._unknown.update(chunk.unknown)
-        labels = frame[self._schema.label].to_torch().long()
-        pairs = torch.bincount(codes.long() * 2 + labels, minlength=self._labels.numel())
+        labels, clicks = frame[self._schema.label].to_torch(), self._schema.label_kind is LabelKind.CLICK
+        classes = labels.long() if clicks else torch.zeros_like(codes, dtype=torch.int64)
+        pairs = torch.bincount(codes.long() * 2 + classes, minlength=self._labels.numel())
         self._labels += pairs.view_as(self._labels)
+        if not clicks:
+            self._train_labels.append(labels[codes == 0])
         frame = frame.filter(pl.Series((codes == 0).numpy()))
         tensors = tensors_of(frame, self._schema)
         for i, numbers in enumerate(self._numbers):
@@ -81,6 +91,7 @@ class ShardFit:
             moments[feature.name] = [found.count, found.mean, found.squares, found.num_missing]
         sampled = {name: [sample.num_known, sample.num_missing] for name, sample in self._samples.items()}
         known = {"labels": self._labels.tolist(), "max_lengths": lengths, "moments": moments, "sampled": sampled}
+        known |= {"label": label_moments(self._schema, self._train_labels)}
         known |= {"num_counts": {name: found.height for name, found in counts.items()}, "unknown": self._unknown}
         put_json(stem.with_suffix(".json"), known)
 
@@ -103,6 +114,7 @@ def merged_fit(schema: Schema, stems: Iterable[Path], folder: Path, *, memory_by
         keys={},
         bounds={},
         label_counts=torch.tensor([each["labels"] for each in found]).sum(0).tolist(),
+        label=label_statistics(schema, [each["label"] for each in found]),
         unknown=sum((Counter(each["unknown"]) for each in found), Counter()),
     )
     for feature in schema.numeric:

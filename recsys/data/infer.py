@@ -27,7 +27,8 @@ def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
     Args:
         found: of the first file.
         files: all of them, in order.
-        label: column of the label; "": found by its name and values.
+        label: column of the label, of 0 and 1 or of other numbers to predict; "": found by its name and values among
+            columns of 0 and 1.
         name: of the data set.
     Raises:
         ConfigError: no column can be the label, or several can.
@@ -45,18 +46,17 @@ def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
     times = [profile for profile, role, *_ in roles if role == "timestamps"]
     lines["categorical"] += [line for profile in times for line in _derived(profile)]
     users = [profile.name for profile, *_ in roles if profile.name.lower() in USER_NAMES]
-    group = f"; evaluate.group_key={users[0]} gives GAUC by user" if users else ""
     return "\n".join(
         [
             f"# Proposed from the first {found.frame.height:,} rows of {Path(files[0]).name}: read it and change",
             "# what you know better.",
             *_source(found, files, name),
-            f"label: {_quoted(target.name)}   # 0 and 1; 1 on {_positive(target):.2%} of rows",
+            *_label_lines(target),
             *([_weight(weight)] if weight else []),
             *(text for section, inside in lines.items() for text in _section(section, inside)),
-            f"passthrough: {json.dumps(users, ensure_ascii=False)}   # kept beside the predictions{group}",
+            _passthrough(users, target),
             _split(times),
-            *_history(roles, users, times, target),
+            *(_history(roles, users, times, target) if target.is_binary else []),
             *_left_out(roles),
             "",
         ]
@@ -105,12 +105,13 @@ def _derived(time: Profile) -> list[str]:
 def _label(profiles: Sequence[Profile], label: str) -> Profile:
     binary = {p.name: p for p in profiles if p.is_binary and not p.num_missing and p.num_values == 2}
     if label:
-        if label not in binary:
+        numbers = {p.name: p for p in profiles if not p.is_binary and _is_number(p) and p.num_values > 1}
+        if label not in binary | numbers:
             raise ConfigError(
-                f"infer.label={label!r}: no such column, or it holds other values than 0 and 1. Columns of 0 and 1: "
-                f"{list(binary)}."
+                f"infer.label={label!r}: no such column, or it does not hold a number on every row. Columns of 0 and "
+                f"1: {list(binary)}; of other numbers, which label_kind number predicts: {list(numbers)}."
             )
-        return binary[label]
+        return (binary | numbers)[label]
     by_name = {name.lower(): profile for name, profile in binary.items()}
     named = [by_name[name] for name in LABEL_NAMES if name in by_name]
     if named or len(binary) == 1:
@@ -119,7 +120,8 @@ def _label(profiles: Sequence[Profile], label: str) -> Profile:
     if called:
         raise ConfigError(
             f"column {called[0]!r} is called like a label, but does not hold 0 or 1 on every row. Write 1 for what is "
-            "to be predicted and 0 for the rest, or name another column: infer.label=…"
+            "to be predicted and 0 for the rest, or name another column: infer.label=… (of any numbers, for label_kind "
+            "number)."
         )
     raise ConfigError(
         f"infer.label='': columns of 0 and 1 are {list(binary)}, and none is called like a label. Give its name: "
@@ -129,9 +131,30 @@ def _label(profiles: Sequence[Profile], label: str) -> Profile:
 
 def _is_weight(profile: Profile) -> bool:
     """Whether a column is called like a weight of rows, and can be one on every row."""
-    is_number = not profile.unusable and not profile.is_list and profile.numbers == 1 and not profile.num_missing
-    named = profile.name.lower() in WEIGHT_NAMES and not profile.num_infinite
-    return named and is_number and profile.num_values > 1 and profile.low >= 0 and profile.high < LARGEST
+    named = profile.name.lower() in WEIGHT_NAMES
+    return named and _is_number(profile) and profile.num_values > 1 and profile.low >= 0
+
+
+def _is_number(profile: Profile) -> bool:
+    """Whether every row has a number that float32 holds."""
+    known = not profile.unusable and not profile.is_list and not profile.num_missing and not profile.num_infinite
+    return known and profile.numbers == 1 and max(-profile.low, profile.high) < LARGEST
+
+
+def _passthrough(users: Sequence[str], target: Profile) -> str:
+    gives = "GAUC by user" if target.is_binary else "intervals over users"
+    group = f"; evaluate.group_key={users[0]} gives {gives}" if users else ""
+    return f"passthrough: {json.dumps(users, ensure_ascii=False)}   # kept beside the predictions{group}"
+
+
+def _label_lines(target: Profile) -> list[str]:
+    if target.is_binary:
+        return [f"label: {_quoted(target.name)}   # 0 and 1; 1 on {_positive(target):.2%} of rows"]
+    span = f"{target.low:g} to {target.high:g}"
+    return [
+        f"label: {_quoted(target.name)}   # {span}, {target.num_values:,} different numbers",
+        "label_kind: number   # predicted as a number, by squared error",
+    ]
 
 
 def _weight(profile: Profile) -> str:

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import polars as pl
-import torch
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.jsonable import from_json
@@ -75,8 +74,7 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
         table.rejected.log()
     run = _Run(table, folder, options, state)
     fit = run.fit()
-    bounds = {name: torch.tensor(found, dtype=torch.float32) for name, found in fit.bounds.items()}
-    splits = run.encode(FeatureEncoder(table.schema, fit.numeric, fit.keys, bounds))
+    splits = run.encode(FeatureEncoder(table.schema, fit.numeric, fit.keys, fit.bound_tensors()))
     if _versions(table) != before:
         state.drop()
         raise _changed(table)
@@ -89,6 +87,7 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
         fingerprint=fingerprint,
         bounds=fit.bounds,
         num_rejected=run.rejected.count + (table.rejected.count if table.rejected else 0),
+        label=fit.label,
     )
     manifest.write(folder)
     state.drop()
@@ -157,7 +156,7 @@ class _Run:
         memory_bytes = self._options.counts_mib << 20
         fit = merged_fit(self._table.schema, stems, self._folder, memory_bytes=memory_bytes)
         warn_of_unknown(fit.unknown, self._num_rows)
-        check_splits(self._table, fit.label_counts)
+        check_splits(self._table, fit.label_counts, fit.label)
         return fit
 
     def encode(self, encoder: FeatureEncoder) -> dict[str, Split]:

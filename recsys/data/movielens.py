@@ -1,4 +1,6 @@
-"""MovieLens-100k: who rated which film, with what is known of both; a rating of `positive_from` or more is a click."""
+"""MovieLens-100k: who rated which film, with what is known of both; a rating of `positive_from` or more is a click,
+or the rating itself is the label.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from recsys.core.errors import DataError
+from recsys.core.labels import LabelKind
 from recsys.core.schema import (
     CategoricalFeature,
     Derivation,
@@ -39,7 +42,8 @@ class MovieLensDataset:
     users: str
     items: str
     name: str = "movielens"
-    positive_from: int = 4  # lowest rating that is a label of 1
+    label_kind: LabelKind = LabelKind.CLICK  # or numbers: the ratings, 1 to 5
+    positive_from: int = 4  # lowest rating that is a click
     min_count: int = 1  # values seen less often in train are out-of-vocabulary
     split: SplitConfig = field(default_factory=lambda: SplitConfig(method=SplitMethod.TIME, column="time"))
 
@@ -61,8 +65,10 @@ class MovieLensDataset:
                 raise DataError(f"{path} lacks {names[0]} {unknown[names[0]][0]!r}, which {self.ratings} names.")
             rows = rows.join(known, on=names[0], how="left", maintain_order="left")
         genres = pl.concat_list(pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in GENRES).list.drop_nulls()
+        rating = pl.col("rating").cast(pl.Int64)
+        label = (rating >= self.positive_from).cast(pl.Int8) if self.label_kind is LabelKind.CLICK else rating
         joined = rows.select(
-            (pl.col("rating").cast(pl.Int64) >= self.positive_from).cast(pl.Int8).alias("label"),
+            label.alias("label"),
             *(pl.col(name).cast(pl.Int64) for name in ("user", "item", "age", "time")),
             *("sex", "occupation", "zip"),
             pl.col("released").str.tail(4).cast(pl.Int64, strict=False).alias("year"),
@@ -78,6 +84,7 @@ class MovieLensDataset:
         texts = (CategoricalFeature(name=name, min_count=count) for name in ("sex", "occupation", "zip"))
         return Schema(
             label="label",
+            label_kind=self.label_kind,
             numeric=(NumericFeature(name="age", transform=NumericTransform.STANDARD),),
             categorical=(
                 *ids,

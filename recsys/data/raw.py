@@ -1,8 +1,9 @@
 """Raw rows in known types, and as the tensors that serving sees.
 
-Types of a normalised frame: labels Float32 (0 or 1), the weight Float32 (finite, 0 or more), numbers Float64 (null
-and NaN are missing), categorical features String or Int64 by their key type, lists of these when multi-valued and the
-weights of these List(Float32), timestamps `TIME_TYPE`, others as they were read.
+Types of a normalised frame: labels Float32 (0 or 1; any finite number where the schema says so), the weight Float32
+(finite, 0 or more), numbers Float64 (null and NaN are missing), categorical features String or Int64 by their key type,
+lists of these when multi-valued and the weights of these List(Float32), timestamps `TIME_TYPE`, others as they were
+read.
 """
 
 import logging
@@ -15,6 +16,7 @@ import polars_hash
 from torch import Tensor
 
 from recsys.core.errors import DataError
+from recsys.core.labels import LabelKind
 from recsys.core.schema import (
     LENGTHS_SUFFIX,
     MISSING_KEY,
@@ -40,6 +42,11 @@ TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum)
 TRUTH = {text: str(i) for i, texts in enumerate(("false False FALSE", "true True TRUE")) for text in texts.split()}
 """Truth as JSON, Python and spreadsheets write it, and as a number."""
 
+NOT_A_LABEL = {
+    LabelKind.CLICK: "is not a label. Labels must be 0 or 1 on every row; remove or relabel such rows. Where they are "
+    "numbers to predict, set dataset.label_kind to number.",
+    LabelKind.NUMBER: "is not a label. Labels must be finite numbers (as float32) on every row; remove or correct it.",
+}
 NOT_AN_INTEGER = (
     "is no signed 64-bit integer. Correct it, leave it empty if it is missing, or give the feature key_type STRING."
 )
@@ -69,7 +76,7 @@ def typed_columns(
     told = [name for name in (*schema.labels, schema.weight, *(t.name for t in timestamps)) if name] if label else []
     _check_columns(frame, [*told, *schema.raw_columns, *keep], faults)
     faults.note_damaged(frame)
-    columns = [_label(_column(frame, name), faults) for name in schema.labels] if label else []
+    columns = [_label(_column(frame, name), schema.label_kind, faults) for name in schema.labels] if label else []
     columns += [_weight(_column(frame, schema.weight), faults)] if label and schema.weight else []
     columns += [_numbers(_column(frame, name), faults) for name in schema.raw_numbers]
     categories = [_categories(_column(frame, feature.name), feature, faults) for feature in schema.raw_categories]
@@ -98,11 +105,11 @@ def _column(frame: pl.DataFrame, name: str) -> pl.Series:
     return column if column.null_count() < len(column) else pl.Series(name, [None] * len(column), dtype=pl.Null)
 
 
-def _label(column: pl.Series, faults: Faults) -> pl.Series:
+def _label(column: pl.Series, kind: LabelKind, faults: Faults) -> pl.Series:
     _check_number_type(column, faults)
     label = _as_numbers(column).cast(pl.Float32)
-    problem = "is not a label. Labels must be 0 or 1 on every row; remove or relabel such rows."
-    faults.note(column, label.is_null() | ~label.is_in([0.0, 1.0]), problem)
+    good = label.is_in([0.0, 1.0]) if kind is LabelKind.CLICK else label.is_finite()
+    faults.note(column, label.is_null() | ~good, NOT_A_LABEL[kind])
     return label
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import DataError
+from recsys.core.labels import LabelStatistics
 from recsys.data.dataset import SPLIT_NAMES, RawChunk, RawTable, Shard, SplitMethod
 from recsys.data.raw import ROW
 from recsys.ops.hashing import mix64, salt_for
@@ -207,13 +208,14 @@ def _sortable(times: pl.DataFrame, table: RawTable) -> pl.DataFrame:
     return times
 
 
-def check_splits(table: RawTable, label_counts: list[list[int]]) -> None:
+def check_splits(table: RawTable, label_counts: list[list[int]], label: LabelStatistics | None) -> None:
     """Refuse splits that cannot be used; warn of those that can be used but not measured.
 
     Args:
         label_counts: negative and positive rows of each split, in the order of `SPLIT_NAMES`.
+        label: of number labels, whose classes nobody counts.
     Raises:
-        DataError: a split that the config asks for is empty, or train has one class.
+        DataError: a split that the config asks for is empty, or train has one class, or one number for a label.
     """
     for name, (negative, positive) in zip(SPLIT_NAMES, label_counts, strict=True):
         what = f"the {name} split of data set {table.name!r}"
@@ -222,7 +224,12 @@ def check_splits(table: RawTable, label_counts: list[list[int]]) -> None:
                 f"{what} has no rows. Give more rows, or a larger share dataset.split.{name} "
                 f"(method {table.split.method.value})."
             )
-        if table.only_positives:
+        if name == "train" and label is not None and not label.std > 0:
+            raise DataError(
+                f"{what} has the label {label.mean:g} on all of its {label.count} rows, so there is nothing to learn. "
+                "Check the label column, or split otherwise (sorted rows need shuffle or hash)."
+            )
+        if table.only_positives or label is not None:
             continue
         if min(negative, positive) == 0 and name == "train":
             raise DataError(

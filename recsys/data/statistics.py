@@ -9,8 +9,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys.core.labels import LabelKind, LabelStatistics
 from recsys.core.manifest import CategoricalStatistics, NumericStatistics
-from recsys.core.schema import MISSING_KEY, CategoricalFeature, NumericFeature
+from recsys.core.schema import MISSING_KEY, CategoricalFeature, NumericFeature, NumericTransform, Schema
 from recsys.data.counting import COUNTS, Ranking, merged_counts
 from recsys.data.encoder import LOG_TRANSFORMS
 from recsys.ops.hashing import mix64
@@ -83,6 +84,29 @@ class NumericMoments:
         # A column without spread is only shifted: dividing by rounding noise would blow it up.
         flat = std <= 1e-6 * max(abs(self.mean), 1.0)
         return NumericStatistics(mean=self.mean, std=1.0 if flat else std, num_missing=self.num_missing)
+
+
+def label_moments(schema: Schema, labels: Sequence[Tensor]) -> list[float]:
+    """(Count, mean, sum of squared distances from it) of the number labels of one shard's training rows."""
+    moments = _of_label(schema)
+    moments.update(torch.cat([torch.empty(0), *labels]))
+    return [moments.count, moments.mean, moments.squares]
+
+
+def label_statistics(schema: Schema, shards: Sequence[Sequence[float]]) -> LabelStatistics | None:
+    """Of what `label_moments` says of all shards; none of clicks."""
+    if schema.label_kind is LabelKind.CLICK:
+        return None
+    moments = _of_label(schema)
+    for count, mean, squares in shards:
+        moments.merge(NumericMoments(moments.feature, int(count), mean, squares))
+    std = math.sqrt(moments.squares / moments.count) if moments.count else 0.0
+    # Equal labels may leave rounding noise of float64, far below what float32 labels could differ by.
+    return LabelStatistics(count=moments.count, mean=moments.mean, std=0.0 if std <= 1e-9 * abs(moments.mean) else std)
+
+
+def _of_label(schema: Schema) -> NumericMoments:
+    return NumericMoments(NumericFeature(name=schema.label, transform=NumericTransform.IDENTITY))
 
 
 class BucketSample:

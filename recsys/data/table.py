@@ -5,6 +5,7 @@ from enum import Enum
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
+from recsys.core.labels import LabelKind
 from recsys.core.schema import CategoricalFeature, NumericFeature, Schema, Timestamp
 from recsys.data.dataset import RawFile, RawTable, SplitConfig, SplitMethod
 from recsys.data.joined import Join, SideTable, joined_reader
@@ -37,6 +38,7 @@ class TableDataset:
     separator: str = ","
     columns: tuple[str, ...] = ()  # of text files without header
     quoted: bool = True  # text values may stand between double quotes
+    label_kind: LabelKind = LabelKind.CLICK  # or numbers to predict, such as stars
     other_labels: tuple[str, ...] = ()  # of further tasks, for models that learn several
     weight: str = ""  # column that says how many rows each counts as, in losses and metrics; "": all count alike
     numeric: tuple[NumericFeature, ...] = ()
@@ -83,6 +85,7 @@ class TableDataset:
         """The schema of the rows, with what is joined to them."""
         return Schema(
             label=self.label,
+            label_kind=self.label_kind,
             other_labels=self.other_labels,
             weight=self.weight,
             numeric=self.numeric,

@@ -25,7 +25,7 @@ class Part:
 
     file: str
     num_rows: int
-    num_positive: int
+    num_positive: int  # rows whose label is 1
 
 
 def encoded_frame(raw: pl.DataFrame, schema: Schema, encoder: FeatureEncoder) -> pl.DataFrame:
@@ -79,7 +79,7 @@ def write_shard(folder: Path, shard: int, frame: pl.DataFrame, codes: Tensor) ->
             (folder / split).mkdir(exist_ok=True)
             # lz4, not zstd: ids barely compress further, and the loader decodes every epoch.
             rows.write_parquet(folder / name, compression="lz4", statistics=False)
-            parts[split] = Part(file=name, num_rows=rows.height, num_positive=int(rows[LABEL].sum()))
+            parts[split] = Part(file=name, num_rows=rows.height, num_positive=int((rows[LABEL] == 1).sum()))
     return parts
 
 

@@ -9,8 +9,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.core.labels import LABEL
+from recsys.core.labels import LABEL, LabelStatistics
 from recsys.core.manifest import Manifest
+from recsys.evaluate.alone import alone_of
 from recsys.evaluate.columns import Column, IdColumn, NumericColumn
 from recsys.evaluate.config import EvaluateConfig
 from recsys.evaluate.overlap import SEEDS, HashedRows, Overlap, row_hashes
@@ -22,9 +23,12 @@ Read = Callable[[str, Sequence[str]], Iterator[pl.DataFrame]]
 """(split, columns) -> its rows in parts."""
 
 TRAIN, TEST = "train", "test"
+OF_CLICKS, OF_NUMBERS = (MetricValue.undefined(f"labels are {what}") for what in ("clicks", "numbers"))
 UNPLANNED = MetricValue.undefined("no embedding is looked up")
 SAMPLE_ROWS = 1 << 18  # of a numeric column, for its deciles
 MANY_EQUAL, LARGE_DRIFT, MANY_UNSEEN, RATE_CHANGE, RATE_ERRORS = 0.01, 0.25, 0.05, 0.1, 3.0
+MAX_CORRELATION = 0.95
+"""A single feature that correlates with number labels as much is reported as a leak."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +40,8 @@ class FeatureCheck:
     train_unseen: MetricValue  # share of look-ups out of vocabulary
     test_unseen: MetricValue
     colliding: MetricValue  # share of training look-ups whose id shares all its rows with another one, as planned
-    auc: MetricValue  # of the feature alone, on test rows
+    auc: MetricValue  # of the feature alone, on test rows; undefined where labels are numbers
+    correlation: MetricValue = OF_CLICKS  # likewise, with number labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +50,12 @@ class DataChecks:
 
     num_train_rows: int
     num_test_rows: int
-    train_rate: MetricValue  # of positives
+    train_rate: MetricValue  # of positives; the mean of number labels
     test_rate: MetricValue
     overlap: Overlap
     features: tuple[FeatureCheck, ...]
     findings: tuple[str, ...]
+    numbers: bool = False  # what labels are
 
 
 def check_data(
@@ -82,12 +88,15 @@ def check_data(
         for column in columns:
             column.add_train(frame[column.name], labels)
         _meet(frame, names, meeting, kept)
+    total = 0.0
     for frame in read(TEST, [LABEL, *names]):
         labels = torch.from_numpy(frame[LABEL].to_numpy(writable=True))
+        total += float(labels.double().sum())
         for column in columns:
             column.add_test(frame[column.name], labels)
-    features = tuple(_feature(column, colliding.get(column.name, UNPLANNED)) for column in columns)
-    checks = _checks(manifest, features, _overlap(meeting, kept, config), config)
+    numbers = manifest.label is not None
+    features = tuple(_feature(column, colliding.get(column.name, UNPLANNED), numbers=numbers) for column in columns)
+    checks = _checks(manifest, (features, total), _overlap(meeting, kept, config), config)
     for finding in checks.findings:
         logger.warning("data: %s", finding)
     return checks
@@ -99,7 +108,8 @@ def _numeric_columns(manifest: Manifest, read: Read) -> list[NumericColumn]:
         return []
     step = -(-max(manifest.splits[TRAIN].num_rows, 1) // SAMPLE_ROWS)
     sample = pl.concat([frame.gather_every(step) for frame in read(TRAIN, names)])
-    return [NumericColumn(name, torch.from_numpy(sample[name].to_numpy(writable=True))) for name in names]
+    values = (torch.from_numpy(sample[name].to_numpy(writable=True)) for name in names)
+    return [NumericColumn(name, own, alone_of(manifest)) for name, own in zip(names, values, strict=True)]
 
 
 def _test_hashes(read: Read, names: Sequence[str]) -> tuple[HashedRows, HashedRows]:
@@ -141,20 +151,22 @@ def _overlap(
 
 
 def _checks(
-    manifest: Manifest, features: tuple[FeatureCheck, ...], overlap: Overlap, config: EvaluateConfig
+    manifest: Manifest, counted: tuple[tuple[FeatureCheck, ...], float], overlap: Overlap, config: EvaluateConfig
 ) -> DataChecks:
+    """`counted`: the features, and the sum of the test rows' labels."""
+    features, total = counted
     splits = [manifest.splits[split] for split in (TRAIN, TEST)]
+    label = manifest.label
+    sums = [split.num_positive for split in splits] if label is None else [label.mean * splits[0].num_rows, total]
     rates = [
-        MetricValue.of(split.num_positive / split.num_rows)
-        if split.num_rows
-        else MetricValue.undefined("there are no rows")
-        for split in splits
+        MetricValue.of(each / split.num_rows) if split.num_rows else MetricValue.undefined("there are no rows")
+        for each, split in zip(sums, splits, strict=True)
     ]
     sizes = splits[0].num_rows, splits[1].num_rows
     findings = [
         *_leaks(features, config.max_column_auc),
         *_equal_rows(overlap),
-        *_rate_change(rates, sizes),
+        *(_rate_change(rates, sizes) if label is None else _mean_change(rates, sizes, label)),
         *_drifts(features),
     ]
     return DataChecks(
@@ -165,10 +177,11 @@ def _checks(
         overlap=overlap,
         features=features,
         findings=tuple(findings),
+        numbers=label is not None,
     )
 
 
-def _feature(column: Column, colliding: MetricValue) -> FeatureCheck:
+def _feature(column: Column, colliding: MetricValue, *, numbers: bool) -> FeatureCheck:
     train, test = column.unseen()
     stability = population_stability_index(*column.bins())
     return FeatureCheck(
@@ -177,7 +190,8 @@ def _feature(column: Column, colliding: MetricValue) -> FeatureCheck:
         train_unseen=train,
         test_unseen=test,
         colliding=colliding,
-        auc=column.auc(),
+        auc=OF_NUMBERS if numbers else column.alone(),
+        correlation=column.alone() if numbers else OF_CLICKS,
     )
 
 
@@ -187,6 +201,11 @@ def _leaks(features: Sequence[FeatureCheck], limit: float) -> Iterator[str]:
             yield (
                 f"{check.feature} alone reaches AUC {check.auc.value_or(0):.4f} on test rows: it may be written after "
                 "the label is known, and would not be there when serving"
+            )
+        if abs(check.correlation.value_or(0)) >= MAX_CORRELATION:
+            yield (
+                f"{check.feature} alone has correlation {check.correlation.value_or(0):.4f} with the label on test "
+                "rows: it may be written after the label is known, and would not be there when serving"
             )
 
 
@@ -209,6 +228,18 @@ def _rate_change(rates: Sequence[MetricValue], sizes: tuple[int, int]) -> Iterat
     error = math.sqrt(sum(rate * (1 - rate) / size for rate, size in zip((before, after), sizes, strict=True)))
     if abs(after / before - 1) >= RATE_CHANGE and abs(after - before) > RATE_ERRORS * error:
         yield f"{before:.2%} of training rows are positive and {after:.2%} of test rows: calibration cannot be right"
+
+
+def _mean_change(rates: Sequence[MetricValue], sizes: tuple[int, int], label: LabelStatistics) -> Iterator[str]:
+    before, after = (rate.value for rate in rates)
+    if before is None or after is None:
+        return
+    apart = (after - before) / label.std
+    if abs(apart) >= RATE_CHANGE and abs(apart) > RATE_ERRORS * math.sqrt(sum(1 / size for size in sizes)):
+        yield (
+            f"labels average {before:.4g} in training and {after:.4g} in test, {abs(apart):.2f} standard deviations "
+            "apart: predictions will be off on average"
+        )
 
 
 def _drifts(features: Sequence[FeatureCheck]) -> Iterator[str]:

@@ -20,7 +20,8 @@ MAX_NAME = 28  # characters of a slice's name that a figure shows
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """Draw as all figures of reports are drawn."""
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         # Names may be in any script. The browser draws the text, with its own fonts; ours only measures it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
@@ -29,7 +30,7 @@ def _style() -> Iterator[None]:
 
 def reliability_figure(bins: Sequence[ReliabilityBin]) -> str:
     """Observed rate over mean prediction, with the 95% intervals, and below it the difference of the two."""
-    with _style():
+    with style():
         figure = Figure(figsize=(HALF_WIDTH, 4.6), layout="constrained")
         curve, gap = figure.subplots(2, 1, height_ratios=[3, 1.1], sharex=True)
         predicted = [b.mean_prediction for b in bins]
@@ -57,7 +58,7 @@ def reliability_figure(bins: Sequence[ReliabilityBin]) -> str:
 
 def roc_figure(roc: RocCurve, auc: MetricValue) -> str:
     """True positive rate over false positive rate."""
-    with _style():
+    with style():
         figure = Figure(figsize=(HALF_WIDTH, 4.6), layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
@@ -74,7 +75,7 @@ def roc_figure(roc: RocCurve, auc: MetricValue) -> str:
 
 def gain_figure(gain: GainCurve, positive_rate: float) -> str:
     """Share of positives found among the best-scored share of rows, between chance and a perfect ranking."""
-    with _style():
+    with style():
         figure = Figure(figsize=(FULL_WIDTH, 3.4), layout="constrained")
         axes = figure.subplots()
         axes.plot([0, positive_rate, 1], [0, 1, 1], color=MUTED, linewidth=1, label="perfect ranking")
@@ -91,7 +92,7 @@ def gain_figure(gain: GainCurve, positive_rate: float) -> str:
 
 def histogram_figure(histogram: ScoreHistogram) -> str:
     """Share of each class by predicted probability, on a log-odds axis so that rare events are not squeezed."""
-    with _style():
+    with style():
         figure = Figure(figsize=(FULL_WIDTH, 3.2), layout="constrained")
         axes = figure.subplots()
         for shares, colour, label in (
@@ -112,7 +113,7 @@ def histogram_figure(histogram: ScoreHistogram) -> str:
 def slice_figure(name: str, rows: Sequence[SliceRow], overall: MetricValue) -> str:
     """AUC of the slices of one column as bars from chance (0.5), with the AUC of all rows as a line."""
     shown = [row for row in rows if row.metrics["auc"].defined]
-    with _style():
+    with style():
         figure = Figure(figsize=(HALF_WIDTH, 0.75 + 0.25 * len(shown)), layout="constrained")
         axes = figure.subplots()
         ranges = _draw_bars(axes, shown)
@@ -120,7 +121,7 @@ def slice_figure(name: str, rows: Sequence[SliceRow], overall: MetricValue) -> s
             axes.axvline(overall.value, color=SECOND, linewidth=1.4)
         low, high = min([0.5, *(r[0] for r in ranges)]), max([overall.value_or(0.5), *(r[1] for r in ranges)])
         axes.set_xlim(low - 0.02 * (low < 0.5), high + 0.03 * (high - low) + 0.002)
-        axes.set_yticks(range(len(shown)), [_short(row.value) for row in shown], color=INK)
+        axes.set_yticks(range(len(shown)), [short_name(row.value) for row in shown], color=INK)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_color(MUTED if low == 0.5 else GRID)
@@ -154,7 +155,7 @@ def training_figure(
     history: Sequence[dict[str, float]], *, key: str = "validation_auc", label: str = "validation AUC"
 ) -> str:
     """Losses and the quality `key` by epoch, the best epoch marked, and where the learning rate changed."""
-    with _style():
+    with style():
         figure = Figure(figsize=(FULL_WIDTH, 3.1), layout="constrained")
         losses, quality = figure.subplots(1, 2)
         epochs = [row["epoch"] for row in history]
@@ -222,6 +223,7 @@ def _probability_ticks(low: float, high: float) -> list[float]:
     return inside or [1 / (1 + math.exp(-max(min((low + high) / 2, 30), -30)))]
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """A slice's name as figures show it."""
     printable = "".join(character if character.isprintable() else "·" for character in name)
     return printable if len(printable) <= MAX_NAME else printable[: MAX_NAME - 1] + "…"

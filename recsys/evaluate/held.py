@@ -44,11 +44,7 @@ class HeldRows:
         # A group key may be one of the others; a frame names each column once.
         frame = pl.concat(list(source.chunks(list(dict.fromkeys(columns)))))
         labels, logits, probabilities = (torch.from_numpy(frame[name].to_numpy(writable=True)) for name in columns[:3])
-        index = group_ranks(frame[group_key]) - 1 if group_key else torch.full((frame.height,), -1)
-        keyed = index >= 0
-        num_groups, num_keyless = int(index.max()) + 1 if frame.height else 0, int((~keyed).sum())
-        index[~keyed] = num_groups + torch.arange(num_keyless)
-        clusters = Clusters(index, num_groups + num_keyless)
+        clusters, keyed = clusters_of(frame, group_key)
         return cls(
             labels=labels,
             logits=logits,
@@ -63,6 +59,17 @@ class HeldRows:
         keyed, weights = self.keyed, None if self.weights is None else self.weights[self.keyed]
         counts = GroupedCounts.from_rows(self.labels[keyed], self.logits[keyed], self.clusters.index[keyed], weights)
         return gauc_of(counts, weighting=weighting)
+
+
+def clusters_of(frame: pl.DataFrame, group_key: str) -> tuple[Clusters, Tensor]:
+    """(Group of each row, bool (N,) whether it has a key); rows without a key, or all without a column, are groups of
+    their own.
+    """
+    index = group_ranks(frame[group_key]) - 1 if group_key else torch.full((frame.height,), -1)
+    keyed = index >= 0
+    num_groups, num_keyless = int(index.max()) + 1 if frame.height else 0, int((~keyed).sum())
+    index[~keyed] = num_groups + torch.arange(num_keyless)
+    return Clusters(index, num_groups + num_keyless), keyed
 
 
 def check_group_key(schema: pl.Schema, group_key: str) -> None:

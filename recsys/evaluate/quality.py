@@ -7,7 +7,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.core.labels import LABEL
+from recsys.core.labels import LABEL, LabelKind
 from recsys.core.manifest import Manifest
 from recsys.core.schema import MISSING_KEY, CategoricalFeature, IdEncoding
 from recsys.metrics import MetricValue, population_stability_index
@@ -45,8 +45,9 @@ class Quality:
     dataset: str
     num_rejected: int
     rows: dict[str, int]
-    positive: dict[str, float]
-    label_steps: tuple[tuple[int, int, float], ...]  # (first row, rows, label rate) of equal steps of position
+    positive: dict[str, float]  # share of rows; of number labels their mean
+    label_steps: tuple[tuple[int, int, float], ...]  # (first row, rows, mean label) of equal steps of position
+    label_kind: LabelKind
     features: tuple[FeatureQuality, ...]
     method_bytes: dict[str, int | None]  # serving bytes of each method at its budget; None: refused
 
@@ -67,18 +68,17 @@ def assess(
     """
     schema = manifest.schema
     split_names = [name for name in SPLITS if manifest.splits[name].num_rows]
-    edges = _edges(manifest, read)
-    counters = [_Numbers(feature.name, edges[feature.name]) for feature in schema.numeric]
+    counters = [_Numbers(name, found) for name, found in _edges(manifest, read).items()]
     ids = [_Ids(feature, heavy.get(feature.name, ())) for feature in schema.categorical]
     everything: list[_Numbers | _Ids] = [*counters, *ids]
     num_rows = _num_positions(read, split_names)
-    steps = torch.zeros(NUM_STEPS, 2, dtype=torch.float64)
+    steps, sums = torch.zeros(NUM_STEPS, 2, dtype=torch.float64), dict.fromkeys(split_names, 0.0)
     for split in split_names:
-        columns = [ROW, LABEL, *(each.name for each in everything)]
-        for frame in read(split, columns):
+        for frame in read(split, [ROW, LABEL, *(each.name for each in everything)]):
             at = frame[ROW].to_torch() * NUM_STEPS // num_rows
-            steps[:, 0] += torch.bincount(at, minlength=NUM_STEPS)
-            steps[:, 1] += torch.bincount(at, frame[LABEL].to_torch().double(), minlength=NUM_STEPS)
+            labels = frame[LABEL].to_torch().double()
+            steps.index_add_(0, at, torch.stack([torch.ones_like(labels), labels], dim=1))
+            sums[split] += float(labels.sum())
             for each in everything:
                 each.add(split, frame[each.name])
     train_rows = manifest.splits["train"].num_rows
@@ -87,7 +87,8 @@ def assess(
         dataset=manifest.dataset,
         num_rejected=manifest.num_rejected,
         rows={name: split.num_rows for name, split in manifest.splits.items()},
-        positive={name: manifest.splits[name].num_positive / manifest.splits[name].num_rows for name in split_names},
+        positive={name: total / manifest.splits[name].num_rows for name, total in sums.items()},
+        label_kind=schema.label_kind,
         label_steps=_label_steps(steps, num_rows),
         features=(*numbers, *(each.found(manifest, train_rows) for each in ids)),
         method_bytes=method_bytes,

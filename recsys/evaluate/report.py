@@ -46,11 +46,11 @@ def write(
             them but `epoch` may be absent, None or NaN.
         checks: of the data that was evaluated.
     """
-    dump(folder / METRICS_FILE, flat_metrics(evaluation) | {f"context.{key}": _finite(v) for key, v in context.items()})
+    dump(folder / METRICS_FILE, flat_metrics(evaluation) | {f"context.{key}": finite(v) for key, v in context.items()})
     slices = [
         {"column": row.column, "value": row.value, "num_rows": row.num_rows, "num_positives": row.num_positives}
-        | _flat(row.metrics)
-        | _flat({f"versus_rest.{name}": getattr(row.versus_rest, name) for name in Contrast.__dataclass_fields__})
+        | flat(row.metrics)
+        | flat({f"versus_rest.{name}": getattr(row.versus_rest, name) for name in Contrast.__dataclass_fields__})
         for row in evaluation.slices
     ]
     dump(folder / SLICES_FILE, slices)
@@ -72,9 +72,9 @@ def flat_metrics(evaluation: Evaluation) -> dict[str, Fact]:
     """
     counts: dict[str, Fact] = {"num_rows": evaluation.num_rows, "num_positives": evaluation.num_positives}
     counts |= {} if evaluation.weight is None else {"weight": evaluation.weight}
-    found = counts | _flat(evaluation.metrics)
+    found = counts | flat(evaluation.metrics)
     for name, interval in evaluation.intervals.items():
-        found |= _flat({f"{name}.low": interval.low, f"{name}.high": interval.high})
+        found |= flat({f"{name}.low": interval.low, f"{name}.high": interval.high})
         found |= {f"{name}.interval": interval.method} if interval.method else {}
     return found
 
@@ -189,7 +189,8 @@ def _training(history: Sequence[Mapping[str, float | None]]) -> str:
     )
 
 
-def _flat(metrics: Metrics) -> dict[str, Fact]:
+def flat(metrics: Metrics) -> dict[str, Fact]:
+    """Name to number, or to null beside `<name>.undefined_reason`."""
     flat: dict[str, Fact] = {}
     for name, metric in metrics.items():
         flat[name] = metric.value
@@ -198,7 +199,7 @@ def _flat(metrics: Metrics) -> dict[str, Fact]:
     return flat
 
 
-def _finite(value: Fact) -> Fact:
+def finite(value: Fact) -> Fact:
     """JSON knows no NaN: a fact without a finite value is null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import DataError
-from recsys.core.schema import PREDICTION_COLUMNS, WEIGHT
+from recsys.core.labels import PREDICTION_COLUMNS
+from recsys.core.schema import WEIGHT
 from recsys.metrics.checks import check_probabilities, refuse_rows
 
 BAYES_COLUMN = "bayes_probability"

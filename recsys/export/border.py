@@ -7,9 +7,18 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
+from recsys.core.labels import LabelKind
 from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, WEIGHTS_SUFFIX, KeyType, Schema
 
-MODEL_OUTPUTS = ("logits", "probabilities")
+CLICK_OUTPUTS, NUMBER_OUTPUTS = ("logits", "probabilities"), ("outputs", "predictions")
+
+
+def model_outputs(schema: Schema) -> tuple[str, str]:
+    """What a model of that schema returns, by name: as its head says it, and what that means.
+
+    Of clicks logits and probabilities; of number labels outputs in standard deviations from the mean, and predictions.
+    """
+    return CLICK_OUTPUTS if schema.label_kind is LabelKind.CLICK else NUMBER_OUTPUTS
 
 
 class TensorType(Enum):

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from recsys.core.batch import of_task
 from recsys.core.errors import ConfigError
+from recsys.core.labels import LabelKind
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
 from recsys.core.schema import Schema
 from recsys.core.specs import RowType
-from recsys.export.border import MODEL_OUTPUTS, BorderCheck, BorderTensor, border_tensors, slice_rows
-from recsys.export.calibration import UNCALIBRATED, ServedCalibration
+from recsys.export.border import BorderCheck, BorderTensor, border_tensors, model_outputs, slice_rows
+from recsys.export.calibration import UNCALIBRATED, InUnits, ServedCalibration
 from recsys.export.card import CARD_NAME, model_card
 from recsys.export.config import ExportConfig
 from recsys.export.fresh_process import check_in_fresh_process
@@ -45,7 +46,12 @@ class FrozenModel:
     parts: EmbeddingParts  # as the embedding method freezes them
     head: nn.Module  # (dense (B, num_dense), embeddings (B, sum of embedding_dim)) -> logits (B,) or (B, T)
     encoder: nn.Module  # border tensors -> dense, ids and offsets per categorical column of the schema
-    calibration: ServedCalibration = UNCALIBRATED  # of each task that the head has a logit for
+    # Of each task that the head has an output for; of number labels: to the label's units.
+    calibration: ServedCalibration = UNCALIBRATED
+
+    def __post_init__(self) -> None:
+        in_units = isinstance(self.calibration.module, InUnits)
+        assert in_units == (self.schema.label_kind is LabelKind.NUMBER), "outputs of number labels have units"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -60,7 +66,7 @@ class Golden:
     features: dict[str, Tensor]  # border tensors of R rows
     logits: Tensor  # float32 (R,), of the model with frozen embeddings: what the exported file must say
     trained_logits: Tensor  # float32 (R,), of the model as it was trained: what freezing may have changed
-    labels: Tensor  # (R,), 0 or 1; of T tasks these three are (R, T)
+    labels: Tensor  # (R,), 0 or 1, or numbers where the schema says so; of T tasks these three are (R, T)
 
     def of(self, task: int) -> "Golden":
         """Those of one task."""
@@ -97,11 +103,11 @@ def write_bundle(
     models = {row_type.value: export_model(model, row_type, path) for row_type, path in paths.items()}
     # What is compared is read back from the file, not what is in memory.
     scores = {row_type: score(load_scripted(path), golden.features, tensors) for row_type, path in paths.items()}
-    parity = measure(scores, golden, metrics, model.calibration, model.labels)
+    parity = measure(scores, golden, metrics, model.calibration, kind=model.schema.label_kind, labels=model.labels)
     parity.write(folder)
     require(parity, config)
     num_rows = min(config.num_golden_rows, golden.labels.shape[0])
-    stored = _write_golden_tensors(folder, golden, tensors, model.calibration, num_rows=num_rows)
+    stored = _write_golden_tensors(folder, golden, tensors, model, num_rows=num_rows)
     for row_type, path in paths.items():
         said = scores[row_type].head(num_rows)
         check_in_fresh_process(path, stored, (said.logits, said.probabilities))
@@ -164,13 +170,15 @@ def _describe(
         schema=schema,
         schema_fingerprint=schema_fingerprint(schema),
         inputs=tensors,
-        outputs=MODEL_OUTPUTS,
+        outputs=model_outputs(schema),
         labels=model.labels,
         models=models,
         versions=installed_versions(),
         lineage=dict(lineage),
     )
-    (folder / TRITON_NAME).write_text(triton_config(tensors, name="recsys", num_tasks=len(model.labels)))
+    (folder / TRITON_NAME).write_text(
+        triton_config(tensors, manifest.outputs, name="recsys", num_tasks=len(model.labels))
+    )
     (folder / CARD_NAME).write_text(model_card(manifest, parity))
     # Last: a folder without a manifest is no bundle, however far the export came.
     manifest.write(folder)
@@ -181,12 +189,13 @@ def _frozen_copy(module: ModuleT) -> ModuleT:
 
 
 def _write_golden_tensors(
-    folder: Path, golden: Golden, tensors: Sequence[BorderTensor], calibration: ServedCalibration, *, num_rows: int
+    folder: Path, golden: Golden, tensors: Sequence[BorderTensor], model: FrozenModel, *, num_rows: int
 ) -> dict[str, Tensor]:
     """Write the first rows as tensors that Python and C++ (`torch::pickle_load`) read; return their border tensors."""
     features = slice_rows(golden.features, tensors, start=0, stop=num_rows)
     logits = golden.logits[:num_rows].clone()
-    stored = {"logits": logits, "probabilities": calibration.reference(logits).float()}
+    said = (logits, model.calibration.reference(logits).float())
+    stored = dict(zip(model_outputs(model.schema), said, strict=True))
     stored["labels"] = golden.labels[:num_rows].to(torch.float32)
     torch.save({"features": features, **stored}, folder / GOLDEN_TENSORS_NAME)
     return features

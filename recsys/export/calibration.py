@@ -1,4 +1,4 @@
-"""Calibrated probabilities in an exported model: what its second output is made of, in place of the sigmoid."""
+"""What the second output of an exported model is made of: calibrated probabilities, or the units of numbers."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from recsys.core.labels import LabelStatistics
 
 
 class PlattProbabilities(nn.Module):
@@ -43,9 +45,24 @@ class IsotonicProbabilities(nn.Module):
         return torch.lerp(self.rates[right - 1], self.rates[right], (x - low) / (high - low)).float()
 
 
+class InUnits(nn.Module):
+    """mean + std * output: from standard deviations to the units of a number label."""
+
+    def __init__(self, *, mean: float, std: float) -> None:
+        super().__init__()
+        self.mean = mean
+        self.std = std
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """Map outputs (B,) to predictions float32 (B,)."""
+        return (outputs.double() * self.std + self.mean).float()
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ServedCalibration:
-    """How logits become probabilities where the model is served, and what that is checked against."""
+    """How logits become probabilities, or outputs predictions, where the model is served, and what that is checked
+    against.
+    """
 
     module: nn.Module  # logits float32 (B,) -> probabilities float32 (B,); scripts with ATen operators only
     reference: Callable[[Tensor], Tensor]  # the same in float64, by whoever fitted it
@@ -55,6 +72,11 @@ class ServedCalibration:
     def by_task(self) -> "tuple[ServedCalibration, ...]":
         """Of each task its own."""
         return self.tasks or (self,)
+
+
+def in_units(label: LabelStatistics) -> ServedCalibration:
+    """Of number labels."""
+    return ServedCalibration(module=InUnits(mean=label.mean, std=label.std), reference=label.predictions)
 
 
 UNCALIBRATED = ServedCalibration(module=nn.Sigmoid(), reference=lambda logits: torch.sigmoid(logits.double()))

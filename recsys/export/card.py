@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from recsys.core.labels import LabelKind
 from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, MISSING_TEXT, KeyType
 from recsys.export.border import BorderTensor, TensorType
 from recsys.export.manifest import BundleManifest
@@ -12,9 +13,9 @@ from recsys.export.parity import Parity, RowTypeParity
 CARD_NAME = "MODEL_CARD.md"
 
 _INTRO = """\
-# Click model
+# {title}
 
-Predicts the probability of a click (label column {label}) from raw feature values. TorchScript with ATen operators
+Predicts {what} (label column {label}) from raw feature values. TorchScript with ATen operators
 only: any libtorch, `torch.jit.load` in Python, or Triton's PyTorch backend serves it. Vocabularies, numeric transforms,
 hashing and out-of-vocabulary rows are inside.
 
@@ -49,20 +50,26 @@ _HELPER = """\
 features = {{  # two rows
 {features}
 }}
-logits, probabilities = model(features)
-print(probabilities.tolist())"""
+{outputs} = model(features)
+print({answer}.tolist())"""
+PREDICTED = {
+    LabelKind.CLICK: ("Click model", "the probability of a click"),
+    LabelKind.NUMBER: ("Model of a number", "a number, as ratings are"),
+}
+"""Title, and what is predicted."""
 
 
 def model_card(manifest: BundleManifest, parity: Parity) -> str:
     """The text of `MODEL_CARD.md`."""
+    title, what = PREDICTED[manifest.schema.label_kind]
     return "".join(
         [
-            _INTRO.format(label=", ".join(f"`{label}`" for label in manifest.labels)),
+            _INTRO.format(title=title, what=what, label=", ".join(f"`{label}`" for label in manifest.labels)),
             _files(manifest),
             _inputs(manifest),
             _SCORING.format(code=example_code(manifest)),
-            _parity(parity, ""),
-            *(_parity(other, f" of `{label}`") for label, other in parity.other_labels.items()),
+            _parity(parity, manifest.schema.label_kind, ""),
+            *(_parity(each, LabelKind.CLICK, f" of `{label}`") for label, each in parity.other_labels.items()),
             origin(manifest.lineage, {"schema": manifest.schema_fingerprint, **manifest.versions}),
         ]
     )
@@ -76,7 +83,8 @@ def example_code(manifest: BundleManifest) -> str:
         value, why = example_value(tensor, tensor.name in strings)
         # The comment stands behind the comma: in front of it, it would swallow it.
         lines.append(f"    {json.dumps(tensor.name, ensure_ascii=False)}: {value},{why and f'  # {why}'}")
-    return _HELPER.format(helper=KEY_HELPER, features="\n".join(lines))
+    outputs = {"outputs": ", ".join(manifest.outputs), "answer": manifest.outputs[-1]}
+    return _HELPER.format(helper=KEY_HELPER, features="\n".join(lines), **outputs)
 
 
 def example_value(tensor: BorderTensor, is_string: bool) -> tuple[str, str]:
@@ -119,13 +127,21 @@ def _inputs(manifest: BundleManifest) -> str:
     shape = "(B,) each"
     if len(manifest.labels) > 1:
         shape = f"(B, {len(manifest.labels)}) each, columns {', '.join(f'`{label}`' for label in manifest.labels)}"
-    lines.append(f"\nReturns `(logits, probabilities)`, float32 of shape {shape}. ")
-    lines.append(_probabilities(manifest.lineage.get("calibration")))
+    lines.append(f"\nReturns `({', '.join(manifest.outputs)})`, float32 of shape {shape}. ")
+    lines.append(_answers(manifest))
     return "".join(lines)
 
 
-def _probabilities(calibration: Mapping[str, Any] | None) -> str:
-    """Where probabilities come from."""
+def _answers(manifest: BundleManifest) -> str:
+    """Where probabilities or predictions come from."""
+    calibration: Mapping[str, Any] | None = manifest.lineage.get("calibration")
+    label: Mapping[str, Any] | None = manifest.lineage.get("label")
+    if label is not None:
+        return (
+            f"Predictions are in the label's units: {label['mean']:.6g} + {label['std']:.6g} × output, the mean and "
+            f"the standard deviation of {label['count']:,} training labels. They are not kept within the labels' "
+            "range.\n\n"
+        )
     if calibration is None:
         return "Probabilities are the sigmoid of the logits.\n\n"
     return (
@@ -134,7 +150,9 @@ def _probabilities(calibration: Mapping[str, Any] | None) -> str:
     )
 
 
-def _parity(parity: Parity, of: str) -> str:
+def _parity(parity: Parity, kind: LabelKind, of: str) -> str:
+    if kind is LabelKind.NUMBER:
+        return _number_parity(parity)
     lines = [
         f"## Parity{of}, over {parity.num_rows:,} rows\n\n"
         f"Trained model: AUC {_number(parity.trained_auc)}, log loss {_number(parity.trained_log_loss)}. "
@@ -144,6 +162,20 @@ def _parity(parity: Parity, of: str) -> str:
         "|---|---:|---:|---:|---:|---:|---:|\n"
     ]
     lines.extend(_parity_line(model) for model in parity.models)
+    return "".join([*lines, "\n"])
+
+
+def _number_parity(parity: Parity) -> str:
+    lines = [
+        f"## Parity, over {parity.num_rows:,} rows\n\n"
+        f"Trained model: RMSE {_number(parity.trained_rmse)}. With frozen embeddings: RMSE "
+        f"{_number(parity.frozen_rmse)}; the exported models are compared with that, by their outputs.\n\n"
+        "| rows stored as | max difference of outputs | mean | RMSE | change |\n|---|---:|---:|---:|---:|\n"
+    ]
+    for model in parity.models:
+        differences = f"{model.max_abs_logit_difference:.2e} | {model.mean_abs_logit_difference:.2e}"
+        figures = f"{_number(model.rmse)} | {_delta(model.rmse_change)}"
+        lines.append(f"| {model.row_type.value} | {differences} | {figures} |\n")
     return "".join([*lines, "\n"])
 
 

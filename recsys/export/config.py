@@ -13,12 +13,15 @@ class ExportConfig:
 
     row_types: list[RowType] = field(default_factory=lambda: [RowType.FLOAT32, RowType.INT8])
     max_logit_error: float = 1e-4
-    """Float32 model: largest |logit - trained logit| / max(1, |trained logit|) of any golden row."""
+    """Float32 model: largest |logit - trained logit| / max(1, |trained logit|) of any golden row; of outputs, where
+    labels are numbers."""
     max_auc_delta: float = 5e-4
     """Narrower models: largest |AUC - AUC of the trained model| on the golden rows; more, where these rows are so few
     that chance alone makes more: 1.96 standard errors of that very difference (DeLong)."""
     max_log_loss_delta: float = 1e-3
     """Narrower models: largest |log loss - log loss of the trained model|, in nats."""
+    max_rmse_change: float = 1e-3
+    """Narrower models of number labels: largest |RMSE / RMSE of the trained model - 1|."""
     num_parity_rows: int = 20_000
     """Rows of the evaluation split to compare on."""
     num_golden_rows: int = 1_000
@@ -35,7 +38,7 @@ class ExportConfig:
                 f"export.row_types={names}: FLOAT32 must be among them, because model.pt and its parity are the "
                 "reference for the others, and none may repeat. Use [FLOAT32] or [FLOAT32, INT8]."
             )
-        for name in ("max_logit_error", "max_auc_delta", "max_log_loss_delta"):
+        for name in ("max_logit_error", "max_auc_delta", "max_log_loss_delta", "max_rmse_change"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(
                     f"export.{name}={getattr(self, name)}: must be 0 or more. The default is a good start."

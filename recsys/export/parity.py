@@ -12,6 +12,7 @@ from torch import Tensor
 from recsys.core.batch import of_task
 from recsys.core.errors import DataError, ParityError
 from recsys.core.jsonable import from_json, to_json
+from recsys.core.labels import LabelKind
 from recsys.core.specs import RowType
 from recsys.export.border import BorderTensor, count_rows, slice_rows
 from recsys.export.calibration import ServedCalibration
@@ -39,11 +40,15 @@ class Metrics:
     auc: Metric
     log_loss: Metric
     auc_error: ErrorOfDifference  # standard error, over samples of rows, of the difference of the two AUCs
+    rmse: Metric  # takes number labels (R,) and predictions (R,)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scores:
-    """What an exported model says of R rows: logits and probabilities, float32 (R,) each, or (R, T) of T tasks."""
+    """What an exported model says of R rows: logits and probabilities, float32 (R,) each, or (R, T) of T tasks.
+
+    Of number labels these are outputs in standard deviations and predictions, here and below.
+    """
 
     logits: Tensor
     probabilities: Tensor
@@ -71,6 +76,8 @@ class RowTypeParity:
     auc_error: float | None  # standard error of auc_delta over samples of rows; None: it does not vary
     log_loss: float | None
     log_loss_delta: float | None  # exported - frozen, nats
+    rmse: float | None  # of number labels, in their units; these have no AUC and no log loss
+    rmse_change: float | None  # exported over frozen, minus 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +88,13 @@ class Parity:
     """
 
     num_rows: int
-    num_positives: int
+    num_positives: int  # rows whose label is 1
     trained_auc: float | None
     trained_log_loss: float | None
     frozen_auc: float | None
     frozen_log_loss: float | None
+    trained_rmse: float | None
+    frozen_rmse: float | None
     models: tuple[RowTypeParity, ...]
     other_labels: "dict[str, Parity]" = field(default_factory=dict)  # of each task that is learned behind the main one
 
@@ -135,10 +144,41 @@ class Expected(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """0 or 1."""
+        """0 or 1; numbers where the schema says so."""
 
     def of(self, task: int) -> "Expected":
         """Those of one task."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Judge:
+    """The metrics that fit the labels; the others are None."""
+
+    labels: Tensor
+    metrics: Metrics
+    calibration: ServedCalibration
+    numbers: bool
+
+    def auc(self, logits: Tensor) -> float | None:
+        return None if self.numbers else self.metrics.auc(self.labels, logits)
+
+    def log_loss(self, logits: Tensor) -> float | None:
+        return None if self.numbers else self.metrics.log_loss(self.labels, logits)
+
+    def auc_error(self, frozen: Tensor, exported: Tensor) -> float | None:
+        return None if self.numbers else self.metrics.auc_error(self.labels, frozen, exported)
+
+    def rmse(self, outputs: Tensor) -> float | None:
+        return self.metrics.rmse(self.labels, self.calibration.reference(outputs)) if self.numbers else None
+
+    def gap(self, scores: Scores) -> float:
+        """Largest difference of probabilities from what the calibration makes of the same logits; of predictions
+        relative to them, since their units are anybody's.
+        """
+        # Not against the frozen model's: where a map is steep, the last bit of a logit may move its probability far.
+        wanted = self.calibration.reference(scores.logits)
+        gap = (scores.probabilities.double() - wanted).abs()
+        return (gap / wanted.abs().clamp(min=torch.finfo(torch.float32).tiny) if self.numbers else gap).max().item()
 
 
 def measure(
@@ -147,6 +187,8 @@ def measure(
     metrics: Metrics,
     calibration: ServedCalibration,
     labels: Sequence[str] = (),
+    *,
+    kind: LabelKind = LabelKind.CLICK,
 ) -> Parity:
     """Compare exported logits with those of the model in eager mode, and probabilities with the calibration's own.
 
@@ -160,53 +202,60 @@ def measure(
         ParityError: an exported logit is NaN or infinite.
     """
     tasks = [
-        _measured({row_type: each.of(task) for row_type, each in scores.items()}, expected.of(task), metrics, own)
+        _measured(
+            {row_type: each.of(task) for row_type, each in scores.items()}, expected.of(task), metrics, own, kind=kind
+        )
         for task, own in enumerate(calibration.by_task)
     ]
     return replace(tasks[0], other_labels=dict(zip(labels[1:], tasks[1:], strict=True)))
 
 
 def _measured(
-    scores: Mapping[RowType, Scores], expected: Expected, metrics: Metrics, calibration: ServedCalibration
+    scores: Mapping[RowType, Scores],
+    expected: Expected,
+    metrics: Metrics,
+    calibration: ServedCalibration,
+    *,
+    kind: LabelKind,
 ) -> Parity:
     """Of one task."""
-    frozen, labels = expected.logits, expected.labels
+    judge = _Judge(labels=expected.labels, metrics=metrics, calibration=calibration, numbers=kind is LabelKind.NUMBER)
     return Parity(
-        num_rows=labels.numel(),
-        num_positives=int((labels != 0).sum()),
-        trained_auc=metrics.auc(labels, expected.trained_logits),
-        trained_log_loss=metrics.log_loss(labels, expected.trained_logits),
-        frozen_auc=metrics.auc(labels, frozen),
-        frozen_log_loss=metrics.log_loss(labels, frozen),
-        models=tuple(_compare(row_type, each, expected, metrics, calibration) for row_type, each in scores.items()),
+        num_rows=expected.labels.numel(),
+        num_positives=int((expected.labels == 1).sum()),
+        trained_auc=judge.auc(expected.trained_logits),
+        trained_log_loss=judge.log_loss(expected.trained_logits),
+        frozen_auc=judge.auc(expected.logits),
+        frozen_log_loss=judge.log_loss(expected.logits),
+        trained_rmse=judge.rmse(expected.trained_logits),
+        frozen_rmse=judge.rmse(expected.logits),
+        models=tuple(_compare(row_type, each, expected.logits, judge) for row_type, each in scores.items()),
     )
 
 
-def _compare(
-    row_type: RowType, scores: Scores, expected: Expected, metrics: Metrics, calibration: ServedCalibration
-) -> RowTypeParity:
+def _compare(row_type: RowType, scores: Scores, frozen: Tensor, judge: _Judge) -> RowTypeParity:
     exported = scores.logits
     if not bool(torch.isfinite(exported).all()):
         raise ParityError(
             f"{row_type.value} model: some logits are NaN or infinite where the frozen model's are finite. "
             "Look for a division or logarithm in the head that float32 serving rows do not survive."
         )
-    frozen, labels = expected.logits, expected.labels
     difference = (exported.double() - frozen.double()).abs()
-    # Not against the frozen model's: where a map is steep, the last bit of a logit may move its probability far.
-    gap = (scores.probabilities.double() - calibration.reference(exported)).abs()
-    auc, log_loss = metrics.auc(labels, exported), metrics.log_loss(labels, exported)
+    auc, log_loss = judge.auc(exported), judge.log_loss(exported)
+    rmse, frozen_rmse = judge.rmse(exported), judge.rmse(frozen)
     return RowTypeParity(
         row_type=row_type,
         max_abs_logit_difference=difference.max().item(),
         mean_abs_logit_difference=difference.mean().item(),
         max_logit_error=(difference / frozen.double().abs().clamp(min=1)).max().item(),
-        max_probability_error=gap.max().item(),
+        max_probability_error=judge.gap(scores),
         auc=auc,
-        auc_delta=_delta(auc, metrics.auc(labels, frozen)),
-        auc_error=metrics.auc_error(labels, frozen, exported),
+        auc_delta=_delta(auc, judge.auc(frozen)),
+        auc_error=judge.auc_error(frozen, exported),
         log_loss=log_loss,
-        log_loss_delta=_delta(log_loss, metrics.log_loss(labels, frozen)),
+        log_loss_delta=_delta(log_loss, judge.log_loss(frozen)),
+        rmse=rmse,
+        rmse_change=rmse / frozen_rmse - 1 if rmse is not None and frozen_rmse else None,
     )
 
 
@@ -232,6 +281,7 @@ def require(parity: Parity, config: ExportConfig) -> None:
         _require_probabilities(model)
         limits = [("auc_delta", model.auc_delta, _auc_limit(model, parity, config))]
         limits.append(("log_loss_delta", model.log_loss_delta, config.max_log_loss_delta))
+        limits.append(("rmse_change", model.rmse_change, config.max_rmse_change))
         if model.row_type is RowType.FLOAT32:
             limits = [("logit_error", model.max_logit_error, config.max_logit_error)]
         for name, value, limit in limits:

@@ -104,15 +104,15 @@ def load_scripted(path: Path) -> torch.jit.ScriptModule:
 
 
 def answered(model: nn.Module, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Logits and probabilities of a scripted model.
+    """Logits and probabilities of a scripted model, or outputs and predictions.
 
     Raises:
         DataError: it refuses the features; without the lines of its code.
     """
     try:
-        logits, probabilities = model(features)
+        outputs, answers = model(features)
     except torch.jit.Error as error:
         raised = [line for line in str(error).splitlines() if "Error: " in line or "Exception: " in line]
         reason = (raised[-1] if raised else str(error)).split(": ", 1)[-1].strip()
         raise DataError(f"the model refuses them ({reason}). Correct these rows.") from error
-    return logits, probabilities
+    return outputs, answers

@@ -162,7 +162,10 @@ class ServingModel(nn.Module):
         head: nn.Module,
         probabilities: nn.Module,
     ) -> None:
-        """`probabilities`: logits -> probabilities, of the same shape; the sigmoid, or a calibration in its place."""
+        """`probabilities`: logits -> probabilities of the same shape; the sigmoid, or a calibration in its place.
+
+        Where labels are numbers it maps outputs to predictions.
+        """
         super().__init__()
         self.reads_sequences = any(embeddings.is_sequence)
         self.reads_weights = embeddings.is_weighted
@@ -179,7 +182,8 @@ class ServingModel(nn.Module):
             features: the border tensors by name.
 
         Returns:
-            (logits, probabilities): float32 (B,) each, or (B, T) where the head tells of T tasks.
+            (logits, probabilities), or (outputs, predictions) where labels are numbers: float32 (B,) each, or (B, T)
+            where the head tells of T tasks.
 
         Raises:
             RuntimeError: an input is missing or of the wrong type or shape; the message names it.

@@ -6,7 +6,7 @@ Its conventions (docs/user_guide/model_configuration.md and pytorch_backend, `is
 
 from collections.abc import Sequence
 
-from recsys.export.border import MODEL_OUTPUTS, BorderTensor, TensorType
+from recsys.export.border import BorderTensor, TensorType
 
 TRITON_NAME = "config.pbtxt"
 MAX_BATCH_ROWS = 4096  # rows that Triton may join into one call
@@ -36,21 +36,21 @@ parameters { key: "INFERENCE_MODE" value { string_value: "true" } }
 """
 
 
-def triton_config(tensors: Sequence[BorderTensor], *, name: str, num_tasks: int = 1) -> str:
-    """The text of `config.pbtxt` for a model with these inputs, served under `name`, that tells of so many tasks."""
+def triton_config(tensors: Sequence[BorderTensor], outputs: Sequence[str], *, name: str, num_tasks: int = 1) -> str:
+    """The text of `config.pbtxt` for a model with these inputs and outputs, served under `name`, of so many tasks."""
     batched = all(tensor.shape == "B" for tensor in tensors)
     shape = "dims: [ 1 ] reshape { shape: [ ] }" if batched else "dims: [ -1 ]"
     types = {TensorType.FLOAT32: "TYPE_FP32", TensorType.INT64: "TYPE_INT64"}
     inputs = [f'  {{ name: "{t.name}" data_type: {types[t.dtype]} {shape} }}' for t in tensors]
     if num_tasks > 1:
         shape = f"dims: [ {num_tasks} ]" if batched else f"dims: [ -1, {num_tasks} ]"
-    outputs = [f'  {{ name: "{o}__{i}" data_type: TYPE_FP32 {shape} }}' for i, o in enumerate(MODEL_OUTPUTS)]
+    answers = [f'  {{ name: "{o}__{i}" data_type: TYPE_FP32 {shape} }}' for i, o in enumerate(outputs)]
     return "".join(
         [
             _HEADER.format(name=name),
             _BATCHED.format(rows=MAX_BATCH_ROWS) if batched else _UNBATCHED,
             "input [\n" + ",\n".join(inputs) + "\n]\n",
-            "output [\n" + ",\n".join(outputs) + "\n]\n",
+            "output [\n" + ",\n".join(answers) + "\n]\n",
             _FOOTER,
         ]
     )

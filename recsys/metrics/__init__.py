@@ -5,9 +5,22 @@ Functions that end in `_of` take sufficient statistics (`ScoreCounts`, `GroupedC
 
 from recsys.metrics.bootstrap import Bootstrap, Clusters, Statistic, cluster_bootstrap, difference
 from recsys.metrics.calibration import IsotonicCalibration, PlattCalibration, fit_isotonic, fit_platt
+from recsys.metrics.clustered_mean import clustered_mean
 from recsys.metrics.counterfactual import LoggedRows, PolicyValue, doubly_robust, inverse_propensity, self_normalized
 from recsys.metrics.delong import AucComparison, auc_standard_error, auc_standard_error_of, compare_auc
 from recsys.metrics.drift import StabilityIndex, population_stability_index
+from recsys.metrics.errors import (
+    ErrorSums,
+    mae,
+    mae_of,
+    mean_error,
+    mean_error_of,
+    mean_label_of,
+    r2,
+    r2_of,
+    rmse,
+    rmse_of,
+)
 from recsys.metrics.grouped import GroupedAuc, GroupedCounts, GroupWeight, average_of_groups, gauc, gauc_of
 from recsys.metrics.multiple_testing import benjamini_hochberg, holm
 from recsys.metrics.probability import (
@@ -55,6 +68,7 @@ from recsys.metrics.resampled import (
     resampled_relative_information_gain,
     resampled_sums,
 )
+from recsys.metrics.resampled_errors import resampled_errors
 from recsys.metrics.score_counts import ScoreCounts
 from recsys.metrics.top_k import (
     average_precision_at_k,
@@ -72,6 +86,7 @@ __all__ = [
     "Bootstrap",
     "CalibrationError",
     "Clusters",
+    "ErrorSums",
     "GroupWeight",
     "GroupedAuc",
     "GroupedCounts",
@@ -99,6 +114,7 @@ __all__ = [
     "calibration_ratio",
     "calibration_ratio_of",
     "cluster_bootstrap",
+    "clustered_mean",
     "compare_auc",
     "coverage_at_k",
     "difference",
@@ -116,11 +132,18 @@ __all__ = [
     "lift_of",
     "log_loss",
     "log_loss_of",
+    "mae",
+    "mae_of",
+    "mean_error",
+    "mean_error_of",
+    "mean_label_of",
     "ndcg_at_k",
     "normalized_entropy",
     "normalized_entropy_of",
     "population_stability_index",
     "precision_at_k",
+    "r2",
+    "r2_of",
     "recall_at_k",
     "relative_information_gain",
     "relative_information_gain_of",
@@ -130,6 +153,7 @@ __all__ = [
     "resampled_brier_score",
     "resampled_calibration_error",
     "resampled_calibration_ratio",
+    "resampled_errors",
     "resampled_gain",
     "resampled_gauc",
     "resampled_kolmogorov_smirnov",
@@ -137,6 +161,8 @@ __all__ = [
     "resampled_normalized_entropy",
     "resampled_relative_information_gain",
     "resampled_sums",
+    "rmse",
+    "rmse_of",
     "roc_curve_of",
     "self_normalized",
     "wilson_interval",

@@ -220,8 +220,8 @@ def test_what_cannot_be_proposed(tmp_path: Path) -> None:
     rows().drop("click").write_csv(path)
     with pytest.raises(ConfigError, match=r"infer.label='': columns of 0 and 1 are \[\]"):
         proposed(path)
-    with pytest.raises(ConfigError, match=r"infer.label='slot': no such column, or it holds other values"):
-        proposed(path, label="slot")
+    with pytest.raises(ConfigError, match=r"infer.label='absent': no such column, or it does not hold a number"):
+        proposed(path, label="absent")
     path.write_text("label,price\n" + "yes,1\nno,2\n" * 9)
     with pytest.raises(ConfigError, match="column 'label' is called like a label, but does not hold 0 or 1"):
         proposed(path)

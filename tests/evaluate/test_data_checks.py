@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recsys.core.labels import LabelKind, LabelStatistics
 from recsys.core.manifest import CategoricalStatistics, Manifest, NumericStatistics, Split
 from recsys.core.schema import CategoricalFeature, IdEncoding, NumericFeature, Schema
 from recsys.evaluate import EvaluateConfig
@@ -35,9 +36,12 @@ def sound(num_rows: int, seed: int) -> pl.DataFrame:
 COLLIDING = {"item": MetricValue.of(0.25), "key": MetricValue.undefined("computed")}
 
 
-def check(frames: Frames, *, rows_at_once: int = 997, **options: object) -> DataChecks:
+def check(
+    frames: Frames, *, rows_at_once: int = 997, label: LabelStatistics | None = None, **options: object
+) -> DataChecks:
     schema = Schema(
         label="y",
+        label_kind=LabelKind.CLICK if label is None else LabelKind.NUMBER,
         numeric=(NumericFeature(name="price"),),
         categorical=(
             CategoricalFeature(name="item"),
@@ -59,6 +63,7 @@ def check(frames: Frames, *, rows_at_once: int = 997, **options: object) -> Data
             for name, size in sizes.items()
         },
         fingerprint="",
+        label=label,
     )
 
     def read(split: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
@@ -165,3 +170,48 @@ def test_an_empty_split_is_undefined_not_wrong(frames: Frames) -> None:
     checks = check({"train": frames["train"], "test": frames["test"].clear()})
     assert checks.findings == () and not checks.test_rate.defined and not checks.overlap.test_in_train.defined
     assert all(not each.auc.defined and not each.stability.index.defined for each in checks.features)
+
+
+def numbered(num_rows: int, seed: int, *, shift: float = 0.0) -> pl.DataFrame:
+    """`sound` rows whose label is a number that depends on price and item."""
+    frame, noise = sound(num_rows, seed), np.random.default_rng(seed + 100).normal(0, 0.5, num_rows)
+    label = 3 + shift + 0.8 * frame["price"].to_numpy() + 0.5 * (frame["item"].to_numpy() % 2) + noise
+    return frame.with_columns(pl.Series("__label__", label.astype(np.float32)))
+
+
+def of_train(frame: pl.DataFrame) -> LabelStatistics:
+    label = frame["__label__"].to_numpy().astype(np.float64)
+    return LabelStatistics(count=frame.height, mean=float(label.mean()), std=float(label.std()))
+
+
+def test_number_labels_are_correlated_with_features() -> None:
+    train, test = numbered(20_000, 1), numbered(5_000, 2)
+    checks = check({"train": train, "test": test}, label=of_train(train))
+    assert checks.findings == () and checks.numbers
+    price = feature(checks, "price")
+    expected = np.corrcoef(test["price"].to_numpy(), test["__label__"].to_numpy())[0, 1]
+    assert price.correlation.value == pytest.approx(abs(expected), rel=1e-5)
+    assert price.auc.undefined_reason == "labels are numbers"
+    # An id says the mean label of its training rows.
+    known = train.group_by("item").agg(pl.col("__label__").sum().alias("sum"), pl.len())
+    base = float(train["__label__"].mean())  # type: ignore[arg-type]
+    joined = test.join(known, on="item", how="left")
+    score = (joined["sum"].fill_null(0) + base) / (joined["len"].fill_null(0) + 1)
+    expected = np.corrcoef(score.to_numpy(), joined["__label__"].to_numpy())[0, 1]
+    assert feature(checks, "item").correlation.value == pytest.approx(expected, rel=1e-4)
+    assert checks.train_rate.value == pytest.approx(base)
+    assert checks.test_rate.value == pytest.approx(float(test["__label__"].mean()), rel=1e-5)  # type: ignore[arg-type]
+
+
+def test_a_leak_of_numbers_and_a_shift_are_found() -> None:
+    train, test = numbered(20_000, 1), numbered(5_000, 2, shift=0.5)
+    train, test = (f.with_columns((pl.col("__label__") * -2 + 1).alias("price")) for f in (train, test))
+    checks = check({"train": train, "test": test}, label=of_train(train))
+    leak, shift = (next(f for f in checks.findings if part in f) for part in ("price alone", "labels average"))
+    assert "has correlation 1.0000 with the label" in leak
+    assert "in training and" in shift and "standard deviations apart" in shift
+
+
+def test_clicks_have_no_correlation(frames: Frames) -> None:
+    checks = check(frames)
+    assert feature(checks, "price").correlation.undefined_reason == "labels are clicks" and not checks.numbers

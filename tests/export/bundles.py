@@ -24,7 +24,7 @@ def log_loss(labels: Tensor, logits: Tensor) -> float | None:
     return torch.nn.functional.binary_cross_entropy_with_logits(logits, labels).item()
 
 
-METRICS = Metrics(auc=auc, log_loss=log_loss, auc_error=lambda *_: None)
+METRICS = Metrics(auc=auc, log_loss=log_loss, auc_error=lambda *_: None, rmse=lambda *_: None)
 
 
 def make_golden(method: str) -> Golden:

@@ -1,4 +1,5 @@
-// Scores the golden rows of a bundle with libtorch alone, prints their probabilities, and compares the logits.
+// Scores the golden rows of a bundle with libtorch alone, prints their probabilities, and compares the logits; where
+// labels are numbers, predictions and outputs.
 //
 //   serve_example BUNDLE_FOLDER [MODEL_FILE]
 //
@@ -49,18 +50,19 @@ int score(const std::string& folder, const std::string& model_file) {
   c10::InferenceMode no_gradients;
   const auto outputs = model.forward({to_features(golden.at("features"))}).toTuple();
   const at::Tensor logits = outputs->elements()[0].toTensor();
-  const at::Tensor probabilities = outputs->elements()[1].toTensor();
-  const at::Tensor expected = golden.at("logits").toTensor();
+  const at::Tensor answers = outputs->elements()[1].toTensor();
+  const std::string name = golden.contains("logits") ? "logits" : "outputs";
+  const at::Tensor expected = golden.at(name).toTensor();
 
-  for (int64_t row = 0; row < probabilities.size(0); ++row) {
-    const at::Tensor labels = probabilities[row].reshape({-1});  // of one label, or of several
+  for (int64_t row = 0; row < answers.size(0); ++row) {
+    const at::Tensor labels = answers[row].reshape({-1});  // of one label, or of several
     for (int64_t label = 0; label < labels.size(0); ++label) {
       std::cout << (label > 0 ? " " : "") << labels[label].item<float>();
     }
     std::cout << "\n";
   }
   const double error = ((logits - expected).abs() / expected.abs().clamp_min(1)).max().item<double>();
-  std::cerr << logits.size(0) << " rows, largest logit error " << error << "\n";
+  std::cerr << logits.size(0) << " rows, largest error of " << name << " " << error << "\n";
   const double limit = model_file == "model.pt" ? kMaxFloatError : kMaxByteError;
   return error <= limit ? 0 : 1;
 }

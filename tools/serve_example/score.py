@@ -91,17 +91,19 @@ def main(bundle: Path, source: Path | None) -> None:
     if lacking or not rows:
         sys.exit(f"{source}: no rows, or no column(s) {lacking}; what side tables and histories say must be there too")
     model = torch.jit.load(bundle / "model.pt")
-    logits, probabilities = model(tensors_of(rows, manifest))
+    outputs, answers = model(tensors_of(rows, manifest))
+    name = manifest["outputs"][0]  # "logits"; "outputs" of a model whose labels are numbers
     labels = manifest["labels"]
-    for number, pairs in enumerate(torch.stack([logits, probabilities], -1).view(-1, len(labels), 2)[:5].tolist()):
-        for label, (logit, probability) in zip(labels, pairs, strict=True):
+    for number, pairs in enumerate(torch.stack([outputs, answers], -1).view(-1, len(labels), 2)[:5].tolist()):
+        for label, (output, answer) in zip(labels, pairs, strict=True):
             of = f" of {label}" if len(labels) > 1 else ""
-            print(f"row {number}: logit{of} {logit:+.4f}, probability {probability:.4f}")
+            clicks = f"logit{of} {output:+.4f}, probability {answer:.4f}"
+            print(f"row {number}: {clicks if name == 'logits' else f'prediction {answer:.6g}'}")
     print(f"{len(rows)} raw rows scored by {bundle / 'model.pt'} in a process that cannot import recsys")
     if source is None:
-        expected = torch.load(bundle / "golden.pt", weights_only=True)["logits"][: len(rows)]
-        error = (logits[: len(expected)] - expected).abs().max().item()  # as many as export was told to keep
-        print(f"largest difference from the trained model's logits: {error:.2e}")
+        expected = torch.load(bundle / "golden.pt", weights_only=True)[name][: len(rows)]
+        error = (outputs[: len(expected)] - expected).abs().max().item()  # as many as export was told to keep
+        print(f"largest difference from the trained model's {name}: {error:.2e}")
         if error > 1e-3:
             sys.exit("the scores differ from those of the trained model")
 
