@@ -30,7 +30,7 @@ SLICING = ("num_buckets", "max_slice_values", "min_slice_rows")
 
 OWN_KEYS = ("compare", "name", "runs", "overwrite", "hydra", *(f"evaluate.{key}" for key in SLICING))
 LONGEST_NAME = 120
-ROW_COLUMNS = ("__row__", "label", "logit")
+ROW_COLUMNS = ("__row__", "label", "logit", "prediction")
 
 
 def work(run: Run) -> None:
