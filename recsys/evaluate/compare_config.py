@@ -51,6 +51,8 @@ class CompareConfig:
             "log_loss": 0.001,
             "normalized_entropy": 0.001,
             "calibration_gap": 0.0,
+            "rmse": 0.0,
+            "mae": 0.0,
         }
     )
     """Smallest difference that matters, by metric; what is absent or 0: any difference matters."""
