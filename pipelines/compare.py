@@ -20,6 +20,7 @@ from recsys.core.schema import WEIGHT
 from recsys.evaluate.compare import check_possible, compare, methods_of, slice_column
 from recsys.evaluate.compare_config import CompareConfig
 from recsys.evaluate.compare_page import JSON_FILE, MARKDOWN_FILE, PAGE_FILE, write_comparison
+from recsys.evaluate.compare_rows import PREDICTION
 from recsys.evaluate.compared import Comparison
 from recsys.metrics import GroupWeight
 
@@ -30,7 +31,7 @@ SLICING = ("num_buckets", "max_slice_values", "min_slice_rows")
 
 OWN_KEYS = ("compare", "name", "runs", "overwrite", "hydra", *(f"evaluate.{key}" for key in SLICING))
 LONGEST_NAME = 120
-ROW_COLUMNS = ("__row__", "label", "logit")
+ROW_COLUMNS = ("__row__", "label", "logit", "prediction")
 
 
 def work(run: Run) -> None:
@@ -65,7 +66,8 @@ def work(run: Run) -> None:
     with stage(folder, key, overwrite=run.config.overwrite) as aside:
         if aside is not None:
             found = _compared(run, config, sources)
-            write_comparison(replace(found, notes=tuple(notes)), aside, _facts(config, sources))
+            facts = _facts(config, sources, numbers=PREDICTION in columns)
+            write_comparison(replace(found, notes=tuple(notes)), aside, facts)
     for name, said in json.loads((folder / JSON_FILE).read_text())["verdicts"].items():
         print("\n  ".join([f"{name}:", *said]))
     print(f"{folder}: {PAGE_FILE}, {MARKDOWN_FILE}, {JSON_FILE}")
@@ -133,7 +135,7 @@ def _compared(run: Run, config: CompareConfig, sources: list[Source]) -> Compari
     return replace(found, costs=tuple(costs))
 
 
-def _facts(config: CompareConfig, sources: list[Source]) -> dict[str, str]:
+def _facts(config: CompareConfig, sources: list[Source], *, numbers: bool) -> dict[str, str]:
     """What a reader must know of the runs."""
     dataset = sources[0].record["resolved"]["dataset"]
     kind = str(dataset["_target_"]).rpartition(".")[2].removesuffix("Dataset")
@@ -144,7 +146,7 @@ def _facts(config: CompareConfig, sources: list[Source]) -> dict[str, str]:
         "rows depend within": config.group_key or "no group: all are independent",
         "slices": ", ".join(config.slices or []) or "none",
         "bootstrap": f"{config.num_replicates} replicates, seed {config.seed}",
-        "GAUC weights": (config.gauc_weight or GroupWeight.IMPRESSIONS).value,
+        **({} if numbers else {"GAUC weights": (config.gauc_weight or GroupWeight.IMPRESSIONS).value}),
         "seeds": "one method for all seeds" if config.group_seeds else "every run for itself",
         "commits": ", ".join(sorted({str(source.record.get("commit", "")) for source in sources})),
         "written": time.strftime("%Y-%m-%d"),

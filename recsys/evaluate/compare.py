@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import ConfigError
-from recsys.evaluate.compare_config import SLICE_METRICS, CompareConfig, Metric
+from recsys.evaluate.compare_config import CLICK_METRICS, NUMBER_METRICS, SLICE_METRICS, CompareConfig, Metric
 from recsys.evaluate.compare_errors import is_unvarying, joined_error, seed_error_of
-from recsys.evaluate.compare_rows import aligned, check_group_column, group_ids
+from recsys.evaluate.compare_rows import PREDICTION, aligned, check_group_column, group_ids
 from recsys.evaluate.compared import Comparison, Difference, Method, Values, Verdict
 from recsys.evaluate.config import EvaluateConfig
-from recsys.evaluate.paired import Part, row_errors
+from recsys.evaluate.paired import NumberPart, Part, row_errors
 from recsys.evaluate.sliced import DAY
 from recsys.evaluate.slices import check_sliceable, fit_slicing
 from recsys.evaluate.student import critical, two_sided_p
@@ -32,8 +32,8 @@ def compare(predictions: Mapping[str, pl.DataFrame], config: CompareConfig, slic
     """Compare candidates with a baseline, overall and by slice.
 
     Args:
-        predictions: by name of the run, the baseline first; rows with `__row__`, `label`, `logit`, and, in the
-            first, the columns that `config` names. Rows may be in any order.
+        predictions: by name of the run, the baseline first; rows with `__row__`, `label`, `logit` (or, where labels
+            are numbers, `prediction`), and, in the first, the columns that `config` names. Rows may be in any order.
         config: what to test; of `group_key` and `slices`, None means none, of `gauc_weight` impressions.
         slicing: how slices are made.
     Returns:
@@ -43,15 +43,17 @@ def compare(predictions: Mapping[str, pl.DataFrame], config: CompareConfig, slic
         DataError: the runs did not score the same rows, or a column is missing or cannot be used.
         ConfigError: fewer than two methods, GAUC without `group_key`, or a slice column that cannot be used.
     """
-    check_possible(list(predictions), next((frame.schema for frame in predictions.values()), pl.Schema()), config)
+    schema = next((frame.schema for frame in predictions.values()), pl.Schema())
+    check_possible(list(predictions), schema, config)
+    config = replace(config, metric=metric_of(schema, config))
     methods = methods_of(list(predictions), group_seeds=config.group_seeds)
     frame, labels, logits = aligned(predictions)
     groups = group_ids(frame, config.group_key) if config.group_key else None
-    part = Part(labels, logits, groups, config.gauc_weight or GroupWeight.IMPRESSIONS)
+    kind = NumberPart if config.metric in NUMBER_METRICS else Part
+    part = kind(labels, logits, groups, config.gauc_weight or GroupWeight.IMPRESSIONS)
     numbers = {name: number for number, name in enumerate(predictions)}
     testing = _Testing(methods, numbers, config)
-    metrics = [metric for metric in Metric if metric is not Metric.GAUC or config.group_key]
-    overall = _adjusted_overall(list(testing.differences(part, metrics)), config)
+    overall = _adjusted_overall(list(testing.differences(part, testing.metrics)), config)
     slices = [d for named in _slices(frame, part, config, slicing) for d in testing.slice_differences(*named)]
     logger.info("compared %d methods on %d rows and %d slices", len(methods), part.num_rows, len(slices))
     return Comparison(
@@ -78,6 +80,21 @@ def methods_of(runs: Sequence[str], *, group_seeds: bool) -> list[Method]:
     return [Method(name=name, runs=tuple(members)) for name, members in groups.items()]
 
 
+def metric_of(schema: pl.Schema, config: CompareConfig) -> Metric:
+    """What the verdict is about; where labels are numbers, AUC, the default, stands for RMSE.
+
+    Raises:
+        ConfigError: it is of clicks where labels are numbers, or the reverse.
+    """
+    numbers = PREDICTION in schema
+    metric = Metric.RMSE if numbers and config.metric is Metric.AUC else config.metric
+    if numbers != (metric in NUMBER_METRICS):
+        choices = [each.name for each in (NUMBER_METRICS if numbers else CLICK_METRICS)]
+        what = "numbers" if numbers else "clicks"
+        raise ConfigError(f"compare.metric={metric.name}: the labels of these runs are {what}. Choose of {choices}.")
+    return metric
+
+
 def check_possible(runs: Sequence[str], schema: pl.Schema, config: CompareConfig) -> None:
     """Refuse what no predictions with these columns could be compared by; needs none of their rows.
 
@@ -95,7 +112,7 @@ def check_possible(runs: Sequence[str], schema: pl.Schema, config: CompareConfig
             f"{'no method' if not methods else 'one method'} alone, nothing to compare it with. Name a baseline and at "
             "least one candidate: compare.runs=[a,b]; compare.group_seeds=true makes runs of other seeds one method."
         )
-    if config.metric is Metric.GAUC and not config.group_key:
+    if metric_of(schema, config) is Metric.GAUC and not config.group_key:
         raise ConfigError("compare.metric=GAUC needs groups. Set compare.group_key, such as to the user's column.")
     if config.group_key:
         check_group_column(schema, config.group_key)
@@ -136,9 +153,16 @@ class _Testing:
         self._runs = {method.name: tuple(numbers[run] for run in method.runs) for method in methods}
         self._config = config
 
+    @property
+    def metrics(self) -> list[Metric]:
+        """All that fit the labels."""
+        if self._config.metric in NUMBER_METRICS:
+            return list(NUMBER_METRICS)
+        return [metric for metric in CLICK_METRICS if metric is not Metric.GAUC or self._config.group_key]
+
     def slice_differences(self, part: Part, column: str, value: str) -> Iterator[Difference]:
         """Of each candidate in each of the metrics of slices."""
-        for found in self.differences(part, SLICE_METRICS):
+        for found in self.differences(part, NUMBER_METRICS if self._config.metric in NUMBER_METRICS else SLICE_METRICS):
             yield replace(found, column=column, value=value)
 
     def differences(self, part: Part, metrics: Sequence[Metric]) -> Iterator[Difference]:
@@ -247,7 +271,8 @@ def _adjusted(
 def verdict_of(found: Difference, config: CompareConfig) -> Verdict:
     """What the interval and the adjusted p-value of a difference allow to say."""
     if found.adjusted_p.value is None or found.low.value is None or found.high.value is None:
-        too_few = min(found.num_positives, found.num_rows - found.num_positives) == 0
+        one_class = min(found.num_positives, found.num_rows - found.num_positives) == 0
+        too_few = one_class and found.metric not in NUMBER_METRICS
         same = found.difference.value == 0 and not too_few and is_unvarying(found.standard_error)
         return Verdict.IDENTICAL if same else Verdict.UNTESTED
     if found.adjusted_p.value <= 1 - config.level:

@@ -17,12 +17,19 @@ class Metric(Enum):
     LOG_LOSS = "log_loss"
     NORMALIZED_ENTROPY = "normalized_entropy"
     CALIBRATION = "calibration_gap"  # |mean prediction / mean label - 1|
+    RMSE = "rmse"  # of number labels, as the next one
+    MAE = "mae"
 
     @property
     def higher_is_better(self) -> bool:
         """Direction: of the ranking metrics up, of the others down."""
         return self in (Metric.AUC, Metric.GAUC, Metric.AVERAGE_PRECISION)
 
+
+NUMBER_METRICS = (Metric.RMSE, Metric.MAE)
+"""Those of number labels, overall and by slice."""
+
+CLICK_METRICS = tuple(metric for metric in Metric if metric not in NUMBER_METRICS)
 
 SLICE_METRICS = (Metric.AUC, Metric.LOG_LOSS, Metric.CALIBRATION)
 """One of each kind: ranking, likelihood, calibration. More would test the same thing twice."""
@@ -37,7 +44,7 @@ class CompareConfig:
     label: str = ""
     """Which of the labels that the runs learned is compared; empty: the main one of each."""
     metric: Metric = Metric.AUC
-    """What the verdict is about; the other metrics are told beside it."""
+    """What the verdict is about; the other metrics are told beside it. Of number labels AUC stands for RMSE."""
     margin: Mapping[str, float] = field(
         default_factory=lambda: {
             "auc": 0.001,
@@ -46,6 +53,8 @@ class CompareConfig:
             "log_loss": 0.001,
             "normalized_entropy": 0.001,
             "calibration_gap": 0.0,
+            "rmse": 0.0,
+            "mae": 0.0,
         }
     )
     """Smallest difference that matters, by metric; what is absent or 0: any difference matters."""

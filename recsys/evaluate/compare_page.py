@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recsys.core.jsonable import to_json
 from recsys.evaluate import sections
-from recsys.evaluate.compare_config import SLICE_METRICS
+from recsys.evaluate.compare_config import NUMBER_METRICS, SLICE_METRICS
 from recsys.evaluate.compare_figures import differences_figure, seeds_figure, slices_figure
 from recsys.evaluate.compare_markdown import markdown
 from recsys.evaluate.compare_tables import cost_table, overall_table, slice_table
@@ -97,7 +97,8 @@ def _slices(comparison: Comparison) -> str:
         "difference of all rows."
     )
     boxes = []
-    metric = comparison.metric if comparison.metric in SLICE_METRICS else SLICE_METRICS[0]
+    told = (*SLICE_METRICS, *NUMBER_METRICS)
+    metric = comparison.metric if comparison.metric in told else SLICE_METRICS[0]
     mine = [d for d in comparison.slices if d.metric is metric]
     ordered = sorted(mine, key=lambda d: (_order(comparison, d.candidate), d.column))  # stable: slices keep theirs
     for number, ((candidate, column), group) in enumerate(groupby(ordered, key=lambda d: (d.candidate, d.column))):

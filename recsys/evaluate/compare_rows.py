@@ -9,22 +9,27 @@ from torch import Tensor
 from recsys.core.errors import DataError
 from recsys.evaluate.groups import group_ranks
 
-ROW, LABEL, LOGIT = "__row__", "label", "logit"
+ROW, LABEL, LOGIT, PREDICTION = "__row__", "label", "logit", "prediction"
 
 
 def aligned(predictions: Mapping[str, pl.DataFrame]) -> tuple[pl.DataFrame, Tensor, tuple[Tensor, ...]]:
     """(The first frame by ascending `__row__`, its labels int64 (N,), logits (N,) of each run in that order).
 
+    Where labels are numbers, which the column `prediction` of the first frame says, labels are float64, and predictions
+    stand in the place of logits.
+
     Raises:
         DataError: a run lacks a column or has a bad value, holds a row twice, or other rows or labels than the first;
             the message says which.
     """
-    frames = {name: _sorted(name, frame) for name, frame in predictions.items()}
+    numbers = any(PREDICTION in frame.columns for frame in list(predictions.values())[:1])
+    score, dtype = (PREDICTION, pl.Float64()) if numbers else (LOGIT, pl.Int64())
+    frames = {name: _sorted(name, frame, score) for name, frame in predictions.items()}
     (baseline, first), *others = frames.items()
     for name, frame in others:
         _check_same(baseline, first, name, frame)
-    logits = tuple(_logits(name, frame) for name, frame in frames.items())
-    return first, torch.from_numpy(first[LABEL].cast(pl.Int64).to_numpy(writable=True)), logits
+    scores = tuple(_scores(name, frame[score]) for name, frame in frames.items())
+    return first, torch.from_numpy(first[LABEL].cast(dtype).to_numpy(writable=True)), scores
 
 
 def check_group_column(schema: pl.Schema, column: str) -> None:
@@ -55,8 +60,8 @@ def group_ids(frame: pl.DataFrame, column: str) -> Tensor:
     return codes
 
 
-def _sorted(name: str, frame: pl.DataFrame) -> pl.DataFrame:
-    missing = [column for column in (ROW, LABEL, LOGIT) if column not in frame.columns]
+def _sorted(name: str, frame: pl.DataFrame, score: str) -> pl.DataFrame:
+    missing = [column for column in (ROW, LABEL, score) if column not in frame.columns]
     if missing:
         raise DataError(f"{name}: its predictions lack {missing}, there are {frame.columns}. Evaluate it again.")
     ordered = frame.sort(ROW)
@@ -67,18 +72,22 @@ def _sorted(name: str, frame: pl.DataFrame) -> pl.DataFrame:
             f"{repeated[ROW][0]}: rows cannot be paired. Evaluate it again."
         )
     label = ordered[LABEL]
-    num_right = int(((label == 0) | (label == 1)).sum()) if label.dtype.is_numeric() else 0
+    right, wanted = (label == 0) | (label == 1), "neither 0 nor 1"
+    if score == PREDICTION:
+        right, wanted = label.cast(pl.Float64, strict=False).is_finite(), "no finite numbers"
+    num_right = int(right.sum()) if label.dtype.is_numeric() else 0
     if num_right < ordered.height:
-        raise DataError(f"{name}: {ordered.height - num_right} labels are neither 0 nor 1. Evaluate it again.")
+        raise DataError(f"{name}: {ordered.height - num_right} labels are {wanted}. Evaluate it again.")
     return ordered
 
 
-def _logits(name: str, frame: pl.DataFrame) -> Tensor:
-    logits = frame[LOGIT]
-    wrong = logits.null_count() or (logits.is_nan().any() if logits.dtype.is_float() else not logits.dtype.is_numeric())
+def _scores(name: str, scores: pl.Series) -> Tensor:
+    wrong = scores.null_count() or (scores.is_nan().any() if scores.dtype.is_float() else not scores.dtype.is_numeric())
     if wrong:
-        raise DataError(f"{name}: its logits ({logits.dtype}) hold nulls or NaN. Look for a diverged training run.")
-    return torch.from_numpy(logits.to_numpy(writable=True))
+        raise DataError(
+            f"{name}: its {scores.name}s ({scores.dtype}) hold nulls or NaN. Look for a diverged training run."
+        )
+    return torch.from_numpy(scores.to_numpy(writable=True))
 
 
 def _check_same(baseline: str, first: pl.DataFrame, name: str, frame: pl.DataFrame) -> None:
@@ -92,7 +101,7 @@ def _check_same(baseline: str, first: pl.DataFrame, name: str, frame: pl.DataFra
             f"{first.height:,} and {frame.height:,}. Paired tests need the same rows: evaluate both on one data set, "
             "with one `dataset.split` and `ingest.seed`."
         )
-    differ = first[LABEL].cast(pl.Int64) != frame[LABEL].cast(pl.Int64)
+    differ = first[LABEL].cast(pl.Float64) != frame[LABEL].cast(pl.Float64)
     if differ.any():
         row = first[ROW].filter(differ)[0]
         raise DataError(

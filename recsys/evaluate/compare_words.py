@@ -13,6 +13,8 @@ LABELS = {
     Metric.LOG_LOSS: "log loss",
     Metric.NORMALIZED_ENTROPY: "norm. entropy",
     Metric.CALIBRATION: "calibration gap",
+    Metric.RMSE: "RMSE",
+    Metric.MAE: "MAE",
 }
 
 COSTS = {

@@ -41,7 +41,8 @@ class EvaluateConfig:
     day_slices: list[str] = field(default_factory=list)
     """Columns of whole seconds since 1970 to break the metrics down by, day by day in UTC; dates go to `slices`."""
     num_bins: int = 20
-    """Points of the reliability curve and bins of the calibration error, equally many rows each."""
+    """Points of the reliability curve and bins of the calibration error, equally many rows each; of number labels, bins
+    of the prediction."""
     num_buckets: int = 5
     """Quantile buckets of a numeric slice column."""
     max_slice_values: int = 20

@@ -1,7 +1,7 @@
 """Paired errors: how a difference between methods would vary over other samples of the same kind of rows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import torch
@@ -24,12 +24,15 @@ from recsys.metrics import (
     difference,
     gauc_of,
     log_loss,
+    mae,
     normalized_entropy,
     resampled_average_precision,
     resampled_calibration_ratio,
+    resampled_errors,
     resampled_gauc,
     resampled_log_loss,
     resampled_normalized_entropy,
+    rmse,
 )
 
 FEWEST = 10
@@ -58,7 +61,7 @@ class Part:
     def take(self, rows: Tensor) -> "Part":
         """The rows at these positions, int64 (M,)."""
         groups = None if self.groups is None else self.groups[rows]
-        return Part(self.labels[rows], tuple(logits[rows] for logits in self.logits), groups, self.gauc_weight)
+        return replace(self, labels=self.labels[rows], logits=tuple(x[rows] for x in self.logits), groups=groups)
 
     @property
     def num_rows(self) -> int:
@@ -68,7 +71,7 @@ class Part:
     @property
     def num_positives(self) -> int:
         """Rows with label 1."""
-        return int(self.labels.sum())
+        return int((self.labels == 1).sum())
 
     @cached_property
     def clusters(self) -> Clusters:
@@ -109,6 +112,50 @@ class Part:
         """Mean prediction over mean label of one run."""
         return calibration_ratio(self.labels, torch.sigmoid(self.logits[run].double()))
 
+    def statistic(self, metric: Metric, run: int) -> Statistic:
+        """A metric of one run as the bootstrap takes it."""
+        clusters, labels, logits = self.clusters, self.labels, self.logits[run]
+        if metric is Metric.CALIBRATION:
+            ratio = resampled_calibration_ratio(clusters, labels, torch.sigmoid(logits.double()))
+            return lambda counts: (ratio(counts) - 1).abs()
+        if metric is Metric.GAUC:
+            return resampled_gauc(clusters, labels, logits, weighting=self.gauc_weight)
+        makers = {
+            Metric.AVERAGE_PRECISION: resampled_average_precision,
+            Metric.LOG_LOSS: resampled_log_loss,
+            Metric.NORMALIZED_ENTROPY: resampled_normalized_entropy,
+        }
+        return makers[metric](clusters, labels, logits)
+
+
+class NumberPart(Part):
+    """N rows whose labels, (N,), float64, are numbers; in the place of logits stand predictions."""
+
+    @cached_property
+    def num_fewest(self) -> int:
+        """Groups."""
+        return self.clusters.num_clusters
+
+    @property
+    def too_few(self) -> str:
+        """Why nothing can be tested on these rows; empty where it can."""
+        if self.num_fewest >= FEWEST:
+            return ""
+        what = "rows" if self.groups is None else "groups"
+        return f"there are {self.num_fewest} {what}; {FEWEST} are needed for a test"
+
+    def value(self, metric: Metric, run: int) -> MetricValue:
+        """A metric of one run."""
+        return (rmse if metric is Metric.RMSE else mae)(self.labels, self.logits[run])
+
+    def calibration_ratio(self, run: int) -> MetricValue:
+        """Of clicks alone."""
+        return MetricValue.undefined("labels are numbers")
+
+    def statistic(self, metric: Metric, run: int) -> Statistic:
+        """A metric of one run as the bootstrap takes it."""
+        return resampled_errors(self.clusters, self.labels, self.logits[run])[metric.value]
+
 
 def row_errors(
     part: Part, contrasts: Sequence[Contrast], metrics: Sequence[Metric], config: CompareConfig
@@ -120,8 +167,9 @@ def row_errors(
     keys = [(number, metric) for number in range(len(contrasts)) for metric in metrics]
     if part.too_few:
         return dict.fromkeys(keys, MetricValue.undefined(part.too_few))
-    areas = _Areas(part)
-    errors = {(number, Metric.AUC): areas.error(contrast) for number, contrast in enumerate(contrasts)}
+    areas, errors = _Areas(part), {}
+    if Metric.AUC in metrics:
+        errors = {(number, Metric.AUC): areas.error(contrast) for number, contrast in enumerate(contrasts)}
     others = [metric for metric in metrics if metric is not Metric.AUC]
     if part.num_rows > config.max_bootstrap_rows:
         reason = f"{part.num_rows:,} rows, more than compare.max_bootstrap_rows={config.max_bootstrap_rows:,}"
@@ -166,7 +214,7 @@ def _bootstrapped(
     keys: dict[str, tuple[int, Metric]] = {}
     for metric in metrics:
         runs = {run for contrast in contrasts for side in contrast for run in side}
-        of_run = {run: _remembered(_statistic(part, metric, run)) for run in runs}
+        of_run = {run: _remembered(part.statistic(metric, run)) for run in runs}
         for number, (baseline, candidate) in enumerate(contrasts):
             name = f"{metric.value} {number}"
             first, second = (_mean([of_run[run] for run in side]) for side in (baseline, candidate))
@@ -183,21 +231,6 @@ def _varying(error: MetricValue) -> MetricValue:
     if error.value is not None and error.value <= NOTHING:
         return MetricValue.undefined("the difference does not vary over rows")
     return error
-
-
-def _statistic(part: Part, metric: Metric, run: int) -> Statistic:
-    clusters, labels, logits = part.clusters, part.labels, part.logits[run]
-    if metric is Metric.CALIBRATION:
-        ratio = resampled_calibration_ratio(clusters, labels, torch.sigmoid(logits.double()))
-        return lambda counts: (ratio(counts) - 1).abs()
-    if metric is Metric.GAUC:
-        return resampled_gauc(clusters, labels, logits, weighting=part.gauc_weight)
-    makers = {
-        Metric.AVERAGE_PRECISION: resampled_average_precision,
-        Metric.LOG_LOSS: resampled_log_loss,
-        Metric.NORMALIZED_ENTROPY: resampled_normalized_entropy,
-    }
-    return makers[metric](clusters, labels, logits)
 
 
 def _remembered(statistic: Statistic) -> Statistic:

@@ -123,13 +123,10 @@ def test_a_yaml_is_proposed_for_numbers(tmp_path: Path) -> None:
 
 
 def test_the_stars_of_movielens(data_folder: Path, tmp_path: Path) -> None:
-    names = {key: str(data_folder / "ml-100k" / f"u.{end}.zst") for key, end in NAMES.items()}
-    dataset = MovieLensDataset(**names, label_kind=LabelKind.NUMBER)
+    ratings, users, items = (str(data_folder / "ml-100k" / f"u.{name}.zst") for name in ("data", "user", "item"))
+    dataset = MovieLensDataset(ratings=ratings, users=users, items=items, label_kind=LabelKind.NUMBER)
     manifest = ingest(dataset, tmp_path, options=IngestOptions())
     stars = [label for split in manifest.splits for label in labels_of(tmp_path, split)]
     # What the data set's own README and many papers say: 100,000 ratings with a mean of 3.52986.
     assert [stars.count(star) for star in (1, 2, 3, 4, 5)] == [6110, 11370, 27145, 34174, 21201]
     assert math.fsum(stars) / len(stars) == pytest.approx(3.52986)
-
-
-NAMES = {"ratings": "data", "users": "user", "items": "item"}

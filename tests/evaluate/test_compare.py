@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from recsys.core.errors import ConfigError, DataError
-from recsys.evaluate.compare_config import Metric
+from recsys.evaluate.compare_config import CLICK_METRICS, Metric
 from recsys.evaluate.compare_words import headline, title
 from recsys.evaluate.compared import Verdict
 from recsys.metrics import GroupedCounts, GroupWeight, auc, gauc_of, log_loss
@@ -19,7 +19,7 @@ from tests.evaluate.compare_world import BY_USER, compared, said, world
 
 def test_equal_models_are_told_apart_about_5_times_in_100() -> None:
     """200 samples of 240 rows of 60 users: at 5%, 10 findings are expected, and 3 to 19 within 3 deviations."""
-    found = dict.fromkeys(Metric, 0)
+    found = dict.fromkeys(CLICK_METRICS, 0)
     for seed in range(200):
         comparison = compared(world(seed, users=60, rows=4), replace(BY_USER, seed=seed))
         for difference in comparison.overall:
@@ -98,8 +98,8 @@ def test_a_shift_of_all_logits_ranks_alike_and_calibrates_worse() -> None:
     frames = world(4, users=300, rows=5, num_runs=1)
     shifted = frames["run0"].with_columns(logit=pl.col("logit") + 1.0)
     verdicts = {d.metric: d.verdict for d in compared({"a": frames["run0"], "b": shifted}).overall}
-    assert {verdicts[m] for m in Metric if m.higher_is_better} == {Verdict.IDENTICAL}
-    assert {verdicts[m] for m in Metric if not m.higher_is_better} == {Verdict.WORSE}
+    assert {verdicts[m] for m in CLICK_METRICS if m.higher_is_better} == {Verdict.IDENTICAL}
+    assert {verdicts[m] for m in CLICK_METRICS if not m.higher_is_better} == {Verdict.WORSE}
 
 
 def test_a_difference_that_all_rows_make_alike_gets_a_verdict() -> None:

@@ -36,10 +36,8 @@ def sound(num_rows: int, seed: int) -> pl.DataFrame:
 COLLIDING = {"item": MetricValue.of(0.25), "key": MetricValue.undefined("computed")}
 
 
-def check(
-    frames: Frames, *, rows_at_once: int = 997, label: LabelStatistics | None = None, **options: object
-) -> DataChecks:
-    schema = Schema(
+def schema_of(label: LabelStatistics | None) -> Schema:
+    return Schema(
         label="y",
         label_kind=LabelKind.CLICK if label is None else LabelKind.NUMBER,
         numeric=(NumericFeature(name="price"),),
@@ -49,6 +47,12 @@ def check(
             CategoricalFeature(name="tags", multi_valued=True),
         ),
     )
+
+
+def check(
+    frames: Frames, *, rows_at_once: int = 997, label: LabelStatistics | None = None, **options: object
+) -> DataChecks:
+    schema = schema_of(label)
     sizes = {"item": 401, "key": None, "tags": 31}
     manifest = Manifest(
         dataset="made",

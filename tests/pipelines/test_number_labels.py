@@ -150,6 +150,29 @@ def test_calibration_is_refused_before_anything_is_trained(runs: Path) -> None:
     assert not (runs / "other" / "train").exists()
 
 
+def test_two_runs_are_compared_by_rmse(runs: Path) -> None:
+    for stage in ("train", "evaluate"):
+        do(stage, runs, *MODEL, *of(runs), "name=second", "train.epochs=1")
+    do("compare", runs, "compare.runs=[small,second]", "compare.num_replicates=50", "name=c")
+    found = json.loads((runs / "compare" / "c" / "compare.json").read_text())
+    (difference,) = (each["difference"]["value"] for each in found["overall"] if each["metric"] == "rmse")
+    errors = []
+    for name in ("small", "second"):
+        rows = pl.read_parquet(runs / name / "evaluate" / "predictions.parquet")
+        errors.append(root_mean_squared_error(rows["label"], rows["prediction"]))
+    assert found["metric"] == "rmse" and "GAUC weights" not in found["facts"]
+    assert difference == pytest.approx(errors[1] - errors[0], rel=1e-5)
+
+
+def test_the_quality_page_speaks_of_mean_labels(runs: Path) -> None:
+    run = do("quality", runs, *MODEL, *of(runs), "name=q")
+    page = (run.stage("quality") / "quality.html").read_text()
+    found = json.loads((run.stage("quality") / "quality.json").read_text())
+    assert "Mean label by position" in page and "labels average" in page
+    known = Manifest.read(run.stage("ingest")).label
+    assert known is not None and found["positive"]["train"] == pytest.approx(known.mean)
+
+
 @pytest.mark.parametrize("search", ["dnis", "random"])
 def test_searches_score_by_r2(runs: Path, search: str) -> None:
     small = (*MODEL, *of(runs), f"search={search}", "search.compression_ratio=2", f"name=by_{search}", "train.epochs=1")

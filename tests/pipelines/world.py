@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from pipelines import compare, compress, entry, evaluate, export, ingest, predict, search, train
+from pipelines import compare, compress, entry, evaluate, export, ingest, predict, quality, search, train
 from pipelines import run as everything
 from pipelines.config import Run, load
 from pipelines.entry import CONFIG_FOLDER
@@ -25,6 +25,7 @@ COMMANDS = {
     "compress": compress,
     "compare": compare,
     "search": search,
+    "quality": quality,
     "run": everything,
 }
 STAGES = ("ingest", "train", "evaluate", "export")
