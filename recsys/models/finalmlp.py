@@ -102,13 +102,15 @@ class FinalMLPConfig:
 class LearnedContext(nn.Module):
     """A vector of its own as context, the same for every row.
 
-    FuxiCTR begins at zero, where ReLU passes no gradient: its gate stays a constant for good. This begins as an
-    embedding does.
+    It begins at zero, as in FuxiCTR. There ReLU passes no gradient, so the gate learns by its last bias alone: that is
+    all it can say, for without columns to read it is the same for every row. Begun as an embedding, which sets the
+    layers before that bias in motion too, validation AUC on the Criteo sample ended .0013 lower, in seven pairs of
+    eight.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.vector = nn.Parameter(torch.randn(1, width) * 1e-4)
+        self.vector = nn.Parameter(torch.zeros(1, width))
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return (1, width)."""
@@ -176,7 +178,10 @@ class FinalMLP(nn.Module):
         super().__init__()
         self.has_gates = config.gates
         self.width, end1, end2 = ends  # of the columns' embeddings, of those of gate 1, of those of gate 2
-        self.numeric = NumericVectors(num_dense, config.embedding_dim)
+        # Xavier-normal, as in FuxiCTR, not as small as rows: all inputs of the MLPs would be that small, and batch
+        # norm's running variances, which start at 1, take over a hundred steps down to theirs, about 1e-5. Until then
+        # evaluation divides by too much, and all logits are nearly alike.
+        self.numeric = NumericVectors(num_dense, config.embedding_dim, std=(2 / (1 + config.embedding_dim)) ** 0.5)
         width = self.width + num_dense * config.embedding_dim
         self.gate1 = FeatureGate(config, self.width, end1, width) if config.gates else nn.Identity()
         self.gate2 = FeatureGate(config, end1, end2, width) if config.gates else nn.Identity()

@@ -94,14 +94,14 @@ class CrossNetV2(nn.Module):
 class NumericVectors(nn.Module):
     """Makes each numeric column a field like the others: its value times a learned vector.
 
-    The vectors start as small as rows of tables do, N(0, 1e-4): products of two numeric columns would else outweigh
-    all others at first.
+    The vectors start at N(0, std²), by default as small as rows of tables do: products of two numeric columns would
+    else outweigh all others at first.
     Source: Rendle, Factorization Machines, ICDM 2010, eq. 1, where x_j v_j enters the pairs.
     """
 
-    def __init__(self, num_dense: int, embedding_dim: int) -> None:
+    def __init__(self, num_dense: int, embedding_dim: int, *, std: float = 1e-4) -> None:
         super().__init__()
-        self.vectors = nn.Parameter(torch.randn(num_dense, embedding_dim) * 1e-4) if num_dense > 0 else None
+        self.vectors = nn.Parameter(torch.randn(num_dense, embedding_dim) * std) if num_dense > 0 else None
 
     def forward(self, dense: Tensor, embeddings: Tensor) -> Tensor:
         """Append to embeddings (B, W) the fields of dense (B, n): (B, W + n * embedding_dim)."""
