@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,21 +90,17 @@ def _export(
         "train": read_record(run.stage("train")),
         "data": manifest.fingerprint,
     }
+    maps = by_task([UNCALIBRATED if each is None else served(each) for each in fitted])
     frozen = FrozenModel(
         schema=manifest.schema,
         parts=loaded.frozen,
         head=loaded.model.head,
         encoder=load_encoder(data),
-        calibration=UNCALIBRATED if manifest.label is None else in_units(manifest.label),
+        calibration=maps if manifest.label is None else in_units(manifest.label),
     )
-    if manifest.label is not None:
-        lineage |= {"label": to_json(manifest.label)}
-    else:
-        maps = [UNCALIBRATED if each is None else served(each) for each in fitted]
-        frozen = replace(frozen, calibration=by_task(maps))
+    lineage |= {} if manifest.label is None else {"label": to_json(manifest.label)}
     facts = {label: _facts(each) for label, each in zip(labels, fitted, strict=True) if each is not None}
-    if facts:
-        lineage |= {"calibration": facts.pop(labels[0]), "calibration_of": facts}
+    lineage |= {"calibration": facts.pop(labels[0]), "calibration_of": facts} if facts else {}
     parity = write_bundle(folder, frozen, golden, config=config, metrics=METRICS, lineage=lineage)
     if not torch.equal(golden.logits, golden.trained_logits):
         _log_loss_of_freezing(parity)

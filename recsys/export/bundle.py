@@ -24,9 +24,10 @@ from recsys.export.calibration import UNCALIBRATED, InUnits, ServedCalibration
 from recsys.export.card import CARD_NAME, model_card
 from recsys.export.config import ExportConfig
 from recsys.export.fresh_process import check_in_fresh_process
+from recsys.export.gate import require
 from recsys.export.manifest import FORMAT_VERSION, BundleManifest, ModelFile, file_sha256, schema_fingerprint
 from recsys.export.narrow import narrow
-from recsys.export.parity import Metrics, Parity, measure, require, score
+from recsys.export.parity import Metrics, Parity, measure, score
 from recsys.export.script import load_scripted, script_model, write_scripted
 from recsys.export.serving import ServingEmbeddings, ServingModel
 from recsys.export.triton import TRITON_NAME, triton_config

@@ -52,11 +52,18 @@ def schema_of(label: LabelStatistics | None) -> Schema:
 def check(
     frames: Frames, *, rows_at_once: int = 997, label: LabelStatistics | None = None, **options: object
 ) -> DataChecks:
-    schema = schema_of(label)
+    def read(split: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        return frames[split].select(columns).iter_slices(rows_at_once)
+
+    config = EvaluateConfig(**options)  # type: ignore[arg-type]
+    return check_data(manifest_of(frames, label), read, config, colliding=COLLIDING)
+
+
+def manifest_of(frames: Frames, label: LabelStatistics | None) -> Manifest:
     sizes = {"item": 401, "key": None, "tags": 31}
-    manifest = Manifest(
+    return Manifest(
         dataset="made",
-        schema=schema,
+        schema=schema_of(label),
         splits={
             name: Split(files=("a",), file_rows=(f.height,), num_positive=int(f["__label__"].sum()))
             for name, f in frames.items()
@@ -69,11 +76,6 @@ def check(
         fingerprint="",
         label=label,
     )
-
-    def read(split: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-        return frames[split].select(columns).iter_slices(rows_at_once)
-
-    return check_data(manifest, read, EvaluateConfig(**options), colliding=COLLIDING)  # type: ignore[arg-type]
 
 
 def feature(checks: DataChecks, name: str) -> FeatureCheck:

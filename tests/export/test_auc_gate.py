@@ -10,7 +10,8 @@ from recsys.core.specs import RowType
 from recsys.export.bundle import Golden
 from recsys.export.calibration import UNCALIBRATED
 from recsys.export.config import ExportConfig
-from recsys.export.parity import Parity, Scores, measure, require
+from recsys.export.gate import require
+from recsys.export.parity import Parity, Scores, measure
 
 LIMITS = ExportConfig(max_log_loss_delta=1.0)
 
