@@ -84,12 +84,8 @@ def _export(
     data, config = run.stage("ingest"), run.config.export
     manifest, loaded = Manifest.read(data), load_trained(run)
     raw, golden = _golden(run, loaded, data)
-    lineage = {
-        "run": run.config.name,
-        "inputs": inputs,
-        "train": read_record(run.stage("train")),
-        "data": manifest.fingerprint,
-    }
+    lineage = {"run": run.config.name, "inputs": inputs, "data": manifest.fingerprint}
+    lineage |= {"train": read_record(run.stage("train"))}
     maps = by_task([UNCALIBRATED if each is None else served(each) for each in fitted])
     frozen = FrozenModel(
         schema=manifest.schema,

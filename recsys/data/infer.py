@@ -35,8 +35,9 @@ def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
     """
     profiles = [profile_of(column) for column in found.frame]
     target = _label(profiles, label)
+    others = [other for other in profiles if other is not target and target.is_binary and _is_other_label(other)]
     weight = next((profile for profile in profiles if profile is not target and _is_weight(profile)), None)
-    roles = _roles(found, [profile for profile in profiles if profile is not target and profile is not weight])
+    roles = _roles(found, [profile for profile in profiles if profile not in (target, weight, *others)])
     lines = {
         section: [_entry(line, why) for _, role, line, why in roles if role == section]
         for section in ("numeric", "categorical", "timestamps")
@@ -51,7 +52,7 @@ def propose(found: Look, files: Sequence[str], *, label: str, name: str) -> str:
             f"# Proposed from the first {found.frame.height:,} rows of {Path(files[0]).name}: read it and change",
             "# what you know better.",
             *_source(found, files, name),
-            *_label_lines(target),
+            *_label_lines(target, others),
             *([_weight(weight)] if weight else []),
             *(text for section, inside in lines.items() for text in _section(section, inside)),
             _passthrough(users, target),
@@ -147,9 +148,18 @@ def _passthrough(users: Sequence[str], target: Profile) -> str:
     return f"passthrough: {json.dumps(users, ensure_ascii=False)}   # kept beside the predictions{group}"
 
 
-def _label_lines(target: Profile) -> list[str]:
+def _is_other_label(profile: Profile) -> bool:
+    """Whether a column that is not the label is called like one: as a feature it might tell the label."""
+    sound = profile.is_binary and profile.num_values == 2 and not profile.num_missing
+    return sound and profile.name.lower() in LABEL_NAMES
+
+
+def _label_lines(target: Profile, others: Sequence[Profile]) -> list[str]:
+    names = json.dumps([other.name for other in others], ensure_ascii=False)
     if target.is_binary:
-        return [f"label: {_quoted(target.name)}   # 0 and 1; 1 on {_positive(target):.2%} of rows"]
+        said = [f"label: {_quoted(target.name)}   # 0 and 1; 1 on {_positive(target):.2%} of rows"]
+        why = "called like labels, of 0 and 1: no features; models of several labels learn them too"
+        return said + ([f"other_labels: {names}   # {why}"] if others else [])
     span = f"{target.low:g} to {target.high:g}"
     return [
         f"label: {_quoted(target.name)}   # {span}, {target.num_values:,} different numbers",

@@ -107,6 +107,16 @@ def test_a_weight_is_told_by_its_name_and_its_values(tmp_path: Path) -> None:
             assert (name in [entry["name"] for entry in found["numeric"]]) is not is_weight
 
 
+def test_columns_called_like_labels_are_no_features_beside_one(tmp_path: Path) -> None:
+    frame = rows().with_columns(purchase=pl.col("click") * (pl.int_range(pl.len()) % 3 == 0).cast(pl.Int64))
+    text = proposed_of(frame, tmp_path / "raw.csv")
+    assert 'other_labels: ["purchase"]   # called like labels' in text and "name: purchase" not in text
+    found = build_config(TableDataset, yaml.safe_load(text) | {"_target_": "recsys.data.table.TableDataset"}, key="")
+    assert found.schema().labels == ("click", "purchase")
+    ingest(found, tmp_path / "out", options=IngestOptions())
+    assert "other_labels" not in proposed_of(frame.with_columns(purchase=pl.lit(0)), tmp_path / "raw.csv")
+
+
 @pytest.mark.parametrize("value", [math.inf, -math.inf, 1e39])
 def test_infinite_floats_are_numbers_that_ingest_refuses(tmp_path: Path, value: float) -> None:
     x = [value if i == 3 else i / 7 for i in range(120)]
