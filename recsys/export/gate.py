@@ -39,6 +39,11 @@ def require(parity: Parity, config: ExportConfig) -> None:
 
 
 def _require_probabilities(model: RowTypeParity) -> None:
+    if model.rmse is not None and not model.max_probability_error <= MAX_PROBABILITY_ERROR:
+        raise ParityError(
+            f"{model.row_type.value} model: a prediction is {model.max_probability_error:.3g} of itself away from mean "
+            f"+ std * output, beyond {MAX_PROBABILITY_ERROR}. Ingest, train and export again with overwrite=true."
+        )
     if not model.max_probability_error <= MAX_PROBABILITY_ERROR:
         raise ParityError(
             f"{model.row_type.value} model: a probability is {model.max_probability_error:.3g} away from what the "
