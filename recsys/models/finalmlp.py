@@ -102,15 +102,14 @@ class FinalMLPConfig:
 class LearnedContext(nn.Module):
     """A vector of its own as context, the same for every row.
 
-    It begins at zero, as in FuxiCTR. There ReLU passes no gradient, so the gate learns by its last bias alone: that is
-    all it can say, for without columns to read it is the same for every row. Begun as an embedding, which sets the
-    layers before that bias in motion too, validation AUC on the Criteo sample ended .0013 lower, in seven pairs of
-    eight.
+    FuxiCTR begins at zero, where ReLU passes no gradient: its gate learns by its last bias alone, which is all that it
+    can say, being the same for every row. This begins as an embedding does, so that no weight is dead. On the Criteo
+    sample zero is better by .0013 of validation AUC, in seven pairs of eight.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.vector = nn.Parameter(torch.zeros(1, width))
+        self.vector = nn.Parameter(torch.randn(1, width) * 1e-4)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return (1, width)."""

@@ -74,16 +74,13 @@ def test_each_gate_reads_its_own_context_only() -> None:
     assert read == [list(range(12, 16)), list(range(16, 24))]
 
 
-def test_a_gate_without_columns_starts_open_and_learns_by_its_last_bias_alone() -> None:
-    """Its vector is zero, where ReLU passes no gradient."""
-    config = FinalMLPConfig(embedding_dim=4)
-    head = build(config, 0)
-    values = torch.randn(2, 12)
-    assert head.get_submodule("gate1")(values, values).equal(values)  # 2 sigmoid(0) = 1
-    head(*inputs(config, 0)).sum().backward()
-    gradients = {name: parameter.grad for name, parameter in head.get_submodule("gate1").named_parameters()}
-    moved = {name for name, gradient in gradients.items() if gradient is not None and gradient.any()}
-    assert moved == {"output.bias"}
+def test_a_learned_context_is_alive_from_the_start() -> None:
+    """At zero, where FuxiCTR starts it, ReLU would pass no gradient, ever."""
+    head = build(FinalMLPConfig(embedding_dim=4), 0)
+    vector = head.get_parameter("gate1.context.vector")
+    assert 0 < vector.abs().max() < 1e-3
+    head(*inputs(FinalMLPConfig(embedding_dim=4), 0)).sum().backward()
+    assert vector.grad is not None and vector.grad.any()
 
 
 def test_vectors_of_numeric_columns_start_as_weights_of_one_input_do() -> None:
