@@ -122,8 +122,7 @@ class _Sweeping:
         if Manifest.read(self.sweep_run.stage("ingest")).label is not None:
             raise ConfigError(
                 "the labels of this data set are numbers (label_kind number), and this page is of AUC. Sweep by "
-                "`python -m pipelines.run --multirun embedding=…`, then compare test RMSE in runs/leaderboard.csv's "
-                "runs, evaluate/metrics.json."
+                "`python -m pipelines.run --multirun embedding=…`, and `python -m pipelines.compare` the runs by RMSE."
             )
 
     def _plan(self) -> tuple[list[PlannedBudget], list[Refusal]]:
