@@ -1,6 +1,7 @@
 """`python -m pipelines.evaluate`: the best checkpoint on the test split, as predictions, metrics and a report."""
 
 import json
+import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -40,6 +41,8 @@ from recsys.metrics import MetricValue, ScoreCounts
 from recsys.train import checkpoint
 from recsys.train.score import Replica, Scorer, score_in_parts
 from recsys.train.session import Session, process_group, shard
+
+logger = logging.getLogger(__name__)
 
 SPLIT, VALIDATION = "test", "validation"
 CALIBRATION_NAME = "calibration.json"
@@ -90,6 +93,8 @@ def _scored(run: Run, serving: TablePlan, make_scorer: Callable[[], Scorer]) -> 
             deque(logits, maxlen=0)  # the other ranks score their share; the main one comes to the end here
             if scorer.is_main:
                 for label, own, calibration in zip(labels, folders, calibrations, strict=True):
+                    if len(labels) > 1:
+                        logger.info("label %s:", label)
                     _report(run, serving, own, calibration, label=label)
 
 
