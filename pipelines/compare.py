@@ -16,7 +16,7 @@ from pipelines.config import Run
 from pipelines.entry import given_overrides, stage_main
 from pipelines.stage import StageKey, stage
 from recsys.core.errors import ConfigError
-from recsys.core.schema import WEIGHT
+from recsys.core.names import WEIGHT
 from recsys.evaluate.compare import check_possible, compare, methods_of, slice_column
 from recsys.evaluate.compare_config import CompareConfig
 from recsys.evaluate.compare_page import JSON_FILE, MARKDOWN_FILE, PAGE_FILE, write_comparison

@@ -27,6 +27,7 @@ HOW_ENCODED = {
     "dataset.other_labels",
     "dataset.passthrough",
     "dataset.transform",
+    "dataset.fill",
     "dataset.min_count",
     "dataset.max_length",
     "dataset.log.attributes",

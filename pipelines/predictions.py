@@ -10,7 +10,7 @@ import torch
 from recsys.core.errors import DataError
 from recsys.core.labels import LABEL, label_columns
 from recsys.core.manifest import Manifest
-from recsys.core.schema import WEIGHT
+from recsys.core.names import WEIGHT
 from recsys.data.writer import stored_name
 from recsys.evaluate.frequency import FrequencyClasses
 from recsys.evaluate.scored import BAYES_COLUMN

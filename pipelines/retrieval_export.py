@@ -15,7 +15,8 @@ from pipelines.stage import StageKey, check_made_with, fingerprint, read_record,
 from recsys.core.errors import ParityError
 from recsys.core.interactions import Interactions
 from recsys.core.manifest import Manifest
-from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, KeyType, Schema
+from recsys.core.names import LENGTHS_SUFFIX
+from recsys.core.schema import MISSING_KEY, KeyType, Schema
 from recsys.data.encoder import FeatureEncoder, vocabulary_path
 from recsys.data.interactions import read_interactions, sizes
 from recsys.data.raw import string_keys

@@ -38,7 +38,7 @@ from tools.reproduce_models import Row, Table, peer_settings
 from tools.reproduce_progress import RunsProgress
 from tools.reproduce_table import Reproduction, RunFailure, RunResult, Side
 
-STAGES = ("train", "evaluate")
+STAGES = ("ingest", "train", "evaluate")  # a model may read its rows encoded otherwise
 INTERRUPTED = 130
 
 

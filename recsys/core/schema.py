@@ -1,5 +1,6 @@
 """The schema: what each raw column means and how it becomes a model input."""
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -12,15 +13,6 @@ MISSING_KEY = -(2**63)
 
 MISSING_TEXT = "(missing)"
 """Text of a missing value where there must be one: in a history, which is as long in every column."""
-
-LENGTHS_SUFFIX = "__lengths"
-"""After a multi-valued feature's name: the border tensor of how many values each row has."""
-
-WEIGHT = "__weight__"
-"""Column of encoded rows and of predictions: how many rows each counts as; there is none where all count alike."""
-
-WEIGHTS_SUFFIX = "__weights"
-"""After a multi-valued feature's name: the border tensor, and the column of encoded rows, of its values' weights."""
 
 
 class KeyType(Enum):
@@ -89,6 +81,14 @@ class NumericFeature:
     name: str
     transform: NumericTransform = NumericTransform.LOG1P_STANDARD
     of: tuple[str, ...] = ()  # a raw number; or a timestamp and an earlier one, for an age; (): the column `name`
+    fill: float | None = None  # what a missing number is read as; None: it becomes 0 after the transform
+
+    def __post_init__(self) -> None:
+        if self.fill is not None and (not math.isfinite(self.fill) or self.transform is NumericTransform.MISSING):
+            raise ConfigError(
+                f"fill={self.fill} of feature {self.name!r} with transform={self.transform.name}: it must be finite, "
+                "and nothing is missing once it is filled. Leave one of both out."
+            )
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from recsys.core.batch import Batch
 from recsys.core.errors import DataError
 from recsys.core.labels import label_columns
 from recsys.core.manifest import Manifest
-from recsys.core.schema import WEIGHT, WEIGHTS_SUFFIX, CategoricalFeature, Schema
+from recsys.core.names import WEIGHT, WEIGHTS_SUFFIX
+from recsys.core.schema import CategoricalFeature, Schema
 
 BLOCK_ROWS = 4096
 

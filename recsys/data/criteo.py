@@ -21,6 +21,7 @@ class CriteoDataset:
     header: bool = False  # True: the first line names label, I1..I13, C1..C26
     min_count: int = 1  # values seen less often in train are out-of-vocabulary
     transform: NumericTransform = NumericTransform.LOG1P_STANDARD
+    fill: float | None = None  # what missing numbers are read as, before the transform; None: as the mean
     split: SplitConfig = field(default_factory=SplitConfig)
 
     def inputs(self) -> tuple[Path, ...]:
@@ -31,7 +32,7 @@ class CriteoDataset:
         """The raw rows; `folder` is not used."""
         schema = Schema(
             label="label",
-            numeric=tuple(NumericFeature(name=name, transform=self.transform) for name in NUMERIC),
+            numeric=tuple(NumericFeature(name=name, transform=self.transform, fill=self.fill) for name in NUMERIC),
             categorical=tuple(CategoricalFeature(name=name, min_count=self.min_count) for name in CATEGORICAL),
         )
         columns = () if self.header else ("label", *NUMERIC, *CATEGORICAL)

@@ -18,6 +18,7 @@ class Sources(nn.Module):
     # Annotated here, because TorchScript ignores annotations in `__init__` and these lists may be empty.
     numbers_of: list[str]  # by numeric feature: the raw number, or the later time
     since: list[str]  # by numeric feature: the earlier time; "": it is a number
+    fills: list[float]  # by numeric feature: what a missing number is read as; NaN: it stays missing
     kinds: list[int]  # by categorical feature, place in `KINDS`
     keys_of: list[list[str]]  # by categorical feature
     starts: list[int]  # by categorical feature, and one more: its bounds in `bounds`
@@ -36,6 +37,7 @@ class Sources(nn.Module):
         sources = [feature.sources for feature in schema.numeric]
         self.numbers_of = [names[0] for names in sources]
         self.since = [names[1] if len(names) > 1 else "" for names in sources]
+        self.fills = [float("nan") if feature.fill is None else feature.fill for feature in schema.numeric]
         self.kinds = [KINDS.index(feature.derive) for feature in schema.categorical]
         self.keys_of = [list(feature.sources) for feature in schema.categorical]
         none = torch.empty(0, dtype=torch.float32)
@@ -71,7 +73,12 @@ class Sources(nn.Module):
         return torch.where(torch.isfinite(numbers), bucket, torch.full_like(bucket, self.missing))
 
     def numbers(self, features: dict[str, Tensor], feature: int) -> Tensor:
-        """Raw numbers of a numeric feature, float32 (B,), NaN where missing; times apart in seconds."""
+        """Raw numbers of a numeric feature, float32 (B,), filled or NaN where missing; times apart in seconds."""
+        found = self._numbers(features, feature)
+        fill = self.fills[feature]
+        return found if fill != fill else torch.where(torch.isnan(found), torch.full_like(found, fill), found)
+
+    def _numbers(self, features: dict[str, Tensor], feature: int) -> Tensor:
         later = features[self.numbers_of[feature]]
         if self.since[feature] == "":
             return later

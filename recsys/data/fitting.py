@@ -13,7 +13,8 @@ from torch import Tensor
 
 from recsys.core.labels import LabelKind, LabelStatistics
 from recsys.core.manifest import CategoricalStatistics, NumericStatistics
-from recsys.core.schema import LENGTHS_SUFFIX, CategoricalFeature, Schema, is_bucketed
+from recsys.core.names import LENGTHS_SUFFIX
+from recsys.core.schema import CategoricalFeature, Schema, is_bucketed
 from recsys.data.counting import ROW_BYTES, Ranking, counts_by_range
 from recsys.data.dataset import SPLIT_NAMES, RawChunk
 from recsys.data.derive import Sources

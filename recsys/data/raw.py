@@ -17,15 +17,8 @@ from torch import Tensor
 
 from recsys.core.errors import DataError
 from recsys.core.labels import LabelKind
-from recsys.core.schema import (
-    LENGTHS_SUFFIX,
-    MISSING_KEY,
-    MISSING_TEXT,
-    WEIGHTS_SUFFIX,
-    CategoricalFeature,
-    KeyType,
-    Schema,
-)
+from recsys.core.names import LENGTHS_SUFFIX, WEIGHTS_SUFFIX
+from recsys.core.schema import MISSING_KEY, MISSING_TEXT, CategoricalFeature, KeyType, Schema
 from recsys.data.faults import ANYWHERE, Faults, Origin
 from recsys.data.readers import Reader
 from recsys.data.times import seconds_of, times_of

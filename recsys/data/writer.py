@@ -10,7 +10,8 @@ from torch import Tensor
 
 from recsys.core.labels import LABEL, label_columns
 from recsys.core.manifest import Split
-from recsys.core.schema import WEIGHT, WEIGHTS_SUFFIX, Schema
+from recsys.core.names import WEIGHT, WEIGHTS_SUFFIX
+from recsys.core.schema import Schema
 from recsys.data.dataset import SPLIT_NAMES
 from recsys.data.encoder import FeatureEncoder
 from recsys.data.raw import ROW, tensors_of

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recsys.core.errors import ConfigError
-from recsys.core.schema import WEIGHT
+from recsys.core.names import WEIGHT
 from recsys.evaluate.config import EvaluateConfig
 from recsys.evaluate.groups import group_keys, group_ranks
 from recsys.evaluate.scored import numeric_column

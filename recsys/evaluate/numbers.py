@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.labels import NUMBER_COLUMNS
-from recsys.core.schema import WEIGHT
+from recsys.core.names import WEIGHT
 from recsys.evaluate.config import EvaluateConfig
 from recsys.evaluate.held import check_group_key, clusters_of
 from recsys.evaluate.intervals import SEED, Z

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recsys.core.errors import DataError
 from recsys.core.labels import PREDICTION_COLUMNS
-from recsys.core.schema import WEIGHT
+from recsys.core.names import WEIGHT
 from recsys.metrics.checks import check_probabilities, refuse_rows
 
 BAYES_COLUMN = "bayes_probability"

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from recsys.core.labels import LabelKind
-from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, WEIGHTS_SUFFIX, KeyType, Schema
+from recsys.core.names import LENGTHS_SUFFIX, WEIGHTS_SUFFIX
+from recsys.core.schema import MISSING_KEY, KeyType, Schema
 
 CLICK_OUTPUTS, NUMBER_OUTPUTS = ("logits", "probabilities"), ("outputs", "predictions")
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from recsys.core.labels import LabelKind
-from recsys.core.schema import LENGTHS_SUFFIX, MISSING_KEY, MISSING_TEXT, KeyType
+from recsys.core.names import LENGTHS_SUFFIX
+from recsys.core.schema import MISSING_KEY, MISSING_TEXT, KeyType
 from recsys.export.border import BorderTensor, TensorType
 from recsys.export.manifest import BundleManifest
 from recsys.export.parity import Parity, RowTypeParity

@@ -2,7 +2,8 @@
 
 import json
 
-from recsys.core.schema import LENGTHS_SUFFIX, KeyType
+from recsys.core.names import LENGTHS_SUFFIX
+from recsys.core.schema import KeyType
 from recsys.export.card import KEY_HELPER, example_value, origin
 from recsys.export.index_config import IndexReport
 from recsys.export.retrieval_manifest import RetrievalManifest

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from recsys.core.interactions import Interactions, csr_rows
-from recsys.core.schema import LENGTHS_SUFFIX, Schema
+from recsys.core.names import LENGTHS_SUFFIX
+from recsys.core.schema import Schema
 from recsys.export.border import BorderCheck, border_tensors
 from recsys.ops.top_k import hide, top_k
 

@@ -43,6 +43,8 @@ NUMERIC = (
     NumericFeature(name="price", transform=NumericTransform.IDENTITY),
     NumericFeature(name="no_price", transform=NumericTransform.MISSING, of=("price",)),
     NumericFeature(name="log_price", of=("price",)),
+    NumericFeature(name="filled_price", transform=NumericTransform.STANDARD, of=("price",), fill=40.0),
+    NumericFeature(name="filled_age", transform=NumericTransform.LOG1P, of=("time", "seconds"), fill=-1.5),
     NumericFeature(name="age", transform=NumericTransform.IDENTITY, of=("time", "seconds")),
     NumericFeature(name="no_age", transform=NumericTransform.MISSING, of=("time", "seconds")),
 )
@@ -119,6 +121,27 @@ def test_missing_numbers_have_an_indicator(folder: Path) -> None:
     for given, row in zip(rows().to_dicts(), encoded(folder), strict=True):
         assert row["no_price"] == float(given["price"] is None)
         assert row["price"] == pytest.approx(given["price"] or 0.0, abs=1e-6)
+
+
+def test_missing_numbers_are_filled_before_the_transform(folder: Path) -> None:
+    raw, found = rows().to_dicts(), encoded(folder)
+    filled = [40.0 if given["price"] is None else given["price"] for given in raw]
+    train = set(pl.read_parquet(folder / "train" / "*.parquet")["__row__"].to_list())
+    fitted = [filled[row] for row in train]
+    mean, known = sum(fitted) / len(fitted), Manifest.read(folder).numeric["filled_price"]
+    std = math.sqrt(sum((value - mean) ** 2 for value in fitted) / len(fitted))
+    assert known.num_missing == 0
+    assert [known.mean, known.std] == pytest.approx([mean, std])
+    for value, row in zip(filled, found, strict=True):
+        assert row["filled_price"] == pytest.approx((value - mean) / std, abs=1e-5)
+        if row["no_age"]:
+            assert row["filled_age"] == pytest.approx(-math.log(2.5))
+
+
+@pytest.mark.parametrize(("fill", "transform"), [(math.inf, "IDENTITY"), (math.nan, "LOG1P"), (0.0, "MISSING")])
+def test_what_cannot_fill(fill: float, transform: str) -> None:
+    with pytest.raises(ConfigError, match="it must be finite, and nothing is missing once it is filled"):
+        NumericFeature(name="price", transform=NumericTransform[transform], fill=fill)
 
 
 def test_buckets_hold_equally_many_training_rows(folder: Path) -> None:

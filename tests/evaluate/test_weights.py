@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from recsys.core.schema import WEIGHT
+from recsys.core.names import WEIGHT
 from recsys.evaluate import Calibration, EvaluateConfig, FittedCalibration, evaluate
 from recsys.evaluate.report import flat_metrics, render
 from recsys.metrics import ScoreCounts
