@@ -15,6 +15,7 @@ from pipelines import evaluate, export
 from pipelines.config import Run, RunConfig
 from pipelines.entry import given_overrides, stage_main
 from pipelines.model import plan_tables
+from pipelines.predictions import LABELS_FOLDER
 from pipelines.stage import read_record
 from recsys.core.errors import ConfigError
 from recsys.core.jsonable import build_config
@@ -140,16 +141,16 @@ def check_plans(compressed: Run, source: Run) -> None:
 def comparison(source: Run, compressed: Run) -> Table:
     """Trained against compressed, on the test split."""
     table = Table("", "trained", "compressed", "difference", title=f"{source.config.name} -> {compressed.config.name}")
-    before, after = (_figures(each) for each in (source, compressed))
-    shown = {"auc": "test AUC", "log_loss": "test log loss"}
-    if "rmse" in before:
-        shown = {"rmse": "test RMSE", "mae": "test MAE"}
-    if source.config.retrieval is not None:
-        k = source.config.retrieval.top_k[-1]
-        shown = {f"recall_at_{k}": f"test recall@{k}", f"ndcg_at_{k}": f"test NDCG@{k}"}
-    for name, title in shown.items():
-        pair = before[name], after[name]
-        table.add_row(title, *(f"{x:.5f}" for x in pair), f"{pair[1] - pair[0]:+.5f}")
+    folders = source.stage("evaluate"), compressed.stage("evaluate")
+    of_others = sorted(path.name for path in (folders[1] / LABELS_FOLDER).glob("*"))
+    for label in ("", *of_others):
+        before, after = (_figures(folder / LABELS_FOLDER / label if label else folder) for folder in folders)
+        for name, title in _shown(source, before).items():
+            values = before[name], after[name]
+            told = [value for value in values if value is not None]  # AUC is undefined where a split has one class
+            difference = f"{told[1] - told[0]:+.5f}" if len(told) == len(values) else "undefined"
+            cells = ("undefined" if value is None else f"{value:.5f}" for value in values)
+            table.add_row(f"{title} of {label}" if label else title, *cells, difference)
     sizes = [_serving_bytes(each) for each in (source, compressed)]
     table.add_row(
         "embedding bytes served", *(f"{size:,}" for size in sizes), f"{sizes[0] / max(sizes[1], 1):.2f}x smaller"
@@ -157,8 +158,18 @@ def comparison(source: Run, compressed: Run) -> Table:
     return table
 
 
-def _figures(run: Run) -> Mapping[str, float]:
-    figures: dict[str, float] = json.loads((run.stage("evaluate") / "metrics.json").read_text())
+def _shown(run: Run, figures: Mapping[str, float | None]) -> dict[str, str]:
+    """The metrics that a comparison shows, with what each is called."""
+    if run.config.retrieval is not None:
+        k = run.config.retrieval.top_k[-1]
+        return {f"recall_at_{k}": f"test recall@{k}", f"ndcg_at_{k}": f"test NDCG@{k}"}
+    if "rmse" in figures:
+        return {"rmse": "test RMSE", "mae": "test MAE"}
+    return {"auc": "test AUC", "log_loss": "test log loss"}
+
+
+def _figures(folder: Path) -> Mapping[str, float | None]:
+    figures: dict[str, float | None] = json.loads((folder / "metrics.json").read_text())
     return figures
 
 

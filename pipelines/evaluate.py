@@ -17,7 +17,7 @@ from pipelines.predictions import PREDICTIONS_NAME, of_label, split_files, write
 from pipelines.retrieval_evaluate import evaluate_retrieval
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from pipelines.train import loaders
-from recsys.core.errors import ConfigError
+from recsys.core.errors import ConfigError, DataError
 from recsys.core.labels import LabelKind
 from recsys.core.manifest import Manifest
 from recsys.core.plan import TablePlan
@@ -106,7 +106,11 @@ def _calibration(run: Run, scorer: Scorer, task: int) -> FittedCalibration | Non
     validation = loaders(run, run.stage("ingest"))(VALIDATION, False)
     scored = (part.of(task) for part in score_in_parts(scorer, validation, VALIDATION))
     parts = (ScoreCounts.from_rows(part.labels, part.logits, part.weights) for part in scored)
-    return FittedCalibration.fit(kind, merged_counts(parts), split=VALIDATION)
+    try:
+        return FittedCalibration.fit(kind, merged_counts(parts), split=VALIDATION)
+    except DataError as error:
+        label = Manifest.read(run.stage("ingest")).schema.labels[task]
+        raise DataError(f"label {label!r} of the {VALIDATION} rows: {error}") from error
 
 
 def _sharded(run: Run, device: torch.device) -> Session:

@@ -8,7 +8,7 @@ from rich.console import Console
 from pipelines import ingest
 from pipelines.config import Run
 from pipelines.entry import is_first_rank, launched_by_torchrun, relaunch, stage_main
-from pipelines.model import asked_features
+from pipelines.model import asked_features, learned_labels
 from pipelines.search_lab import lab_of
 from pipelines.search_report import show, write_found
 from pipelines.search_slice import write_slices
@@ -99,7 +99,10 @@ def _metric(run: Run) -> str:
     """Name of what choices are scored by."""
     if run.config.retrieval is not None:
         return f"recall at {run.config.retrieval.monitor_k}"
-    return "AUC" if Manifest.read(run.stage("ingest")).label is None else "R²"
+    manifest = Manifest.read(run.stage("ingest"))
+    if manifest.label is not None:
+        return "R²"
+    return "AUC" if len(learned_labels(run.config, manifest.schema)) == 1 else "mean AUC of all labels"
 
 
 def _show(folder: Path, sliced: list[Run]) -> None:

@@ -14,9 +14,12 @@ import torch.distributed as dist
 from pipelines.config import Run
 from pipelines.entry import launched_by_torchrun, relaunch, stage_main
 from pipelines.model import CHECKPOINTS, PlannedModel, build_model, learned_labels, task_of
+from pipelines.predictions import split_files
 from pipelines.retrieval_train import train_retrieval
 from pipelines.stage import StageKey, fingerprint, stage
 from pipelines.tensorboard import TensorBoardCallback
+from recsys.core.errors import ConfigError
+from recsys.core.labels import label_columns
 from recsys.core.manifest import Manifest
 from recsys.core.memory import peak_mib
 from recsys.core.plan import TablePlan
@@ -25,7 +28,7 @@ from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.embeddings.batch_regularizer import BatchRegularizer
 from recsys.embeddings.planned import write_plan
 from recsys.embeddings.survey import training_bytes
-from recsys.models.ctr import Regularized
+from recsys.models.ctr import Funnel, Regularized
 from recsys.train.checkpoint import STATE_NAME
 from recsys.train.session import Session, process_group, shard
 from recsys.train.tables import initialize_tables
@@ -34,6 +37,8 @@ from recsys.train.trainer import Progress, Trainer
 logger = logging.getLogger(__name__)
 
 WHOLE_CHECKPOINT = f"*/last*/{STATE_NAME}"
+MAX_OUTSIDE = 0.01
+"""Share of a label's positive rows that may be none of the label before, where a model has it that there are none."""
 
 
 def work(run: Run) -> None:
@@ -61,6 +66,7 @@ def work(run: Run) -> None:
         with stage(run.stage("train"), key, overwrite=run.config.overwrite) as folder:
             if folder is not None and run.config.retrieval is None:
                 manifest = Manifest.read(data)
+                check_funnel(run, data)
                 built = build_model(run.config, manifest, on_meta=True)
                 session = shard(built.model, run.config.train.optimizer, run_on, device)
                 metrics = _train(run, built, session, data, folder)
@@ -69,6 +75,34 @@ def work(run: Run) -> None:
             if folder is not None and dist.get_rank() == 0:
                 (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
                 _append_leaderboard(run, metrics)
+
+
+def check_funnel(run: Run, data: Path) -> None:
+    """Refuse a model of labels that follow one another where training rows show that they do not.
+
+    A few rows, up to `MAX_OUTSIDE` of the later label's, may be errors of logging: the model learns around them.
+
+    Raises:
+        ConfigError: naming the labels that do not, or not in this order.
+    """
+    labels = learned_labels(run.config, Manifest.read(data).schema)
+    if not isinstance(run.config.model, Funnel) or len(labels) < 2:
+        return
+    columns = label_columns(labels)
+    later, outside = [0] * len(labels), [0] * len(labels)
+    for frame in split_files(data, "train", columns):
+        for task in range(1, len(labels)):
+            positive = frame[columns[task]] == 1
+            later[task] += int(positive.sum())
+            outside[task] += int((positive & (frame[columns[task - 1]] == 0)).sum())
+    for before, label, positives, alone in zip(labels, labels[1:], later[1:], outside[1:], strict=False):
+        if alone > MAX_OUTSIDE * positives:
+            raise ConfigError(
+                f"label {label!r} is 1 on {alone:,} training rows where {before!r}, which comes before it, is 0, of "
+                f"{positives:,} where it is 1: {type(run.config.model).__name__} multiplies probabilities along "
+                f"{list(labels)}. Order dataset.label and other_labels from the first event to the last, or take "
+                "model=mmoe, ple or shared_bottom."
+            )
 
 
 def trained_from(run: Run) -> dict[str, Any]:

@@ -10,7 +10,26 @@ from recsys.data.companions import weights_among
 from recsys.data.look import Look
 from recsys.data.profile import Profile, profile_of, words_of
 
-LABEL_NAMES = ("label", "click", "clicked", "is_click", "target", "y", "conversion", "purchase", "converted")
+LABEL_NAMES = (
+    "label",
+    "click",
+    "clicked",
+    "is_click",
+    "target",
+    "y",
+    "conversion",
+    "purchase",
+    "converted",
+    "is_conversion",
+    "purchased",
+    "is_purchase",
+    "buy",
+    "bought",
+    "like",
+    "liked",
+    "is_like",
+    "install",
+)
 WEIGHT_NAMES = ("weight", "sample_weight", "row_weight", "example_weight", "importance_weight")
 ID_NAMES = ("id", "ids", "user", "uid", "item", "iid", "ad", "campaign", "sku", "zip", "code", "category", "type")
 ITEM_NAMES = ("item", "items", "iid", "ad", "sku", "product", "article", "video", "movie", "song", "news")

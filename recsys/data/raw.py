@@ -40,6 +40,7 @@ NOT_A_LABEL = {
     "numbers to predict, set dataset.label_kind to number.",
     LabelKind.NUMBER: "is not a label. Labels must be finite numbers (as float32) on every row; remove or correct it.",
 }
+ONE_OF_SEVERAL = "is not a label. Each of several labels must be 0 or 1 on every row; remove or relabel such rows."
 NOT_AN_INTEGER = (
     "is no signed 64-bit integer. Correct it, leave it empty if it is missing, or give the feature key_type STRING."
 )
@@ -69,7 +70,7 @@ def typed_columns(
     told = [name for name in (*schema.labels, schema.weight, *(t.name for t in timestamps)) if name] if label else []
     _check_columns(frame, [*told, *schema.raw_columns, *keep], faults)
     faults.note_damaged(frame)
-    columns = [_label(_column(frame, name), schema.label_kind, faults) for name in schema.labels] if label else []
+    columns = [_label(_column(frame, name), schema, faults) for name in schema.labels] if label else []
     columns += [_weight(_column(frame, schema.weight), faults)] if label and schema.weight else []
     columns += [_numbers(_column(frame, name), faults) for name in schema.raw_numbers]
     categories = [_categories(_column(frame, feature.name), feature, faults) for feature in schema.raw_categories]
@@ -98,11 +99,12 @@ def _column(frame: pl.DataFrame, name: str) -> pl.Series:
     return column if column.null_count() < len(column) else pl.Series(name, [None] * len(column), dtype=pl.Null)
 
 
-def _label(column: pl.Series, kind: LabelKind, faults: Faults) -> pl.Series:
+def _label(column: pl.Series, schema: Schema, faults: Faults) -> pl.Series:
     _check_number_type(column, faults)
+    kind = schema.label_kind
     label = _as_numbers(column).cast(pl.Float32)
     good = label.is_in([0.0, 1.0]) if kind is LabelKind.CLICK else label.is_finite()
-    faults.note(column, label.is_null() | ~good, NOT_A_LABEL[kind])
+    faults.note(column, label.is_null() | ~good, ONE_OF_SEVERAL if schema.other_labels else NOT_A_LABEL[kind])
     return label
 
 

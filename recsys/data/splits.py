@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -20,6 +21,10 @@ NON_NEGATIVE = 0x7FFFFFFFFFFFFFFF
 PART_BITS = 16
 ROWS_AT_ONCE = 1 << 18
 TIMES_AT_ONCE = 1 << 20
+EXACT_INTEGERS = 2.0**24
+"""Up to here float32 has every integer."""
+STEPS_OF_SPREAD = 20
+"""Of float32 that a standard deviation of labels must have: rounding then moves none by more than a 40th of it."""
 
 Assign = Callable[[RawChunk], Tensor]
 """Split of each row of a chunk: int8 (rows,), an index into `SPLIT_NAMES`."""
@@ -215,7 +220,8 @@ def check_splits(table: RawTable, label_counts: list[list[int]], label: LabelSta
         label_counts: negative and positive rows of each split, in the order of `SPLIT_NAMES`.
         label: of number labels, whose classes nobody counts.
     Raises:
-        DataError: a split that the config asks for is empty, or train has one class, or one number for a label.
+        DataError: a split that the config asks for is empty, or train has one class, or one number for a label, or
+            numbers that float32 hardly tells apart.
     """
     for name, (negative, positive) in zip(SPLIT_NAMES, label_counts, strict=True):
         what = f"the {name} split of data set {table.name!r}"
@@ -224,11 +230,8 @@ def check_splits(table: RawTable, label_counts: list[list[int]], label: LabelSta
                 f"{what} has no rows. Give more rows, or a larger share dataset.split.{name} "
                 f"(method {table.split.method.value})."
             )
-        if name == "train" and label is not None and not label.std > 0:
-            raise DataError(
-                f"{what} has the label {label.mean:g} on all of its {label.count} rows, so there is nothing to learn. "
-                "Check the label column, or split otherwise (sorted rows need shuffle or hash)."
-            )
+        if name == "train" and label is not None:
+            _check_numbers(label, what)
         if table.only_positives or label is not None:
             continue
         if min(negative, positive) == 0 and name == "train":
@@ -238,6 +241,22 @@ def check_splits(table: RawTable, label_counts: list[list[int]], label: LabelSta
             )
         if min(negative, positive) == 0:
             logger.warning("%s has %d positive and %d negative rows: its AUC is undefined", what, positive, negative)
+
+
+def _check_numbers(label: LabelStatistics, what: str) -> None:
+    """Refuse number labels of train that are all one, or that rounding to float32 moved by much of their spread."""
+    step = float(np.spacing(np.float32(abs(label.mean))))
+    if label.std < STEPS_OF_SPREAD * step and abs(label.mean) >= EXACT_INTEGERS:
+        raise DataError(
+            f"{what} has labels around {label.mean:,.0f}, where float32, which labels are kept in, goes in steps of "
+            f"{step:g}: rounded to these, their standard deviation is {label.std:.3g}, so that rounding would count as "
+            "error. Subtract a constant from the label column, or write it in another unit."
+        )
+    if not label.std > 0:
+        raise DataError(
+            f"{what} has the label {label.mean:g} on all of its {label.count} rows, so there is nothing to learn. "
+            "Check the label column, or split otherwise (sorted rows need shuffle or hash)."
+        )
 
 
 def _is_wanted(table: RawTable, split: str) -> bool:

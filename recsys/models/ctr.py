@@ -57,6 +57,15 @@ class MultiTask(Protocol):
 
 
 @runtime_checkable
+class Funnel(MultiTask, Protocol):
+    """A multi-task model's configuration by which each label is 1 only where the one before is."""
+
+    @property
+    def labels_nest(self) -> bool:
+        """Always true."""
+
+
+@runtime_checkable
 class Regularized(Protocol):
     """A model's configuration that has L2 on the embeddings of each batch's ids; 0: none. See `BatchRegularizer`."""
 

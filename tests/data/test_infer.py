@@ -273,3 +273,10 @@ def test_side_tables_are_joined_proposed_and_carried_into_the_yaml(tmp_path: Pat
     missing = (SideTable(files=(str(tmp_path / "none.parquet"),), key="word", columns=("weight_kg",)),)
     with pytest.raises(DataError, match=r"none.parquet: no such file .dataset.side"):
         look(tmp_path / "raw.csv", 100, missing)
+
+
+@pytest.mark.parametrize("name", ["buy", "Bought", "is_purchase", "liked"])
+def test_what_follows_a_click_is_no_feature_whatever_it_is_called(name: str, tmp_path: Path) -> None:
+    later = (pl.col("click") * (pl.int_range(pl.len()) % 3 == 0).cast(pl.Int64)).alias(name)
+    text = proposed_of(rows().with_columns(later), tmp_path / "raw.csv")
+    assert 'label: "click"' in text and f'other_labels: ["{name}"]' in text and f"name: {name}" not in text

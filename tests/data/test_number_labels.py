@@ -98,6 +98,23 @@ def test_one_label_for_all_training_rows_is_refused(tmp_path: Path, label: float
         ingest(dataset, tmp_path / "data", options=IngestOptions())
 
 
+@pytest.mark.parametrize(("step", "spread"), [(10, "0"), (1000, r"\S+")])
+def test_labels_that_float32_hardly_tells_apart_are_refused(tmp_path: Path, step: int, spread: str) -> None:
+    labels: list[object] = [1_700_000_000 + i % 3 * step for i in range(60)]
+    with pytest.raises(
+        DataError, match=rf"around 1,700,00.,..., where float32.* steps of 128: .* deviation is {spread},"
+    ):
+        ingest(table(tmp_path / "raw.csv", lines(labels)), tmp_path / "data", options=IngestOptions())
+
+
+def test_years_and_large_numbers_that_spread_are_labels(tmp_path: Path) -> None:
+    for number, labels in enumerate(
+        ([2019 + i % 3 for i in range(60)], [1_700_000_000 + i * 10**6 for i in range(60)])
+    ):
+        dataset = table(tmp_path / f"{number}.csv", lines([*labels]))
+        assert ingest(dataset, tmp_path / str(number), options=IngestOptions()).label is not None
+
+
 def test_booleans_and_texts_of_truth_are_numbers(tmp_path: Path) -> None:
     texts: list[object] = [["true", "False", "3"][i % 3] for i in range(60)]
     ingest(table(tmp_path / "raw.csv", lines(texts)), tmp_path / "data", options=IngestOptions())

@@ -8,12 +8,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from rich.table import Table
 from sklearn.metrics import log_loss, roc_auc_score
 
+from pipelines import compress
 from pipelines.predictions import split_files
-from recsys.core.errors import ConfigError
+from recsys.core.errors import ConfigError, DataError
 from recsys.evaluate import FittedCalibration
-from tests.pipelines.world import SMALL, do
+from tests.pipelines.world import SMALL, do, make_run
 
 SCORE = Path(__file__).resolve().parents[2] / "tools" / "serve_example" / "score.py"
 ROWS = (*SMALL, "dataset.conversion_rate=0.4", "dataset.positive_rate=0.5", "evaluate.data_checks=true")
@@ -132,3 +134,71 @@ def test_encoded_rows_hold_both(runs: Path) -> None:
     data = next((runs / "data").glob("synthetic-*"))
     rows = pl.concat(split_files(data, "train", ["__label__", "__label__conversion"]))
     assert rows["__label__conversion"].dtype == pl.Float32 and 0 < rows["__label__conversion"].sum() < rows.height
+
+
+def table(folder: Path, *, purchase: list[int], unlike: int = 0) -> tuple[str, ...]:
+    """400 rows in the order of their splits: a click on every other one; `unlike` purchases more without a click."""
+    rows = pl.DataFrame({"click": [i % 2 for i in range(400)], "item": [f"i{i % 7}" for i in range(400)]})
+    bought = [int(i % 2 and value) for i, value in enumerate(purchase)]
+    bought[: 2 * unlike : 2] = [1] * unlike
+    rows.with_columns(purchase=pl.Series(bought)).write_csv(folder / "rows.csv")
+    columns = ("dataset.label=click", "dataset.other_labels=[purchase]", "dataset.categorical=[{name: item}]")
+    split = "dataset.split={method: order, train: 0.8, validation: 0.1, test: 0.1, column: ''}"
+    small = ("train.epochs=1", "train.batch_size=100", "evaluate.num_replicates=20", "evaluate.data_checks=false")
+    exported = ("export.num_parity_rows=40", "export.num_golden_rows=40", "export.row_types=[float32]")
+    return ("dataset=csv", f"dataset.files=[{folder / 'rows.csv'}]", *columns, split, *small, *exported)
+
+
+def test_what_is_undefined_of_one_label_is_told_of_that_label(tmp_path: Path) -> None:
+    options = table(tmp_path, purchase=[int(i < 320 and i % 3 > 0) for i in range(400)])
+    do("run", tmp_path, *options, *SHARED, "name=whole")
+    cut = do_compress(tmp_path, *options, *SHARED, "from=whole", "embedding=int8", "name=cut")
+    rows = {str(cells[0]): cells[1:] for cells in zip(*(column.cells for column in cut.columns), strict=True)}
+    assert rows["test AUC of purchase"] == ("undefined", "undefined", "undefined")
+    assert "test AUC" in rows and "test log loss of purchase" in rows
+    with pytest.raises(DataError, match=r"label 'purchase' of the validation rows: .* all 40 labels are 0"):
+        do("evaluate", tmp_path, *options, *SHARED, "name=whole", "evaluate.calibration=platt", "overwrite=true")
+
+
+def do_compress(folder: Path, *overrides: str) -> Table:
+    """Compress, and give what is shown of it."""
+    run = do("compress", folder, *overrides)
+    return compress.comparison(make_run(folder, *overrides[:-3], "name=whole"), run)
+
+
+def test_esmm_refuses_labels_that_do_not_follow_one_another(tmp_path: Path) -> None:
+    esmm = ("model=esmm", "model.embedding_dim=4", "model.tower_units=[4]")
+    options = table(tmp_path, purchase=[int(i % 3 > 0) for i in range(400)])
+    do("ingest", tmp_path, *options, *esmm)
+    do("train", tmp_path, *options, *esmm, "name=funnel")
+    swapped = ("dataset.label=purchase", "dataset.other_labels=[click]", "name=swapped")
+    do("ingest", tmp_path, *options, *esmm, *swapped)
+    with pytest.raises(
+        ConfigError, match=r"label 'click' is 1 on \d+ training rows where 'purchase', .*from the first"
+    ):
+        do("train", tmp_path, *options, *esmm, *swapped)
+    do("train", tmp_path, *options, *SHARED, *swapped)
+    for unlike, name in ((1, "few"), (9, "many")):
+        (tmp_path / name).mkdir()
+        few = table(tmp_path / name, purchase=[1] * 400, unlike=unlike)
+        do("ingest", tmp_path, *few, *esmm)
+        if unlike == 1:
+            do("train", tmp_path, *few, *esmm, f"name={name}")
+            continue
+        with pytest.raises(ConfigError, match="label 'purchase' is 1 on 9 training rows where 'click'"):
+            do("train", tmp_path, *few, *esmm, f"name={name}")
+
+
+def test_searches_say_that_they_score_by_the_mean(runs: Path) -> None:
+    found = do("search", runs, *TOGETHER, "search=matryoshka", "search.compression_ratio=2", "name=found")
+    frontier = json.loads((found.stage("search") / "matryoshka" / "frontier.json").read_text())
+    assert frontier["metric"] == "mean AUC of all labels"
+
+
+def test_a_number_among_several_labels_is_not_told_to_be_the_only_one(tmp_path: Path) -> None:
+    options = table(tmp_path, purchase=[1] * 400)
+    text = (tmp_path / "rows.csv").read_text().replace("1,i1,1", "1,i1,3", 1)
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(DataError, match=r"column 'purchase': '3' is not a label. Each of several") as told:
+        do("ingest", tmp_path, *options, *SHARED)
+    assert "label_kind" not in str(told.value)
