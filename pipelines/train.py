@@ -66,6 +66,7 @@ def work(run: Run) -> None:
         with stage(run.stage("train"), key, overwrite=run.config.overwrite) as folder:
             if folder is not None and run.config.retrieval is None:
                 manifest = Manifest.read(data)
+                check_validation(manifest, data)
                 check_funnel(run, data)
                 built = build_model(run.config, manifest, on_meta=True)
                 session = shard(built.model, run.config.train.optimizer, run_on, device)
@@ -75,6 +76,21 @@ def work(run: Run) -> None:
             if folder is not None and dist.get_rank() == 0:
                 (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
                 _append_leaderboard(run, metrics)
+
+
+def check_validation(manifest: Manifest, data: Path) -> None:
+    """Refuse before training what would be found after its first epoch.
+
+    Raises:
+        ConfigError: labels are clicks, and validation rows are all of one class.
+    """
+    validation = manifest.splits["validation"]
+    if manifest.label is None and validation.num_rows and validation.num_positive in (0, validation.num_rows):
+        value = int(validation.num_positive > 0)
+        raise ConfigError(
+            f"{data}: all {validation.num_rows:,} validation rows have the label {value}, so no epoch has an AUC. Give "
+            "the validation split rows of both labels (dataset.split)."
+        )
 
 
 def check_funnel(run: Run, data: Path) -> None:

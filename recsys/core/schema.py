@@ -189,7 +189,7 @@ class Schema:
             raise ConfigError(f"column name(s) {illegal} hold '.', '@' or '__', which table names use. Rename them.")
         if self.other_labels and self.label_kind is LabelKind.NUMBER:
             raise ConfigError(f"other_labels={list(self.other_labels)} beside a label of numbers: several are clicks.")
-        nameless = [name for name in self.other_labels if "/" in name or not name]
+        nameless = [name for name in self.other_labels if "/" in name or not 0 < len(name.encode()) <= 200]
         if nameless:
             raise ConfigError(f"other_labels {nameless}: reports on them lie in folders of their names. Rename them.")
         self._check_passthrough()

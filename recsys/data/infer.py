@@ -145,7 +145,7 @@ def _label(profiles: Sequence[Profile], label: str) -> Profile:
         )
     raise ConfigError(
         f"infer.label='': columns of 0 and 1 are {list(binary)}, and none is called like a label. Give its name: "
-        "infer.label=…"
+        "infer.label=… (or that of a number to predict, such as a rating)."
     )
 
 
@@ -202,6 +202,8 @@ def _role(profile: Profile, weights: Mapping[str, str]) -> tuple[str, str, str]:
         return "", "", profile.unusable
     if profile.num_values < 2:
         return "", "", "one value or none"
+    if profile.is_binary and profile.name.lower() in LABEL_NAMES:
+        return "", "", "called like a label, but it is none here; as a feature it might tell the label"
     if profile.time_form:
         return "timestamps", f"{{name: {name}, form: {profile.time_form}}}", f"{profile.time_form} times on every row"
     if profile.is_list or profile.separator:

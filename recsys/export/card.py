@@ -63,6 +63,7 @@ PREDICTED = {
 def model_card(manifest: BundleManifest, parity: Parity) -> str:
     """The text of `MODEL_CARD.md`."""
     title, what = PREDICTED[manifest.schema.label_kind]
+    what = "the probability that each label is 1" if len(manifest.labels) > 1 else what
     return "".join(
         [
             _INTRO.format(title=title, what=what, label=", ".join(f"`{label}`" for label in manifest.labels)),

@@ -115,6 +115,11 @@ def test_columns_called_like_labels_are_no_features_beside_one(tmp_path: Path) -
     assert found.schema().labels == ("click", "purchase")
     ingest(found, tmp_path / "out", options=IngestOptions())
     assert "other_labels" not in proposed_of(frame.with_columns(purchase=pl.lit(0)), tmp_path / "raw.csv")
+    unknown = frame.with_columns(purchase=pl.when(pl.col("click") == 1).then("purchase"))
+    text = proposed_of(unknown, tmp_path / "raw.csv")
+    assert '#   "purchase": called like a label, but it is none here' in text and "other_labels" not in text
+    text = propose(look(tmp_path / "raw.csv", 400), ["raw.csv"], label="slot", name="n")
+    assert '#   "click": called like a label' in text
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, 1e39])

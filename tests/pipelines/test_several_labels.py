@@ -15,7 +15,7 @@ from pipelines import compress
 from pipelines.predictions import split_files
 from recsys.core.errors import ConfigError, DataError
 from recsys.evaluate import FittedCalibration
-from tests.pipelines.world import SMALL, do, make_run
+from tests.pipelines.world import MODEL, SMALL, do, make_run
 
 SCORE = Path(__file__).resolve().parents[2] / "tools" / "serve_example" / "score.py"
 ROWS = (*SMALL, "dataset.conversion_rate=0.4", "dataset.positive_rate=0.5", "evaluate.data_checks=true")
@@ -202,3 +202,21 @@ def test_a_number_among_several_labels_is_not_told_to_be_the_only_one(tmp_path: 
     with pytest.raises(DataError, match=r"column 'purchase': '3' is not a label. Each of several") as told:
         do("ingest", tmp_path, *options, *SHARED)
     assert "label_kind" not in str(told.value)
+
+
+def test_labels_of_one_class_in_validation_are_told_before_training(tmp_path: Path) -> None:
+    rows = pl.DataFrame({"y": [0, 1] * 40 + [0] * 20, "item": [f"i{i % 7}" for i in range(100)]})
+    rows.write_parquet(tmp_path / "rows.parquet")
+    options = (
+        *MODEL,
+        "dataset=parquet",
+        f"dataset.files=[{tmp_path / 'rows.parquet'}]",
+        "dataset.label=y",
+        "dataset.categorical=[{name:item}]",
+        "dataset.split.method=order",
+        "name=one_class",
+    )
+    do("ingest", tmp_path / "runs", *options)
+    with pytest.raises(ConfigError, match="all 10 validation rows have the label 0, so no epoch has an AUC"):
+        do("train", tmp_path / "runs", *options)
+    assert not (tmp_path / "runs/one_class/train").exists()
