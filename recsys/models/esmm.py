@@ -13,36 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from recsys.core.specs import FeatureSpec
-from recsys.models.features import check_at_least, check_dropout, check_units, embedded, total_width
-from recsys.models.towers import Towers
+from recsys.models.features import total_width
+from recsys.models.towers import TasksConfig, Towers
 
 
 @dataclass(frozen=True, kw_only=True)
-class ESMMConfig:
+class ESMMConfig(TasksConfig):
     """Learns all labels of the schema, each of which is 1 only where the one before is; or one alone."""
 
-    embedding_dim: int = 16
     tower_units: list[int] = field(default_factory=lambda: [360, 200, 80])  # widths of each task's MLP, as published
-    batch_norm: bool = True  # batch normalisation before each ReLU
-    dropout: float = 0.1  # share of hidden units that a training step drops
-
-    def __post_init__(self) -> None:
-        check_at_least("model.embedding_dim", self.embedding_dim, 1)
-        check_units("model.tower_units", self.tower_units)
-        check_dropout("model.dropout", self.dropout)
 
     @property
     def labels_nest(self) -> bool:
         """See `Funnel`."""
         return True
-
-    def features(self, categorical: Sequence[FeatureSpec]) -> list[FeatureSpec]:
-        """Every column, `embedding_dim` wide."""
-        return embedded(categorical, self.embedding_dim)
-
-    def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
-        """The head; see `ModelConfig.build`. Widths may differ between features."""
-        return self.build_tasks(features, num_dense, 1)
 
     def build_tasks(self, features: Sequence[FeatureSpec], num_dense: int, num_tasks: int) -> nn.Module:
         """The head; see `MultiTask.build_tasks`."""

@@ -11,37 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from recsys.core.specs import FeatureSpec
-from recsys.models.features import check_at_least, check_dropout, check_units, embedded, total_width
-from recsys.models.towers import Experts, Gate, Towers
+from recsys.models.features import check_at_least, check_units, total_width
+from recsys.models.towers import Experts, Gate, TasksConfig, Towers
 
 
 @dataclass(frozen=True, kw_only=True)
-class PLEConfig:
+class PLEConfig(TasksConfig):
     """Learns all labels of the schema, or one alone."""
 
-    embedding_dim: int = 16
     num_levels: int = 2
     num_shared_experts: int = 2  # at each level
     num_own_experts: int = 2  # of each task, at each level
     expert_units: list[int] = field(default_factory=lambda: [128])  # widths of each expert's hidden layers
-    tower_units: list[int] = field(default_factory=lambda: [64])  # widths of each task's own
-    batch_norm: bool = True  # batch normalisation before each ReLU
-    dropout: float = 0.1  # share of hidden units that a training step drops
 
     def __post_init__(self) -> None:
-        for key in ("embedding_dim", "num_levels", "num_shared_experts", "num_own_experts"):
+        super().__post_init__()
+        for key in ("num_levels", "num_shared_experts", "num_own_experts"):
             check_at_least(f"model.{key}", getattr(self, key), 1)
         check_units("model.expert_units", self.expert_units)
-        check_units("model.tower_units", self.tower_units)
-        check_dropout("model.dropout", self.dropout)
-
-    def features(self, categorical: Sequence[FeatureSpec]) -> list[FeatureSpec]:
-        """Every column, `embedding_dim` wide."""
-        return embedded(categorical, self.embedding_dim)
-
-    def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
-        """The head; see `ModelConfig.build`. Widths may differ between features."""
-        return self.build_tasks(features, num_dense, 1)
 
     def build_tasks(self, features: Sequence[FeatureSpec], num_dense: int, num_tasks: int) -> nn.Module:
         """The head; see `MultiTask.build_tasks`."""

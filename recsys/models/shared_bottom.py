@@ -11,34 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from recsys.core.specs import FeatureSpec
-from recsys.models.features import check_at_least, check_dropout, check_units, embedded, total_width
+from recsys.models.features import check_units, total_width
 from recsys.models.layers import MLP
-from recsys.models.towers import Towers
+from recsys.models.towers import TasksConfig, Towers
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedBottomConfig:
+class SharedBottomConfig(TasksConfig):
     """Learns all labels of the schema, or one alone."""
 
-    embedding_dim: int = 16
     bottom_units: list[int] = field(default_factory=lambda: [400, 400])  # widths of the MLP that all tasks share
-    tower_units: list[int] = field(default_factory=lambda: [64])  # widths of each task's own
-    batch_norm: bool = True  # batch normalisation before each ReLU
-    dropout: float = 0.1  # share of hidden units that a training step drops
 
     def __post_init__(self) -> None:
-        check_at_least("model.embedding_dim", self.embedding_dim, 1)
+        super().__post_init__()
         check_units("model.bottom_units", self.bottom_units)
-        check_units("model.tower_units", self.tower_units)
-        check_dropout("model.dropout", self.dropout)
-
-    def features(self, categorical: Sequence[FeatureSpec]) -> list[FeatureSpec]:
-        """Every column, `embedding_dim` wide."""
-        return embedded(categorical, self.embedding_dim)
-
-    def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
-        """The head; see `ModelConfig.build`. Widths may differ between features."""
-        return self.build_tasks(features, num_dense, 1)
 
     def build_tasks(self, features: Sequence[FeatureSpec], num_dense: int, num_tasks: int) -> nn.Module:
         """The head; see `MultiTask.build_tasks`."""

@@ -1,11 +1,42 @@
 """What models of several tasks share: towers, and experts mixed by gates."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from recsys.core.specs import FeatureSpec
+from recsys.models.features import check_at_least, check_dropout, check_units, embedded
 from recsys.models.layers import MLP, linear
+
+
+@dataclass(frozen=True, kw_only=True)
+class TasksConfig(ABC):
+    """What every model of several tasks can be told; see `MultiTask`."""
+
+    embedding_dim: int = 16
+    tower_units: list[int] = field(default_factory=lambda: [64])  # widths of each task's own MLP
+    batch_norm: bool = True  # batch normalisation before each ReLU
+    dropout: float = 0.1  # share of hidden units that a training step drops
+
+    def __post_init__(self) -> None:
+        check_at_least("model.embedding_dim", self.embedding_dim, 1)
+        check_units("model.tower_units", self.tower_units)
+        check_dropout("model.dropout", self.dropout)
+
+    def features(self, categorical: Sequence[FeatureSpec]) -> list[FeatureSpec]:
+        """Every column, `embedding_dim` wide."""
+        return embedded(categorical, self.embedding_dim)
+
+    def build(self, features: Sequence[FeatureSpec], num_dense: int) -> nn.Module:
+        """The head of one task; see `ModelConfig.build`. Widths may differ between features."""
+        return self.build_tasks(features, num_dense, 1)
+
+    @abstractmethod
+    def build_tasks(self, features: Sequence[FeatureSpec], num_dense: int, num_tasks: int) -> nn.Module:
+        """The head; see `MultiTask.build_tasks`."""
 
 
 class Towers(nn.Module):
