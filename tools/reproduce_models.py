@@ -70,7 +70,7 @@ FRAPPE = Table(
         _row("lr", "LR", peer=True, published=(0.9356, 0.3076, 5_390)),
         _row("crossnet", "CrossNet", published=(0.9594, 0.2715, 55_191)),
         _row("fm", "FM", peer=True, published=(0.9671, 0.2065, 59_280)),
-        _row("fmfm", "FmFM", published=(0.9749, 0.2004, 59_730)),
+        _row("fmfm", "FmFM", peer=True, published=(0.9749, 0.2004, 59_730)),
         _row("fwfm", "FwFM", published=(0.9776, 0.2030, 107_826)),
         _row("cin", "CIN", published=(0.9782, 0.2352, 147_984)),
         _row("autoint", "AutoInt", peer=True, published=(0.9831, 0.1637, 306_051)),
@@ -162,6 +162,12 @@ MLP = {"batch_norm": "batch_norm", "dropout": "net_dropout"}
 ZOO = {
     "LRConfig": ZooModel(name="LR", keys={"embedding_dim": ""}, regularizer="regularizer"),
     "FMConfig": ZooModel(name="FM", keys={}, regularizer="regularizer"),
+    "FmFMConfig": ZooModel(
+        name="FmFM",
+        keys={"interaction": "field_interaction_type"},
+        words={"VECTOR": "vectorized", "MATRIX": "matrixed"},
+        regularizer="regularizer",
+    ),
     "DeepFMConfig": ZooModel(
         name="DeepFM", file="DeepFM/DeepFM_torch/src/DeepFM.py", keys={"hidden_units": "hidden_units", **MLP}
     ),
