@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.pareto_results import SERVED, latency_ms
-from pipelines.predictions import LABELS_FOLDER, PREDICTIONS_NAME
+from pipelines.predictions import PREDICTIONS_NAME, other_labels
 from pipelines.stage import STAGE_NAME, read_record
 from recsys.core.errors import ConfigError, RecsysError, StageError
 from recsys.evaluate.compare_config import CompareConfig
@@ -55,7 +55,7 @@ class Source:
             ConfigError: it did not learn the label.
         """
         evaluated = self.folder / "evaluate"
-        others = sorted(path.name for path in (evaluated / LABELS_FOLDER).glob("*"))
+        others = other_labels(evaluated)
         main = self.record["resolved"]["dataset"].get("label", "label")
         if self.label in ("", main):
             return evaluated / PREDICTIONS_NAME
@@ -64,7 +64,7 @@ class Source:
                 f"compare.label={self.label!r}: {self.name} did not learn it; it has {[main, *others]}. Name one of "
                 "these, or train a model of several tasks on data with that label."
             )
-        return evaluated / LABELS_FOLDER / self.label / PREDICTIONS_NAME
+        return others[self.label] / PREDICTIONS_NAME
 
     def option(self, name: str) -> Any:
         """What of its evaluation holds for a comparison: `group_key`, `slices` as reports name them, `gauc_weight`."""

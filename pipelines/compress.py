@@ -15,7 +15,7 @@ from pipelines import evaluate, export
 from pipelines.config import Run, RunConfig
 from pipelines.entry import given_overrides, stage_main
 from pipelines.model import plan_tables
-from pipelines.predictions import LABELS_FOLDER
+from pipelines.predictions import other_labels
 from pipelines.stage import read_record
 from recsys.core.errors import ConfigError
 from recsys.core.jsonable import build_config
@@ -141,10 +141,10 @@ def check_plans(compressed: Run, source: Run) -> None:
 def comparison(source: Run, compressed: Run) -> Table:
     """Trained against compressed, on the test split."""
     table = Table("", "trained", "compressed", "difference", title=f"{source.config.name} -> {compressed.config.name}")
-    folders = source.stage("evaluate"), compressed.stage("evaluate")
-    of_others = sorted(path.name for path in (folders[1] / LABELS_FOLDER).glob("*"))
-    for label in ("", *of_others):
-        before, after = (_figures(folder / LABELS_FOLDER / label if label else folder) for folder in folders)
+    evaluated = source.stage("evaluate"), compressed.stage("evaluate")
+    trained, served = ({"": folder, **other_labels(folder)} for folder in evaluated)
+    for label, folder in served.items():
+        before, after = _figures(trained[label]), _figures(folder)
         for name, title in _shown(source, before).items():
             values = before[name], after[name]
             told = [value for value in values if value is not None]  # AUC is undefined where a split has one class

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -84,7 +84,7 @@ def _scored(run: Run, serving: TablePlan, make_scorer: Callable[[], Scorer]) -> 
         if folder is not None:
             scorer, manifest = make_scorer(), Manifest.read(data)
             labels = learned_labels(run.config, manifest.schema)
-            calibrations = [_calibration(run, scorer, task) for task in range(len(labels))]
+            calibrations = _calibrations(run, scorer, labels)
             logits = (part.logits for part in score_in_parts(scorer, loaders(run, data)(SPLIT, False), SPLIT))
             folders = [of_label(folder, labels, label) for label in labels]
             if scorer.is_main:
@@ -98,18 +98,23 @@ def _scored(run: Run, serving: TablePlan, make_scorer: Callable[[], Scorer]) -> 
                     _report(run, serving, own, calibration, label=label)
 
 
-def _calibration(run: Run, scorer: Scorer, task: int) -> FittedCalibration | None:
-    """The map that the configuration asks for, fitted on the validation split for one of the labels."""
+def _calibrations(run: Run, scorer: Scorer, labels: Sequence[str]) -> list[FittedCalibration | None]:
+    """The maps that the configuration asks for, one a label, fitted on the validation split, which is scored once."""
     kind = run.config.evaluate.calibration
     if kind is Calibration.NONE:
-        return None
+        return [None] * len(labels)
     validation = loaders(run, run.stage("ingest"))(VALIDATION, False)
-    scored = (part.of(task) for part in score_in_parts(scorer, validation, VALIDATION))
-    parts = (ScoreCounts.from_rows(part.labels, part.logits, part.weights) for part in scored)
+    scored = ([part.of(task) for task in range(len(labels))] for part in score_in_parts(scorer, validation, VALIDATION))
+    counted = merged_counts(
+        [ScoreCounts.from_rows(own.labels, own.logits, own.weights) for own in part] for part in scored
+    )
+    return [_fitted(kind, counts, label) for counts, label in zip(counted, labels, strict=True)]
+
+
+def _fitted(kind: Calibration, counts: ScoreCounts, label: str) -> FittedCalibration:
     try:
-        return FittedCalibration.fit(kind, merged_counts(parts), split=VALIDATION)
+        return FittedCalibration.fit(kind, counts, split=VALIDATION)
     except DataError as error:
-        label = Manifest.read(run.stage("ingest")).schema.labels[task]
         raise DataError(f"label {label!r} of the {VALIDATION} rows: {error}") from error
 
 

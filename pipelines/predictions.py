@@ -28,6 +28,11 @@ def of_label(folder: Path, labels: Sequence[str], label: str) -> Path:
     return folder if label == labels[0] else folder / LABELS_FOLDER / label
 
 
+def other_labels(folder: Path) -> dict[str, Path]:
+    """Of an evaluation's folder those of the learned labels behind the main one, by label."""
+    return {path.name: path for path in sorted((folder / LABELS_FOLDER).glob("*"))}
+
+
 def split_files(folder: Path, split: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
     """These columns of a split's files as they are stored, a file at a time, in the order of its rows.
 

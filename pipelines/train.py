@@ -28,7 +28,7 @@ from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.embeddings.batch_regularizer import BatchRegularizer
 from recsys.embeddings.planned import write_plan
 from recsys.embeddings.survey import training_bytes
-from recsys.models.ctr import Funnel, Regularized
+from recsys.models.ctr import MultiTask, Regularized
 from recsys.train.checkpoint import STATE_NAME
 from recsys.train.session import Session, process_group, shard
 from recsys.train.tables import initialize_tables
@@ -67,7 +67,7 @@ def work(run: Run) -> None:
             if folder is not None and run.config.retrieval is None:
                 manifest = Manifest.read(data)
                 check_validation(manifest, data)
-                check_funnel(run, data)
+                check_funnel(run, manifest, data)
                 built = build_model(run.config, manifest, on_meta=True)
                 session = shard(built.model, run.config.train.optimizer, run_on, device)
                 metrics = _train(run, built, session, data, folder)
@@ -93,7 +93,7 @@ def check_validation(manifest: Manifest, data: Path) -> None:
         )
 
 
-def check_funnel(run: Run, data: Path) -> None:
+def check_funnel(run: Run, manifest: Manifest, data: Path) -> None:
     """Refuse a model of labels that follow one another where training rows show that they do not.
 
     A few rows, up to `MAX_OUTSIDE` of the later label's, may be errors of logging: the model learns around them.
@@ -101,8 +101,8 @@ def check_funnel(run: Run, data: Path) -> None:
     Raises:
         ConfigError: naming the labels that do not, or not in this order.
     """
-    labels = learned_labels(run.config, Manifest.read(data).schema)
-    if not isinstance(run.config.model, Funnel) or len(labels) < 2:
+    labels, model = learned_labels(run.config, manifest.schema), run.config.model
+    if not (isinstance(model, MultiTask) and model.labels_nest and len(labels) > 1):
         return
     columns = label_columns(labels)
     later, outside = [0] * len(labels), [0] * len(labels)
@@ -115,7 +115,7 @@ def check_funnel(run: Run, data: Path) -> None:
         if alone > MAX_OUTSIDE * positives:
             raise ConfigError(
                 f"label {label!r} is 1 on {alone:,} training rows where {before!r}, which comes before it, is 0, of "
-                f"{positives:,} where it is 1: {type(run.config.model).__name__} multiplies probabilities along "
+                f"{positives:,} where it is 1: {type(model).__name__} multiplies probabilities along "
                 f"{list(labels)}. Order dataset.label and other_labels from the first event to the last, or take "
                 "model=mmoe, ple or shared_bottom."
             )
@@ -167,9 +167,8 @@ def _train(run: Run, built: PlannedModel, session: Session, data: Path, folder: 
 
 def _metrics(progress: Progress, built: PlannedModel, serving: TablePlan) -> dict[str, float]:
     best = next(record for record in progress.history if record["epoch"] == progress.best_epoch)
-    validation = {key: value for key, value in best.items() if key.startswith("validation_")}
     return {
-        **{key.replace("_", ".", 1): value for key, value in validation.items()},
+        **{key.replace("_", ".", 1): value for key, value in best.items() if key.startswith("validation_")},
         "train.best_epoch": progress.best_epoch,
         "train.epochs": progress.epoch,
         "train.steps": progress.step,

@@ -116,33 +116,41 @@ def slice_figure(name: str, rows: Sequence[SliceRow], overall: MetricValue) -> s
     with style():
         figure = Figure(figsize=(HALF_WIDTH, 0.75 + 0.25 * len(shown)), layout="constrained")
         axes = figure.subplots()
-        ranges = _draw_bars(axes, shown)
-        if overall.value is not None:
-            axes.axvline(overall.value, color=SECOND, linewidth=1.4)
+        ranges = [_interval(row.metrics) for row in shown]
+        names, values = [row.value for row in shown], [row.metrics["auc"].value_or(0.5) for row in shown]
+        slice_bars(axes, names, values, ranges, overall, start=0.5, number=".3f")
         low, high = min([0.5, *(r[0] for r in ranges)]), max([overall.value_or(0.5), *(r[1] for r in ranges)])
         axes.set_xlim(low - 0.02 * (low < 0.5), high + 0.03 * (high - low) + 0.002)
-        axes.set_yticks(range(len(shown)), [short_name(row.value) for row in shown], color=INK)
-        axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.grid(visible=False, axis="y")
         axes.spines["left"].set_color(MUTED if low == 0.5 else GRID)
-        axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         return to_svg(figure, name, "AUC by slice")
 
 
-def _draw_bars(axes: Axes, rows: Sequence[SliceRow]) -> list[tuple[float, float]]:
-    """One bar with its interval and its value per row, from the top down; returns the intervals."""
-    values = [row.metrics["auc"].value_or(0.5) for row in rows]
-    ranges = [_interval(row.metrics) for row in rows]
-    heights = range(len(rows))
+def slice_bars(
+    axes: Axes,
+    names: Sequence[str],
+    values: Sequence[float],
+    ranges: Sequence[tuple[float, float]],
+    overall: MetricValue,
+    *,
+    start: float,
+    number: str,
+) -> None:
+    """One bar from `start` with its interval and its value per slice, from the top down; all rows' value as a line."""
+    heights = range(len(values))
     below = [value - low for value, (low, _) in zip(values, ranges, strict=True)]
     above = [high - value for value, (_, high) in zip(values, ranges, strict=True)]
-    axes.barh(heights, [value - 0.5 for value in values], left=0.5, height=0.62, color=FIRST, alpha=0.75)
+    axes.barh(heights, [value - start for value in values], left=start, height=0.62, color=FIRST, alpha=0.75)
     axes.errorbar(values, heights, xerr=[below, above], fmt="none", ecolor=INK, elinewidth=1.1, capsize=2.5)
     place = axes.get_yaxis_transform()
     for height, value in zip(heights, values, strict=True):
-        axes.text(1.02, height, f"{value:.3f}", transform=place, va="center", fontsize=8.5, color=MUTED)
-    return ranges
+        axes.text(1.02, height, f"{value:{number}}", transform=place, va="center", fontsize=8.5, color=MUTED)
+    if overall.value is not None:
+        axes.axvline(overall.value, color=SECOND, linewidth=1.4)
+    axes.set_yticks(heights, [short_name(name) for name in names], color=INK)
+    axes.set_ylim(len(values) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
 
 
 def _interval(metrics: Metrics) -> tuple[float, float]:

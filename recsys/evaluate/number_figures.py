@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from recsys.evaluate.figures import HALF_WIDTH, short_name, style
+from recsys.evaluate.figures import HALF_WIDTH, slice_bars, style
 from recsys.evaluate.number_result import NumberSlice, PredictionBin
-from recsys.evaluate.palette import FIRST, GRID, INK, MUTED, SECOND, SURFACE, to_svg
+from recsys.evaluate.palette import FIRST, GRID, MUTED, SURFACE, to_svg
 from recsys.metrics import MetricValue
 
 
@@ -39,20 +39,9 @@ def rmse_figure(name: str, rows: Sequence[NumberSlice], overall: MetricValue) ->
     with style():
         figure = Figure(figsize=(HALF_WIDTH, 0.75 + 0.25 * len(shown)), layout="constrained")
         axes = figure.subplots()
-        values, heights = [row.metrics["rmse"].value_or(0) for row in shown], range(len(shown))
+        names, values = [row.value for row in shown], [row.metrics["rmse"].value_or(0) for row in shown]
         ends = [(row.rmse_interval.low, row.rmse_interval.high) for row in shown]
-        below = [value - low.value_or(value) for value, (low, _) in zip(values, ends, strict=True)]
-        above = [high.value_or(value) - value for value, (_, high) in zip(values, ends, strict=True)]
-        axes.barh(heights, values, height=0.62, color=FIRST, alpha=0.75)
-        axes.errorbar(values, heights, xerr=[below, above], fmt="none", ecolor=INK, elinewidth=1.1, capsize=2.5)
-        place = axes.get_yaxis_transform()
-        for height, value in zip(heights, values, strict=True):
-            axes.text(1.02, height, f"{value:.3g}", transform=place, va="center", fontsize=8.5, color=MUTED)
-        if overall.value is not None:
-            axes.axvline(overall.value, color=SECOND, linewidth=1.4)
-        axes.set_yticks(heights, [short_name(row.value) for row in shown], color=INK)
-        axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.grid(visible=False, axis="y")
+        ranges = [(low.value_or(v), high.value_or(v)) for v, (low, high) in zip(values, ends, strict=True)]
+        slice_bars(axes, names, values, ranges, overall, start=0.0, number=".3g")
         axes.spines["left"].set_color(GRID)
-        axes.tick_params(axis="y", length=0)
         return to_svg(figure, name, "RMSE by slice")

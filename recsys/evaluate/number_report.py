@@ -1,22 +1,27 @@
 """Writing an evaluation of predicted numbers: figures for machines, one self-contained page for people."""
 
-import logging
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 
 from recsys.core.jsonable import to_json
 from recsys.evaluate import figures, number_figures, sections
-from recsys.evaluate.checks_section import checks_section
 from recsys.evaluate.data_checks import DataChecks
 from recsys.evaluate.metric_tables import table
 from recsys.evaluate.number_result import NumberEvaluation, NumberSlice
-from recsys.evaluate.report import CHECKS_FILE, METRICS_FILE, REPORT_FILE, SLICES_FILE, dump, finite, flat
+from recsys.evaluate.report import (
+    CHECKS_FILE,
+    METRICS_FILE,
+    SLICES_FILE,
+    dump,
+    finite,
+    flat,
+    flat_intervals,
+    framed,
+    slice_boxes,
+    write_page,
+)
 from recsys.evaluate.result import Interval
 from recsys.evaluate.sections import Fact, cell, text
-from recsys.evaluate.theme import page
-
-logger = logging.getLogger(__name__)
 
 BINS_FILE = "bins.json"
 NAMES = {
@@ -68,19 +73,14 @@ def write_numbers(
     dump(folder / BINS_FILE, to_json(evaluation.bins))
     if checks is not None:
         dump(folder / CHECKS_FILE, to_json(checks))
-    shown = render_numbers(evaluation, context, history=history, checks=checks)
-    (folder / REPORT_FILE).write_text(shown, encoding="utf-8")
-    logger.info("wrote %s (%.0f KiB)", REPORT_FILE, len(shown.encode()) / 1024)
+    write_page(folder, render_numbers(evaluation, context, history=history, checks=checks))
 
 
 def flat_numbers(evaluation: NumberEvaluation) -> dict[str, Fact]:
     """Name to number, as `flat_metrics` has it."""
     counts: dict[str, Fact] = {"num_rows": evaluation.num_rows}
-    found = counts | ({} if evaluation.weight is None else {"weight": evaluation.weight}) | flat(evaluation.metrics)
-    for name, interval in evaluation.intervals.items():
-        found |= flat({f"{name}.low": interval.low, f"{name}.high": interval.high})
-        found |= {f"{name}.interval": interval.method} if interval.method else {}
-    return found
+    counts |= {} if evaluation.weight is None else {"weight": evaluation.weight}
+    return counts | flat(evaluation.metrics) | flat_intervals(evaluation.intervals)
 
 
 def render_numbers(
@@ -91,13 +91,8 @@ def render_numbers(
     checks: DataChecks | None = None,
 ) -> str:
     """Return the page: one HTML file, figures inline, nothing loaded from anywhere."""
-    title = " on ".join(str(context[key]) for key in ("model", "dataset") if context.get(key)) or "Predictions"
     terms = "".join(f"<dt>{text(name)}</dt><dd>{text(meaning)}</dd>" for name, meaning in TERMS.items())
     parts = [
-        f'<div class="kicker">Offline evaluation</div><h1>{text(title)}</h1>',
-        f'<p class="lead">{text(lead(evaluation))}</p>',
-        sections.facts({key: value for key, value in context.items() if key not in ("model", "dataset")}),
-        "" if checks is None else checks_section(checks),
         f'<div class="grid cards">{"".join(_card(name, evaluation) for name in NAMES)}</div>',
         _all_metrics(evaluation),
         _bins(evaluation),
@@ -105,7 +100,7 @@ def render_numbers(
         _training(history),
         f'<h2>How to read this</h2><dl class="terms">{terms}</dl>',
     ]
-    return page(text(title), "evaluation", "".join(parts))
+    return framed(context, lead(evaluation), checks, parts)
 
 
 def lead(evaluation: NumberEvaluation) -> str:
@@ -175,19 +170,14 @@ def _bins(evaluation: NumberEvaluation) -> str:
 def _slices(evaluation: NumberEvaluation) -> str:
     if not evaluation.slices:
         return ""
-    overall, boxes = evaluation.metrics["rmse"], []
-    for index, (column, found) in enumerate(groupby(evaluation.slices, key=lambda row: row.column)):
-        shown = list(found)
-        num_undefined = sum(not row.metrics["rmse"].defined for row in shown)
-        caption = "Bars carry 95% intervals; the line is the RMSE of all rows."
-        if num_undefined:
-            caption += f" No RMSE for {num_undefined} of {len(shown)} slices: the table says why."
-        if num_undefined < len(shown):
-            svg = number_figures.rmse_figure(f"slice-{index}", shown, overall)
-            boxes.append(sections.figure(svg, column, caption))
+    overall = evaluation.metrics["rmse"]
+    caption = "Bars carry 95% intervals; the line is the RMSE of all rows."
+    boxes = slice_boxes(
+        evaluation.slices, "rmse", "RMSE", caption, lambda name, rows: number_figures.rmse_figure(name, rows, overall)
+    )
     names = ("column", "value", "rows", "mean label", "RMSE", "95% low", "high", "MAE", "R²", "mean error")
     shown_table = table(names, [_slice_row(row) for row in evaluation.slices], text_columns=(0, 1), key="slices")
-    return f'<h2>Slices</h2><div class="masonry">{"".join(boxes)}</div>{shown_table}'
+    return f'<h2>Slices</h2><div class="masonry">{boxes}</div>{shown_table}'
 
 
 def _slice_row(row: NumberSlice) -> str:

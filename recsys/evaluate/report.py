@@ -3,19 +3,23 @@
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 from recsys.core.jsonable import to_json
 from recsys.evaluate import figures, metric_tables, sections
 from recsys.evaluate.checks_section import checks_section
 from recsys.evaluate.data_checks import DataChecks
-from recsys.evaluate.result import Contrast, Evaluation, Metrics
+from recsys.evaluate.number_result import NumberSlice
+from recsys.evaluate.result import Contrast, Evaluation, Interval, Metrics, SliceRow
 from recsys.evaluate.sections import Fact
 from recsys.evaluate.theme import page
 
 logger = logging.getLogger(__name__)
+
+SliceT = TypeVar("SliceT", SliceRow, NumberSlice)
 
 METRICS_FILE, SLICES_FILE, RELIABILITY_FILE, REPORT_FILE = (
     "metrics.json",
@@ -59,7 +63,11 @@ def write(
     for name, value in extra.items():
         if value is not None:
             dump(folder / name, to_json(value))
-    shown = render(evaluation, context, history=history, checks=checks)
+    write_page(folder, render(evaluation, context, history=history, checks=checks))
+
+
+def write_page(folder: Path, shown: str) -> None:
+    """Write `report.html`."""
     (folder / REPORT_FILE).write_text(shown, encoding="utf-8")
     # Without the folder: a stage renames it when it is whole, and says then where it is.
     logger.info("wrote %s (%.0f KiB)", REPORT_FILE, len(shown.encode()) / 1024)
@@ -72,8 +80,13 @@ def flat_metrics(evaluation: Evaluation) -> dict[str, Fact]:
     """
     counts: dict[str, Fact] = {"num_rows": evaluation.num_rows, "num_positives": evaluation.num_positives}
     counts |= {} if evaluation.weight is None else {"weight": evaluation.weight}
-    found = counts | flat(evaluation.metrics)
-    for name, interval in evaluation.intervals.items():
+    return counts | flat(evaluation.metrics) | flat_intervals(evaluation.intervals)
+
+
+def flat_intervals(intervals: Mapping[str, Interval]) -> dict[str, Fact]:
+    """`<name>.low` and `<name>.high` as `flat` has them, and how the interval was found as `<name>.interval`."""
+    found: dict[str, Fact] = {}
+    for name, interval in intervals.items():
         found |= flat({f"{name}.low": interval.low, f"{name}.high": interval.high})
         found |= {f"{name}.interval": interval.method} if interval.method else {}
     return found
@@ -87,12 +100,7 @@ def render(
     checks: DataChecks | None = None,
 ) -> str:
     """Return the page: one HTML file, figures inline, nothing loaded from anywhere."""
-    title = " on ".join(str(context[key]) for key in ("model", "dataset") if context.get(key)) or "Predictions"
     parts = [
-        f'<div class="kicker">Offline evaluation</div><h1>{sections.text(title)}</h1>',
-        f'<p class="lead">{sections.text(sections.lead(evaluation))}</p>',
-        sections.facts({key: value for key, value in context.items() if key not in ("model", "dataset")}),
-        "" if checks is None else checks_section(checks),
         sections.cards(evaluation),
         _all_metrics(evaluation),
         _curves(evaluation),
@@ -102,7 +110,19 @@ def render(
         _training(history),
         f"<h2>How to read this</h2>{sections.terms()}",
     ]
-    return page(sections.text(title), "evaluation", "".join(parts))
+    return framed(context, sections.lead(evaluation), checks, parts)
+
+
+def framed(context: Mapping[str, Fact], lead: str, checks: DataChecks | None, parts: Sequence[str]) -> str:
+    """The page of an evaluation: title, lead, the run's facts, what the data checks found, then these parts."""
+    title = " on ".join(str(context[key]) for key in ("model", "dataset") if context.get(key)) or "Predictions"
+    head = [
+        f'<div class="kicker">Offline evaluation</div><h1>{sections.text(title)}</h1>',
+        f'<p class="lead">{sections.text(lead)}</p>',
+        sections.facts({key: value for key, value in context.items() if key not in ("model", "dataset")}),
+        "" if checks is None else checks_section(checks),
+    ]
+    return page(sections.text(title), "evaluation", "".join([*head, *parts]))
 
 
 def _all_metrics(evaluation: Evaluation) -> str:
@@ -161,19 +181,27 @@ def _slices(evaluation: Evaluation) -> str:
     if not evaluation.slices:
         return ""
     overall = evaluation.metrics["auc"]
-    boxes = []
-    for index, (column, rows) in enumerate(groupby(evaluation.slices, key=lambda row: row.column)):
-        shown = list(rows)
-        num_undefined = sum(not row.metrics["auc"].defined for row in shown)
-        caption = "Bars start at chance and carry 95% intervals; the line is the AUC of all rows."
-        if num_undefined:
-            caption += f" No AUC for {num_undefined} of {len(shown)} slices: the table says why."
-        if num_undefined < len(shown):
-            svg = figures.slice_figure(f"slice-{index}", shown, overall)
-            boxes.append(sections.figure(svg, column, caption))
+    caption = "Bars start at chance and carry 95% intervals; the line is the AUC of all rows."
+    boxes = slice_boxes(
+        evaluation.slices, "auc", "AUC", caption, lambda name, rows: figures.slice_figure(name, rows, overall)
+    )
     table = sections.slice_table(evaluation.slices, overall)
     note = "A slice's AUC compares rows within that slice only, so all slices may lie below the overall value."
-    return f'<h2>Slices</h2><p class="note">{note}</p><div class="masonry">{"".join(boxes)}</div>{table}'
+    return f'<h2>Slices</h2><p class="note">{note}</p><div class="masonry">{boxes}</div>{table}'
+
+
+def slice_boxes(
+    slices: Sequence[SliceT], metric: str, title: str, caption: str, draw: Callable[[str, Sequence[SliceT]], str]
+) -> str:
+    """A figure for each sliced column that has a slice where the metric, which `title` names, is defined."""
+    boxes = []
+    for index, (column, rows) in enumerate(groupby(slices, key=lambda row: row.column)):
+        shown = list(rows)
+        num_undefined = sum(not row.metrics[metric].defined for row in shown)
+        told = f" No {title} for {num_undefined} of {len(shown)} slices: the table says why." if num_undefined else ""
+        if num_undefined < len(shown):
+            boxes.append(sections.figure(draw(f"slice-{index}", shown), column, caption + told))
+    return "".join(boxes)
 
 
 def _training(history: Sequence[Mapping[str, float | None]]) -> str:

@@ -1,6 +1,6 @@
 """What of scored rows adds up over parts of them, and every metric that follows from it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from recsys.evaluate.config import EvaluateConfig
@@ -91,9 +91,14 @@ class Statistics:
         return self.counts.num_rows if self.counts.weighted else None
 
 
-def merged_counts(parts: Iterable[ScoreCounts]) -> ScoreCounts:
-    """The counts of all rows of one part or more, as `Statistics.merged`."""
-    return Statistics.merged(Statistics(part, None, 0.0, 0, 0) for part in parts).counts
+def merged_counts(parts: Iterable[Sequence[ScoreCounts]]) -> list[ScoreCounts]:
+    """Of each label the counts of all rows of one part or more, merged as by `Statistics.merged`, in one pass."""
+    waiting: list[list[Statistics]] = []
+    for part in parts:
+        waiting = waiting or [[] for _ in part]
+        for counts, own in zip(part, waiting, strict=True):
+            Statistics(counts, None, 0.0, 0, 0).join(own)
+    return [Statistics.merged(own).counts for own in waiting]
 
 
 def core_metrics(statistics: Statistics, config: EvaluateConfig) -> dict[str, MetricValue]:

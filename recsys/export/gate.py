@@ -39,17 +39,18 @@ def require(parity: Parity, config: ExportConfig) -> None:
 
 
 def _require_probabilities(model: RowTypeParity) -> None:
-    if model.rmse is not None and not model.max_probability_error <= MAX_PROBABILITY_ERROR:
+    if model.max_probability_error <= MAX_PROBABILITY_ERROR:  # false for NaN
+        return
+    if model.rmse is not None:
         raise ParityError(
             f"{model.row_type.value} model: a prediction is {model.max_probability_error:.3g} of itself away from mean "
             f"+ std * output, beyond {MAX_PROBABILITY_ERROR}. Ingest, train and export again with overwrite=true."
         )
-    if not model.max_probability_error <= MAX_PROBABILITY_ERROR:
-        raise ParityError(
-            f"{model.row_type.value} model: a probability is {model.max_probability_error:.3g} away from what the "
-            f"calibration makes of its logit, beyond {MAX_PROBABILITY_ERROR}. Evaluate again with overwrite=true, "
-            "which fits it again, or leave it out: export.calibrated=false."
-        )
+    raise ParityError(
+        f"{model.row_type.value} model: a probability is {model.max_probability_error:.3g} away from what the "
+        f"calibration makes of its logit, beyond {MAX_PROBABILITY_ERROR}. Evaluate again with overwrite=true, "
+        "which fits it again, or leave it out: export.calibrated=false."
+    )
 
 
 def _auc_limit(model: RowTypeParity, parity: Parity, config: ExportConfig) -> float:

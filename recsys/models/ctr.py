@@ -46,6 +46,10 @@ class ModelConfig(Protocol):
 class MultiTask(Protocol):
     """A model's configuration that learns several labels at once. Its `build` is that of one task."""
 
+    @property
+    def labels_nest(self) -> bool:
+        """Whether it takes each label to be 1 only where the one before is."""
+
     def build_tasks(self, features: Sequence[FeatureSpec], num_dense: int, num_tasks: int) -> nn.Module:
         """As `ModelConfig.build`, but the head returns logits (B, num_tasks), the main task's first.
 
@@ -54,15 +58,6 @@ class MultiTask(Protocol):
             num_dense: as there.
             num_tasks: labels of the schema, 2 or more.
         """
-
-
-@runtime_checkable
-class Funnel(MultiTask, Protocol):
-    """A multi-task model's configuration by which each label is 1 only where the one before is."""
-
-    @property
-    def labels_nest(self) -> bool:
-        """Always true."""
 
 
 @runtime_checkable

@@ -25,7 +25,7 @@ class ESMMConfig(TasksConfig):
 
     @property
     def labels_nest(self) -> bool:
-        """See `Funnel`."""
+        """Probabilities are multiplied along the labels."""
         return True
 
     def build_tasks(self, features: Sequence[FeatureSpec], num_dense: int, num_tasks: int) -> nn.Module:

@@ -26,6 +26,11 @@ class TasksConfig(ABC):
         check_units("model.tower_units", self.tower_units)
         check_dropout("model.dropout", self.dropout)
 
+    @property
+    def labels_nest(self) -> bool:
+        """See `MultiTask`."""
+        return False
+
     def features(self, categorical: Sequence[FeatureSpec]) -> list[FeatureSpec]:
         """Every column, `embedding_dim` wide."""
         return embedded(categorical, self.embedding_dim)
