@@ -203,6 +203,19 @@ def test_no_tracked_file_names_a_machine_path_or_a_registry() -> None:
     assert not faults, report(faults)
 
 
+def test_ranks_that_a_test_starts_leave_as_those_of_a_pipeline() -> None:
+    started = re.compile(r'^if __name__ == "__main__"|^    mp\.spawn\(', re.MULTILINE)
+    faults = [
+        f"{path}: a rank that ends through the interpreter aborts now and then (pipelines.entry.leave). Call leave()."
+        for path in sources()
+        if path.parts[0] == "tests"
+        and started.search(text := (REPOSITORY / path).read_text())
+        and "process_group(" in text
+        and "leave()" not in text
+    ]
+    assert not faults, report(faults)
+
+
 def test_constraints_pin_every_dependency_exactly() -> None:
     lines = [line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
     inexact = [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[\w.]+", line)]

@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from pipelines.entry import leave
 from recsys.core.batch import Batch
 from recsys.core.callback import TrainingSession
 from recsys.core.specs import FeatureSpec
@@ -86,6 +87,7 @@ def refresh_on(rank: int, store: str, folder: str) -> None:
     callback.on_step_start(session, 16, cast(Batch, None))
     torch.save(collection.state_dict(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
+    leave()
 
 
 def test_ranks_agree_on_refreshed_codebooks_to_the_last_bit(tmp_path: Path) -> None:

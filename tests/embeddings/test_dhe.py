@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from pipelines.entry import leave
 from recsys.core.errors import ConfigError
 from recsys.core.specs import FeatureSpec, Init
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection, PlannedEmbeddingCollection
@@ -182,6 +183,7 @@ def average_on(rank: int, store: str, results: str) -> None:
     after = [buffer for name, buffer in module.named_buffers() if "running" in name]
     torch.save((before, after), Path(results) / f"{rank}.pt")
     dist.destroy_process_group()
+    leave()
 
 
 def test_two_ranks_validate_with_equal_statistics(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from pipelines.entry import leave
 from recsys.core.batch import Batch
 from recsys.train import checkpoint
 from recsys.train.config import DeviceConfig, OptimizerConfig, Sharding, TableOptimizer, TrainConfig
@@ -48,3 +49,4 @@ def main(folder: Path, sharding: str, output: Path, device_type: str) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4] if len(sys.argv) > 4 else "cuda")
+    leave()
