@@ -14,7 +14,9 @@ event to the target (0 for none, else floor(log2) + 1). User and time are kept b
   CHRONOLOGICAL has no such events, but its negatives, too, are items that the user does not meet later.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from recsys.core.errors import ConfigError
@@ -33,6 +35,7 @@ from recsys.data.histories import (
     split_codes,
     user_places,
 )
+from recsys.data.made import Made, Piece
 from recsys.data.readers import ParquetReader
 from recsys.data.side import SideFile, with_side
 from recsys.ops.hashing import salt_for
@@ -77,10 +80,12 @@ class BehaviourDataset:
     def open(self, folder: Path, *, max_rejected: float = 0.0) -> RawTable:
         """Write the rows to `folder/raw` as Parquet and return them; memory holds the events, but not the rows.
 
+        After an interruption the events are read again, and rows that are there are kept.
+
         Raises:
             DataError: the log or the side file cannot be used, or a split would have no rows.
         """
-        rejected = rejected_of(self.log, folder, max_rejected=max_rejected)
+        rejected = rejected_of([self.log], folder, max_rejected=max_rejected)
         events = read_events(self.log, rejected)
         items = with_side(events.items, self.side, self.log)
         events = Events(events.user, events.item, events.time, events.users, items)
@@ -88,13 +93,14 @@ class BehaviourDataset:
         chosen = choose_targets(
             events, codes, min_history=self.min_history, stride=self.target_stride, repeats=self.repeated_targets
         )
-        (folder / "raw").mkdir(parents=True, exist_ok=True)
+        made = Made(folder, self, max_rejected=max_rejected)
         files: list[RawFile] = []
         for split, index in zip(SPLIT_NAMES, chosen, strict=True):
             salt = salt_for(split, 0, self.seed)
             negatives = draw_negatives(events, index, self.negatives, num=self.num_negatives, salt=salt)
             targets = Targets(index, user_places(events)[index], negatives)
-            files += self._write(events, targets, folder / "raw", split)
+            num_rows = len(index) * (1 + self.num_negatives)
+            files += made.files(self._pieces(events, targets, split), num_rows=num_rows, split=split)
         return RawTable(
             name=self.name,
             schema=self.schema(),
@@ -133,14 +139,10 @@ class BehaviourDataset:
             vocabulary=vocabulary,
         )
 
-    def _write(self, events: Events, targets: Targets, folder: Path, split: str) -> list[RawFile]:
+    def _pieces(self, events: Events, targets: Targets, split: str) -> Iterator[Piece]:
         names = {"user": self.log.user, "item": self.log.item, "time": self.log.time or PLACE}
         rows_at_once = min(ROWS_PER_FILE, VALUES_PER_FILE // self.max_length)
         at_once = max(rows_at_once // (1 + self.num_negatives), 1)
-        files: list[RawFile] = []
         for part, some in enumerate(targets.pieces(at_once)):
-            path = folder / f"{split}-{part:05d}.parquet"
-            rows = rows_of(events, some, names, max_length=self.max_length)
-            rows.write_parquet(path, compression="zstd", statistics=False)
-            files.append(RawFile(path=path, split=split))
-        return files
+            make = partial(rows_of, events, some, names, max_length=self.max_length)
+            yield Piece(stem=f"{split}-{part:05d}", num_rows=some.negatives.numel() + len(some.event), make=make)

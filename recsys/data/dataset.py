@@ -4,7 +4,7 @@ A data set is a frozen config dataclass whose method `open` returns a `RawTable`
 new source of rows is one dataclass and one yaml.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
@@ -208,18 +208,6 @@ class RawTable:
             problem = "is no time to split by. Fill or remove such rows, or choose another split method."
             faults.note(column, bad | column.is_nan() if column.dtype.is_float() else bad, problem)
         return typed
-
-
-def made_files(folder: Path, frames: Iterable[pl.DataFrame]) -> tuple[RawFile, ...]:
-    """Write rows that a data set makes itself, a Parquet file each frame, below `folder/raw`."""
-    raw = folder / "raw"
-    raw.mkdir(parents=True, exist_ok=True)
-    files: list[RawFile] = []
-    for frame in frames:
-        path = raw / f"part-{len(files):05d}.parquet"
-        frame.write_parquet(path, compression="zstd", statistics=False)
-        files.append(RawFile(path=path))
-    return tuple(files)
 
 
 class Dataset(Protocol):

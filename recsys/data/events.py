@@ -15,6 +15,7 @@ import polars as pl
 from torch import Tensor
 
 from recsys.core.errors import ConfigError, DataError
+from recsys.core.progress import ProgressBar
 from recsys.core.schema import MISSING_KEY, MISSING_TEXT, CategoricalFeature, KeyType, Schema
 from recsys.data.faults import Faults, Origin, Rejected
 from recsys.data.json_lines import JsonLinesReader
@@ -30,8 +31,10 @@ NO_SEPARATOR = "\x1f"  # reads a line as one value
 
 TIME, POSITION, USER_CODE, ITEM_CODE = "__time__", "__position__", "__user__", "__item__"
 INPUT = "an input of dataset.log"
-LINE = "__line__"
-"""Line of a text file, or row of a Parquet file, that an event comes from, counted from 1; a header is not counted."""
+
+
+Read = tuple[pl.DataFrame, Faults, int]
+"""Events of some rows, what is wrong with the others, and how many rows these were."""
 
 
 class LogKind(Enum):
@@ -104,11 +107,7 @@ def read_events(log: EventLog, rejected: Rejected) -> Events:
         DataError: a file is missing, unreadable or lacks a column; a user, item or time is missing or of another type,
             of more events than may be set aside.
     """
-    parts: list[pl.DataFrame] = []
-    for number, path in enumerate(log.paths):
-        for events, faulty in event_frames(log, path, strict=rejected.limit == 0):
-            rejected.add(number, faulty)
-            parts.append(events.drop(LINE))
+    parts = list(event_frames(log, rejected))
     if not sum(part.height for part in parts):
         kept = f" whose {log.behaviour!r} is one of {list(log.behaviours)}" if log.behaviour else ""
         raise DataError(f"{', '.join(log.files)}: no events{kept}. Correct the dataset config, or give other files.")
@@ -128,26 +127,44 @@ def read_events(log: EventLog, rejected: Rejected) -> Events:
     return Events(user, item, time, users, items)
 
 
-def rejected_of(log: EventLog, folder: Path, *, max_rejected: float) -> Rejected:
-    """Takes up to that share of the log's rows; they are counted only where some may be left out.
+def rejected_of(logs: Sequence[EventLog], folder: Path, *, max_rejected: float) -> Rejected:
+    """Takes up to that share of the logs' rows.
 
     Raises:
         DataError: a file is missing or unreadable.
     """
-    paths = log.paths if max_rejected else ()
-    num_rows = sum(_reader(log).count_rows(existing(path, INPUT)) for path in paths)
+    num_rows = sum(map(num_rows_of, logs)) if max_rejected else 0
     return Rejected(folder, num_rows=num_rows, limit=max_rejected, stem="log")
 
 
-def event_frames(log: EventLog, path: Path, *, strict: bool) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    """Events of one file in its order: user, item, attributes, `TIME` where the log has times, and `LINE`.
+def num_rows_of(log: EventLog) -> int:
+    """Rows of all files.
+
+    Raises:
+        DataError: a file is missing or unreadable.
+    """
+    return sum(_reader(log).count_rows(existing(path, INPUT)) for path in log.paths)
+
+
+def event_frames(
+    log: EventLog, rejected: Rejected, *, first_file: int = 0, signed: bool = True
+) -> Iterator[pl.DataFrame]:
+    """Events in the order of the files: user, item, attributes, and `TIME` where the log has times.
 
     Args:
-        strict: refuse the first row that has a fault; else leave such rows out and say what they are (`REJECTED`).
+        rejected: takes the rows with faults; one that may take none has the first refused.
+        first_file: number that `rejected` knows the log's first file by.
+        signed: may users and items that are whole numbers be negative?
     Raises:
         DataError: as `read_events`.
     """
-    return _users_frames(log, path, strict) if log.kind is LogKind.USERS else _event_frames(log, path, strict)
+    frames = _users_frames if log.kind is LogKind.USERS else _event_frames
+    with ProgressBar("reading events", total=num_rows_of(log)) as progress:
+        for number, path in enumerate(log.paths, start=first_file):
+            for events, faults, num_rows in frames(log, path, rejected.limit == 0, signed):
+                rejected.add(number, faults.rejected())
+                yield events
+                progress.advance(num_rows)
 
 
 def typed(frame: pl.DataFrame, log: EventLog, columns: tuple[CategoricalFeature, ...], faults: Faults) -> pl.DataFrame:
@@ -181,7 +198,7 @@ def _reader(log: EventLog) -> Reader:
     return TextReader(separator=log.separator.replace("\\t", "\t"), columns=log.columns, quoted=log.quoted)
 
 
-def _event_frames(log: EventLog, path: Path, strict: bool) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+def _event_frames(log: EventLog, path: Path, strict: bool, signed: bool) -> Iterator[Read]:
     names = (log.user, log.item, *log.attributes)
     columns = tuple(CategoricalFeature(name=name, key_type=log.key_type) for name in names)
     row = 0
@@ -191,16 +208,18 @@ def _event_frames(log: EventLog, path: Path, strict: bool) -> Iterator[tuple[pl.
         frame = typed(raw, log, columns, faults)
         for name in (log.user, log.item):
             faults.note(frame[name], _absent(frame[name]), "names nobody and nothing. Fill it, or remove the row.")
+            if not signed:
+                _note_negative(frame[name], faults)
         if log.time:
             frame = frame.with_columns(_times(raw[log.time], faults).alias(TIME))
-        frame = faults.sound(frame.with_columns(_lines(row, raw.height)))
+        frame = faults.sound(frame)
         if log.behaviour:
             frame = frame.filter(pl.col(log.behaviour).cast(pl.String).is_in(log.behaviours))
-        yield frame.select(*names, *([TIME] if log.time else []), LINE), faults.rejected()
+        yield frame.select(*names, *([TIME] if log.time else [])), faults, raw.height
         row += raw.height
 
 
-def _users_frames(log: EventLog, path: Path, strict: bool) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+def _users_frames(log: EventLog, path: Path, strict: bool, signed: bool) -> Iterator[Read]:
     separator = log.separator.replace("\\t", "\t")
     columns = (
         CategoricalFeature(name=log.user, key_type=log.key_type),
@@ -213,13 +232,12 @@ def _users_frames(log: EventLog, path: Path, strict: bool) -> Iterator[tuple[pl.
         faults = Faults(Origin(path=str(path), first_row=row), strict=strict)
         frame = typed(parts.with_columns(raw.drop("line")), log, columns, faults)
         faults.note(frame[log.user], _absent(frame[log.user]), "names nobody. Remove the line.")
-        frame = faults.sound(frame.with_columns(_lines(row, raw.height)))
-        yield frame.filter(pl.col(log.item).list.len() > 0).explode(log.item), faults.rejected()
+        if not signed:
+            _note_negative(frame[log.user], faults)
+            _note_negative(frame[log.item], faults)
+        frame = faults.sound(frame)
+        yield frame.filter(pl.col(log.item).list.len() > 0).explode(log.item), faults, raw.height
         row += raw.height
-
-
-def _lines(first_row: int, num_rows: int) -> pl.Series:
-    return pl.int_range(first_row + 1, first_row + num_rows + 1, eager=True).alias(LINE)
 
 
 def _check_present(frame: pl.DataFrame, names: list[str], origin: Origin) -> None:
@@ -233,6 +251,15 @@ def _check_present(frame: pl.DataFrame, names: list[str], origin: Origin) -> Non
 
 def _absent(keys: pl.Series) -> pl.Series:
     return keys.is_null() | (keys == "") if keys.dtype == pl.String else keys.is_null()
+
+
+def _note_negative(keys: pl.Series, faults: Faults) -> None:
+    lowest = keys.list.min() if keys.dtype == pl.List else keys
+    if lowest.dtype == pl.Int64:
+        problem = (
+            "names an id below 0; ids are 0 or more. Correct it, or set key_type: string if signs belong to the ids."
+        )
+        faults.note(keys, lowest < 0, problem)
 
 
 def _times(column: pl.Series, faults: Faults) -> pl.Series:

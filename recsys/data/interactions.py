@@ -12,6 +12,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -21,9 +22,11 @@ from torch import Tensor
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.interactions import Interactions
 from recsys.core.manifest import Manifest
-from recsys.core.schema import CategoricalFeature, KeyType, Schema
+from recsys.core.schema import CategoricalFeature, Schema
 from recsys.data.dataset import SPLIT_NAMES, RawFile, RawTable, SplitConfig, SplitMethod
-from recsys.data.events import LINE, EventLog, event_frames
+from recsys.data.events import EventLog, event_frames, rejected_of
+from recsys.data.faults import Rejected
+from recsys.data.made import Made, Piece
 from recsys.data.readers import ParquetReader
 from recsys.ops.hashing import mix64, salt_for
 
@@ -70,8 +73,9 @@ class InteractionDataset:
             DataError: a file cannot be used, or there is nothing to train on or to test.
         """
         pairs = [self.train.user, self.train.item]
-        train = _read(self.train, "train")
-        test = _read(self.test, "test")
+        rejected = rejected_of([self.train, self.test], folder, max_rejected=max_rejected)
+        train = _read(self.train, "train", rejected, 0)
+        test = _read(self.test, "test", rejected, len(self.train.paths))
         unseen = test.join(train, on=pairs, how="anti", maintain_order="left")
         if unseen.height < test.height:
             logger.warning("left out %d test pairs that train holds too", test.height - unseen.height)
@@ -81,12 +85,12 @@ class InteractionDataset:
             )
         held_out = self._held_out(train)
         parts = (train.filter(~held_out), train.filter(held_out), unseen)
-        (folder / "raw").mkdir(parents=True, exist_ok=True)
-        files = []
+        made = Made(folder, self, max_rejected=max_rejected)
+        files: list[RawFile] = []
         for name, part in zip(SPLIT_NAMES, parts, strict=True):
-            if part.height:
-                files.append(RawFile(path=folder / "raw" / f"{name}.parquet", split=name))
-                part.with_columns(pl.lit(1).alias(LABEL_NAME)).write_parquet(files[-1].path, statistics=False)
+            make = partial(part.with_columns, pl.lit(1).alias(LABEL_NAME))
+            pieces = [Piece(stem=name, num_rows=part.height, make=make)] if part.height else []
+            files += made.files(pieces, num_rows=part.height, split=name)
         return RawTable(
             name=self.name,
             schema=self.schema(),
@@ -94,6 +98,7 @@ class InteractionDataset:
             reader=ParquetReader(),
             split=SplitConfig(method=SplitMethod.GIVEN),
             only_positives=True,
+            rejected=rejected,
         )
 
     def _held_out(self, train: pl.DataFrame) -> pl.Series:
@@ -109,13 +114,10 @@ class InteractionDataset:
         return pl.Series(held_out.numpy())
 
 
-def _read(log: EventLog, split: str) -> pl.DataFrame:
-    """Distinct pairs of a log, in the order of its files."""
-    parts = []
-    for path in log.paths:
-        for frame, _ in event_frames(log, path, strict=True):
-            _refuse_negative(frame, log, path)
-            parts.append(frame.select(log.user, log.item))
+def _read(log: EventLog, split: str, rejected: Rejected, first_file: int) -> pl.DataFrame:
+    """Distinct pairs of a log, in the order of its files, which are counted from `first_file`."""
+    frames = event_frames(log, rejected, first_file=first_file, signed=False)
+    parts = [frame.select(log.user, log.item) for frame in frames]
     if not sum(part.height for part in parts):
         raise DataError(
             f"{', '.join(log.files)}: no interactions, so the {split} split is empty. Correct dataset.{split}, or give "
@@ -126,19 +128,6 @@ def _read(log: EventLog, split: str) -> pl.DataFrame:
     if distinct.height < pairs.height:
         logger.warning("%s: merged %d repeated pairs of user and item", split, pairs.height - distinct.height)
     return distinct
-
-
-def _refuse_negative(frame: pl.DataFrame, log: EventLog, path: Path) -> None:
-    if log.key_type is not KeyType.INTEGER:
-        return
-    for name in (log.user, log.item):
-        bad = (frame[name] < 0).arg_true()
-        if len(bad):
-            raise DataError(
-                f"{path}, line {frame[LINE][int(bad[0])]} (from 1, a header not counted), column {name!r}: "
-                f"{frame[name][int(bad[0])]} is negative, and ids are 0 or more. Correct the line, or set key_type: "
-                "string if signs belong to the ids."
-            )
 
 
 def hold_out(users: Tensor, items: Tensor, *, share: float, salt: int) -> Tensor:

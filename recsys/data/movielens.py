@@ -21,8 +21,11 @@ from recsys.core.schema import (
 )
 from recsys.core.specs import Pooling
 from recsys.data.compression import read_bytes
-from recsys.data.dataset import RawTable, SplitConfig, SplitMethod, made_files
+from recsys.data.dataset import RawTable, SplitConfig, SplitMethod
+from recsys.data.events import TIME, EventLog, event_frames, rejected_of
+from recsys.data.faults import Faults, Origin
 from recsys.data.locate import existing
+from recsys.data.made import Made, Piece
 from recsys.data.readers import ParquetReader
 
 GENRES = (
@@ -57,25 +60,37 @@ class MovieLensDataset:
         Raises:
             DataError: a file is missing or is not what MovieLens publishes, or a rating names an unknown user or film.
         """
-        rows = _read(Path(self.ratings), "\t", RATINGS)
+        log = EventLog(
+            files=(self.ratings,), separator="\t", columns=RATINGS, attributes=("rating",), key_type=KeyType.INTEGER
+        )
+        rejected = rejected_of([log], folder, max_rejected=max_rejected)
+        rows = pl.concat(event_frames(log, rejected)).rename({TIME: "time"})
         for path, names in ((self.users, USERS), (self.items, ITEMS)):
-            known = _read(Path(path), "|", names)
+            known = _read(Path(path), names)
             unknown = rows.join(known, on=names[0], how="anti")
             if unknown.height:
                 raise DataError(f"{path} lacks {names[0]} {unknown[names[0]][0]!r}, which {self.ratings} names.")
             rows = rows.join(known, on=names[0], how="left", maintain_order="left")
         genres = pl.concat_list(pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in GENRES).list.drop_nulls()
-        rating = pl.col("rating").cast(pl.Int64)
+        rating = pl.col("rating")
         label = (rating >= self.positive_from).cast(pl.Int8) if self.label_kind is LabelKind.CLICK else rating
         joined = rows.select(
             label.alias("label"),
-            *(pl.col(name).cast(pl.Int64) for name in ("user", "item", "age", "time")),
+            *("user", "item", "age", "time"),
             *("sex", "occupation", "zip"),
             pl.col("released").str.tail(4).cast(pl.Int64, strict=False).alias("year"),
             genres.alias("genres"),
         )
-        files = made_files(folder, [joined])
-        return RawTable(name=self.name, schema=self.schema(), files=files, reader=ParquetReader(), split=self.split)
+        piece = Piece(stem="part-00000", num_rows=joined.height, make=lambda: joined)
+        files = Made(folder, self, max_rejected=max_rejected).files([piece], num_rows=joined.height)
+        return RawTable(
+            name=self.name,
+            schema=self.schema(),
+            files=files,
+            reader=ParquetReader(),
+            split=self.split,
+            rejected=rejected,
+        )
 
     def schema(self) -> Schema:
         """The schema of the joined rows."""
@@ -99,14 +114,21 @@ class MovieLensDataset:
         )
 
 
-def _read(path: Path, separator: str, names: tuple[str, ...]) -> pl.DataFrame:
+def _read(path: Path, names: tuple[str, ...]) -> pl.DataFrame:
+    """What is known of users or items: text, but whole numbers of the key and of ages."""
     text = b"".join(read_bytes(existing(path, "of MovieLens-100k"))).decode("latin-1")  # which every byte is legal in
     lines = pl.Series("line", text.rstrip("\n").split("\n")).str.strip_chars_end("\r")
-    parts = lines.str.split(separator)
+    parts = lines.str.split("|")
     if (parts.list.len() != len(names)).any():
         at = int((parts.list.len() != len(names)).arg_true()[0])
         raise DataError(
-            f"{path}, line {at + 1}: {lines[at]!r} has no {len(names)} values separated by {separator!r}. Give the "
+            f"{path}, line {at + 1}: {lines[at]!r} has no {len(names)} values separated by '|'. Give the "
             "file as MovieLens publishes it."
         )
-    return parts.list.to_struct(fields=list(names)).struct.unnest()
+    frame = parts.list.to_struct(fields=list(names)).struct.unnest()
+    faults = Faults(Origin(path=str(path)), strict=True)
+    for name in {names[0], "age"} & set(names):
+        numbers = frame[name].cast(pl.Int64, strict=False)
+        faults.note(frame[name], numbers.is_null(), "is no whole number. Give the file as MovieLens publishes it.")
+        frame = frame.with_columns(numbers)
+    return frame

@@ -25,8 +25,9 @@ from torch import Tensor
 from recsys.core.errors import ConfigError
 from recsys.core.schema import CategoricalFeature, KeyType, Schema
 from recsys.core.specs import Pooling
-from recsys.data.dataset import RawTable, SplitConfig, made_files
+from recsys.data.dataset import RawTable, SplitConfig
 from recsys.data.histories import gap_buckets, lists
+from recsys.data.made import Made, pieces_of
 from recsys.data.readers import ParquetReader
 from recsys.ops.hashing import mix64, salt_for
 
@@ -74,10 +75,8 @@ class PlantedDataset:
 
     def open(self, folder: Path, *, max_rejected: float = 0.0) -> RawTable:
         """Write the rows to `folder/raw` as Parquet and return them."""
-        generator = _Generator(self)
-        starts = range(0, self.num_rows, CHUNK_ROWS)
-        chunks = (torch.arange(start, min(start + CHUNK_ROWS, self.num_rows)) for start in starts)
-        files = made_files(folder, (generator.frame(rows) for rows in chunks))
+        pieces = pieces_of(self.num_rows, CHUNK_ROWS, _Generator(self).frame)
+        files = Made(folder, self, max_rejected=max_rejected).files(pieces, num_rows=self.num_rows)
         return RawTable(name=self.name, schema=self.schema(), files=files, reader=ParquetReader(), split=self.split)
 
     def schema(self) -> Schema:

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError
 from recsys.core.schema import CategoricalFeature, KeyType, Schema
-from recsys.data.dataset import RawTable, SplitConfig, made_files
+from recsys.data.dataset import RawTable, SplitConfig
+from recsys.data.made import Made, pieces_of
 from recsys.data.readers import ParquetReader
 from recsys.data.splits import NON_NEGATIVE
 from recsys.ops.hashing import mix64, salt_for
 
+CHUNK_ROWS = 65_536
 CONTEXT, BAYES = "context", "bayes_probability"
 
 
@@ -56,7 +58,8 @@ class PlantedDimensionsDataset:
 
     def open(self, folder: Path, *, max_rejected: float = 0.0) -> RawTable:
         """Write the rows to `folder/raw` as Parquet and return them."""
-        files = made_files(folder, [self._frame()])
+        pieces = pieces_of(self.num_rows, CHUNK_ROWS, self._frame)
+        files = Made(folder, self, max_rejected=max_rejected).files(pieces, num_rows=self.num_rows)
         return RawTable(name=self.name, schema=self.schema(), files=files, reader=ParquetReader(), split=self.split)
 
     @property
@@ -70,10 +73,9 @@ class PlantedDimensionsDataset:
         single = tuple(CategoricalFeature(name=name, key_type=KeyType.INTEGER, min_count=1) for name in names)
         return Schema(label="label", categorical=single, passthrough=(BAYES,))
 
-    def _frame(self) -> pl.DataFrame:
-        rows = torch.arange(self.num_rows)
+    def _frame(self, rows: Tensor) -> pl.DataFrame:
         context = self._whole(rows, CONTEXT, self.contexts)
-        columns, logit = {CONTEXT: context}, torch.zeros(self.num_rows, dtype=torch.float64)
+        columns, logit = {CONTEXT: context}, torch.zeros(len(rows), dtype=torch.float64)
         for name, dimension in self.planted.items():
             ids = columns[name] = self._whole(rows, name, self.ids_per_feature)
             for k in range(dimension):

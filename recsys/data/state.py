@@ -8,7 +8,7 @@ from recsys.data.dataset import SPLIT_NAMES
 from recsys.data.encoder import VOCABULARY_FOLDER
 from recsys.data.faults import REJECTED_FOLDER
 
-STATE_FOLDER = "state"
+STATE_FOLDER, KEY_NAME = "state", "key.json"
 MADE = (*SPLIT_NAMES, VOCABULARY_FOLDER, REJECTED_FOLDER)
 """What else an ingest makes, shard by shard."""
 
@@ -20,18 +20,29 @@ def put_json(path: Path, value: object) -> None:
     temporary.rename(path)
 
 
+def holds(folder: Path, key: str) -> bool:
+    """True if the work in a folder was begun for `key`."""
+    known = folder / KEY_NAME
+    return known.is_file() and bool(json.loads(known.read_text()) == key)
+
+
+def begin(folder: Path, key: str) -> None:
+    """Empty a folder for work of `key`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    put_json(folder / KEY_NAME, key)
+
+
 class State:
     """`state/` of a dataset folder: of each pass a stem for each shard, `<stem>.json` once it is done."""
 
     def __init__(self, folder: Path, key: str) -> None:
         """Go on with what is there if it was made for `key`; else begin anew."""
         self._folder = folder / STATE_FOLDER
-        known = self._folder / "key.json"
-        if not known.is_file() or json.loads(known.read_text()) != key:
-            for name in (STATE_FOLDER, *MADE):
+        if not holds(self._folder, key):
+            for name in MADE:
                 shutil.rmtree(folder / name, ignore_errors=True)
-            self._folder.mkdir()
-            put_json(known, key)
+            begin(self._folder, key)
 
     def stem(self, work: str, shard: int) -> Path:
         """Path of that shard's state in that pass, without an ending."""

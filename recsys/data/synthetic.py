@@ -11,7 +11,6 @@ some of the clicks convert, by a logit that is half the click's and half effects
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +21,8 @@ from torch import Tensor
 from recsys.core.errors import ConfigError
 from recsys.core.schema import CategoricalFeature, NumericFeature, Schema
 from recsys.core.specs import Pooling
-from recsys.data.dataset import RawTable, SplitConfig, made_files
+from recsys.data.dataset import RawTable, SplitConfig
+from recsys.data.made import Made, pieces_of
 from recsys.data.readers import ParquetReader
 from recsys.ops.hashing import mix64, salt_for
 
@@ -78,7 +78,8 @@ class SyntheticDataset:
     def open(self, folder: Path, *, max_rejected: float = 0.0) -> RawTable:
         """Write the rows to `folder/raw` as Parquet and return them."""
         generator = _Generator(self)
-        files = made_files(folder, generator.frames())
+        pieces = pieces_of(self.num_rows, CHUNK_ROWS, generator.frame)
+        files = Made(folder, self, max_rejected=max_rejected).files(pieces, num_rows=self.num_rows)
         return RawTable(
             name=self.name, schema=generator.schema(), files=files, reader=ParquetReader(), split=self.split
         )
@@ -116,12 +117,8 @@ class _Generator:
             passthrough=(BAYES, f"{BAYES}_{CONVERSION}") if self._config.conversion_rate else (BAYES,),
         )
 
-    def frames(self) -> Iterator[pl.DataFrame]:
-        """All rows, in pieces."""
-        for start in range(0, self._config.num_rows, CHUNK_ROWS):
-            yield self._frame(torch.arange(start, min(start + CHUNK_ROWS, self._config.num_rows)))
-
-    def _frame(self, rows: Tensor) -> pl.DataFrame:
+    def frame(self, rows: Tensor) -> pl.DataFrame:
+        """These rows, int64 (B,)."""
         numbers, ids, tags = self._numbers(rows), self._ids(rows), self._tags(rows)
         logit = _weighted(self._scales, self._parts(numbers, ids, tags)) + self._bias
         probability = torch.sigmoid(logit)

@@ -161,4 +161,4 @@ def test_attributes_are_those_of_the_earliest_event(log_time: str, expected: str
     """Of events at one time the file's first; without times the files' order is all that is known."""
     lines = ["user,item,category,time", "a,k,c_late,90", "b,k,c_early,7", "a,k,c_tie,7"]
     log = dataset_of(tmp_path, "\n".join(lines) + "\n", log_time=log_time).log
-    assert read_events(log, rejected_of(log, tmp_path, max_rejected=0)).items.rows() == [("k", expected)]
+    assert read_events(log, rejected_of([log], tmp_path, max_rejected=0)).items.rows() == [("k", expected)]

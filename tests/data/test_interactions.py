@@ -69,8 +69,8 @@ def test_files_of_pairs_give_what_lines_of_users_give(tmp_path: Path, kind: LogK
 @pytest.mark.parametrize(
     ("train", "test", "said"),
     [
-        ("1 2 3\n4 5 -6\n", TEST, r"train\.txt, line 2 .*column 'item': -6 is negative"),
-        ("1 2 3\n-4 5\n", TEST, r"train\.txt, line 2 .*column 'user': -4 is negative"),
+        ("1 2 3\n4 5 -6\n", TEST, r"train\.txt, row 2 .*column 'item': \[5, -6\] names an id below 0"),
+        ("1 2 3\n-4 5\n", TEST, r"train\.txt, row 2 .*column 'user': -4 names an id below 0"),
         (TRAIN, "5 40\n900 1.5\n", r"test\.txt, row 2 .*is no signed 64-bit integer"),
         (TRAIN, "", "test split is empty"),
         (TRAIN, "5\n7\n", "test split is empty"),
@@ -81,6 +81,26 @@ def test_files_of_pairs_give_what_lines_of_users_give(tmp_path: Path, kind: LogK
 def test_what_cannot_be_used_is_named(tmp_path: Path, train: str, test: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         ingested(tmp_path, train=train, test=test)
+
+
+def test_faulty_lines_are_left_out_and_listed(tmp_path: Path) -> None:
+    """Of both logs, up to a share of their lines together; the others come out as if they alone were there."""
+    faulty = TRAIN.splitlines()
+    faulty[1:1] = ["x 10", "7 -10 20"]
+    given = dataset(tmp_path, "\n".join(faulty) + "\n", "5 4.5\n" + TEST)
+    num_lines = len(faulty) + 1 + len(TEST.splitlines())
+    manifest = ingest(given, tmp_path / "out", options=IngestOptions(max_rejected=3 / num_lines))
+    rejected = pl.read_parquet(tmp_path / "out" / "rejected" / "*.parquet").select("row", "column", "value").rows()
+    assert manifest.num_rejected == 3
+    assert rejected == [(2, "user", "x"), (3, "item", "[-10, 20]"), (1, "item", "['4.5']")]
+    (tmp_path / "sound").mkdir()
+    sound = ingested(tmp_path / "sound")
+    for split in ("train", "test"):
+        assert torch.equal(
+            read_interactions(tmp_path / "out", (split,)).keys, read_interactions(sound, (split,)).keys
+        ), split
+    with pytest.raises(DataError, match=rf"3 of {num_lines} rows have faults so far, more than ingest.max_rejected"):
+        ingest(given, tmp_path / "few", options=IngestOptions(max_rejected=2 / num_lines))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import polars as pl
 import pytest
 
 from recsys.core.errors import DataError
-from recsys.data import fitting, passes
+from recsys.data import behaviours, fitting, passes
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.state import STATE_FOLDER, put_json
 from recsys.data.table import TableDataset
+from tests.data.behaviour_logs import dataset_of, random_log
 from tests.data.conftest import small_frame
 from tests.data.test_ingest import files_of
 
@@ -127,3 +128,26 @@ def test_kill_minus_nine_and_another_number_of_threads(tmp_path: Path) -> None:
     assert len(list((tmp_path / "killed" / STATE_FOLDER).glob("encode-*.json"))) == 3
     assert run("killed", threads=1) == run("whole", threads=3) == 0
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+
+
+def test_rows_that_a_data_set_makes_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that are there stay; one that a kill left half written, and those after it, are made."""
+    events = random_log(900, seed=5, times=10_000)
+    options = IngestOptions(max_rejected=0.1)
+    monkeypatch.setattr(behaviours, "ROWS_PER_FILE", 128)
+    source = dataset_of(tmp_path, events)
+    ingest(source, tmp_path / "whole", options=options)
+    files = [file.path for file in source.open(tmp_path / "parts", max_rejected=0.1).files]
+    assert len(files) > 9
+    for path in files[5:]:
+        path.unlink()
+    files[5].with_suffix(".tmp").write_bytes(b"PAR1 half")
+    before = [path.stat().st_mtime_ns for path in files[:5]]
+    ingest(source, tmp_path / "parts", options=options)
+    assert [path.stat().st_mtime_ns for path in files[:5]] == before
+    assert files_of(tmp_path / "parts") == files_of(tmp_path / "whole")
+
+    dataset_of(tmp_path, events.head(600))  # another log in its place
+    ingest(source, tmp_path / "parts", options=options)
+    ingest(source, tmp_path / "fresh", options=options)
+    assert files_of(tmp_path / "parts") == files_of(tmp_path / "fresh")
