@@ -144,7 +144,7 @@ class _Reader:
 
     def _sequence(self, origin: type[Any], args: tuple[Any, ...], data: Any, where: str) -> Any:
         if isinstance(data, str) or not isinstance(data, (list, tuple)):
-            raise ConfigError(f"{where}={data!r}: must be a list.")
+            raise ConfigError(f"{where}={data!r}: must be a list. Of one value it is [{data}].")
         open_ended = origin is list or args[-1] is Ellipsis
         if not open_ended and len(data) != len(args):
             raise ConfigError(f"{where}={data!r}: must hold {len(args)} values.")

@@ -23,7 +23,8 @@ from recsys.core.errors import ConfigError
 from recsys.core.schema import CategoricalFeature, KeyType, Schema
 from recsys.core.specs import Pooling
 from recsys.data.dataset import SPLIT_NAMES, RawFile, RawTable, SplitConfig, SplitMethod
-from recsys.data.events import EventLog, Events, read_events, rejected_of
+from recsys.data.event_log import EventLog, rejected_of
+from recsys.data.events import Events, read_events
 from recsys.data.histories import (
     NegativeMethod,
     SplitTargets,

@@ -13,14 +13,40 @@ from recsys.core.errors import DataError
 READ_BYTES = 1 << 20
 ENDINGS = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 """Of files that begin so, which no text does."""
+FOREIGN = {
+    b"PK\x03\x04": "is a zip archive. Unpack it, or pack its file with gzip or zstd",
+    b"BZh": "is packed with bzip2. Unpack it, or pack it with gzip or zstd",
+    b"\xfd7zXZ": "is packed with xz. Unpack it, or pack it with gzip or zstd",
+    b"PAR1": "is a Parquet file, read as text. Name it .parquet, or set its kind",
+    b"ARROW1": "is an Arrow file, read as text. Name it .arrow, or set its kind",
+    b"\xff\xfe": "is UTF-16 text. Convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
+    b"\xfe\xff": "is UTF-16 text. Convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
+}
+"""What is wrong with a text file that begins so, and the way out."""
+TAR = slice(257, 262)
+"""Where an archive of tar says `ustar`."""
 
 
 def read_bytes(path: Path) -> Iterator[bytes]:
-    """Decompressed content of `path` (`.gz`, `.zst`, else plain) in pieces of roughly `READ_BYTES`.
+    """Decompressed content of a text file (`.gz`, `.zst`, else plain) in pieces of roughly `READ_BYTES`.
 
     Raises:
-        DataError: the file cannot be read, is truncated or is damaged.
+        DataError: the file cannot be read, is truncated or damaged, or is no text with lines.
     """
+    pieces = _pieces(path)
+    first = next(filter(None, pieces), b"")
+    for start, problem in FOREIGN.items():
+        if first.startswith(start):
+            raise DataError(f"{path}: {problem}.")
+    if first[TAR] == b"ustar":
+        raise DataError(f"{path}: is a tar archive. Unpack it, and name the files in it.")
+    if b"\r" in first.rstrip(b"\r") and b"\n" not in first:
+        raise DataError(f"{path}: its lines end with a carriage return alone. Write newlines (tr '\\r' '\\n').")
+    yield first
+    yield from pieces
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
     kind = path.suffix.lower()
     try:
         with path.open("rb") as file:

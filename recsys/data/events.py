@@ -6,83 +6,18 @@ An event that repeats user, item and time of another one is the same event: it i
 """
 
 import logging
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from pathlib import Path
 
 import polars as pl
 from torch import Tensor
 
-from recsys.core.errors import ConfigError, DataError
-from recsys.core.progress import ProgressBar
-from recsys.core.schema import MISSING_KEY, MISSING_TEXT, CategoricalFeature, KeyType, Schema
-from recsys.data.faults import Faults, Origin, Rejected
-from recsys.data.json_lines import JsonLinesReader
-from recsys.data.locate import existing, located
-from recsys.data.raw import TEXT_TYPES, typed_columns
-from recsys.data.readers import ArrowReader, ParquetReader, Reader
-from recsys.data.text import TextReader
+from recsys.core.errors import DataError
+from recsys.data.event_log import TIME, EventLog, event_frames, filled
+from recsys.data.faults import Rejected
 
 logger = logging.getLogger(__name__)
 
-CHUNK_ROWS = 262_144
-NO_SEPARATOR = "\x1f"  # reads a line as one value
-
-TIME, POSITION, USER_CODE, ITEM_CODE = "__time__", "__position__", "__user__", "__item__"
-INPUT = "an input of dataset.log"
-
-
-Read = tuple[pl.DataFrame, Faults, int]
-"""Events of some rows, what is wrong with the others, and how many rows these were."""
-
-
-class LogKind(Enum):
-    """Form of a log's files."""
-
-    TEXT = "text"  # delimited text, one event a line; plain, .gz or .zst
-    JSONL = "jsonl"  # one JSON object a line; plain, .gz or .zst
-    PARQUET = "parquet"  # one event a row
-    ARROW = "arrow"  # likewise; IPC files, also known as Feather version 2
-    USERS = "users"  # text, one user a line: `user item item …`, oldest first; an event's time is its place
-
-
-@dataclass(frozen=True, kw_only=True)
-class EventLog:
-    """Files of events, read in this order, and which of their columns mean what."""
-
-    files: tuple[str, ...]
-    kind: LogKind = LogKind.TEXT
-    separator: str = ","  # of text; of USERS between user and items too
-    columns: tuple[str, ...] = ()  # of TEXT files without header
-    quoted: bool = False  # values of TEXT may stand between double quotes
-    user: str = "user"
-    item: str = "item"
-    time: str = "time"  # whole numbers, dates or ISO 8601 text (read as seconds); "": a user's events are in file order
-    attributes: tuple[str, ...] = ()  # columns that say something of the item
-    behaviour: str = ""  # column whose value must be one of `behaviours`; "": every row is an event
-    behaviours: tuple[str, ...] = ()
-    key_type: KeyType = KeyType.STRING  # of users, items and attributes
-
-    def __post_init__(self) -> None:
-        if not self.files:
-            raise ConfigError("dataset.log.files=[]: name at least one file of events.")
-        if bool(self.behaviour) != bool(self.behaviours):
-            raise ConfigError(
-                f"dataset.log.behaviour={self.behaviour!r} with behaviours={list(self.behaviours)}: name the column "
-                "and the values to keep, or neither."
-            )
-        if self.kind is LogKind.USERS and (self.time or self.attributes or self.behaviour or self.columns):
-            raise ConfigError(
-                f"dataset.log.kind=USERS with time={self.time!r}, attributes={list(self.attributes)}, behaviour="
-                f"{self.behaviour!r}, columns={list(self.columns)}: a line holds a user and items only. Leave these "
-                "empty; attributes may come from dataset.side."
-            )
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files."""
-        return located(self.files)
+POSITION, USER_CODE, ITEM_CODE = "__position__", "__user__", "__item__"
 
 
 @dataclass(frozen=True)
@@ -125,165 +60,6 @@ def read_events(log: EventLog, rejected: Rejected) -> Events:
     )
     user, item, time = (coded[name].to_torch() for name in (USER_CODE, ITEM_CODE, TIME))
     return Events(user, item, time, users, items)
-
-
-def rejected_of(logs: Sequence[EventLog], folder: Path, *, max_rejected: float) -> Rejected:
-    """Takes up to that share of the logs' rows.
-
-    Raises:
-        DataError: a file is missing or unreadable.
-    """
-    num_rows = sum(map(num_rows_of, logs)) if max_rejected else 0
-    return Rejected(folder, num_rows=num_rows, limit=max_rejected, stem="log")
-
-
-def num_rows_of(log: EventLog) -> int:
-    """Rows of all files.
-
-    Raises:
-        DataError: a file is missing or unreadable.
-    """
-    return sum(_reader(log).count_rows(existing(path, INPUT)) for path in log.paths)
-
-
-def event_frames(
-    log: EventLog, rejected: Rejected, *, first_file: int = 0, signed: bool = True
-) -> Iterator[pl.DataFrame]:
-    """Events in the order of the files: user, item, attributes, and `TIME` where the log has times.
-
-    Args:
-        rejected: takes the rows with faults; one that may take none has the first refused.
-        first_file: number that `rejected` knows the log's first file by.
-        signed: may users and items that are whole numbers be negative?
-    Raises:
-        DataError: as `read_events`.
-    """
-    frames = _users_frames if log.kind is LogKind.USERS else _event_frames
-    with ProgressBar("reading events", total=num_rows_of(log)) as progress:
-        for number, path in enumerate(log.paths, start=first_file):
-            for events, faults, num_rows in frames(log, path, rejected.limit == 0, signed):
-                rejected.add(number, faults.rejected())
-                yield events
-                progress.advance(num_rows)
-
-
-def typed(frame: pl.DataFrame, log: EventLog, columns: tuple[CategoricalFeature, ...], faults: Faults) -> pl.DataFrame:
-    """These columns with keys of the log's type, and whatever else the log needs."""
-    schema = Schema(label="label", categorical=columns)
-    other = [name for name in (log.time, log.behaviour) if name and name in frame.columns]
-    return typed_columns(frame, schema, faults, label=False, other=other)
-
-
-def filled(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """Keys with missing ones replaced: a list cannot hold these, and a history must be as long in every column."""
-    return frame.with_columns(
-        pl.col(name).replace("", None).fill_null(MISSING_TEXT)
-        if frame[name].dtype == pl.String
-        else pl.col(name).fill_null(MISSING_KEY)
-        for name in names
-    )
-
-
-def _reader(log: EventLog) -> Reader:
-    if log.kind is LogKind.PARQUET:
-        return ParquetReader()
-    if log.kind is LogKind.ARROW:
-        return ArrowReader()
-    if log.kind is LogKind.JSONL:
-        names = (log.user, log.item, *log.attributes, log.time, log.behaviour)
-        return JsonLinesReader(columns=tuple(name for name in names if name))
-    if log.kind is LogKind.USERS:
-        return TextReader(separator=NO_SEPARATOR, columns=("line",), quoted=False)
-    # A command line gives the two characters `\t`; in a yaml's double quotes they are a tab.
-    return TextReader(separator=log.separator.replace("\\t", "\t"), columns=log.columns, quoted=log.quoted)
-
-
-def _event_frames(log: EventLog, path: Path, strict: bool, signed: bool) -> Iterator[Read]:
-    names = (log.user, log.item, *log.attributes)
-    columns = tuple(CategoricalFeature(name=name, key_type=log.key_type) for name in names)
-    row = 0
-    for raw in _reader(log).frames(existing(path, INPUT), CHUNK_ROWS, keep_damaged=not strict):
-        faults = Faults(Origin(path=str(path), first_row=row), strict=strict)
-        _check_present(raw, [log.time, log.behaviour], faults.origin)
-        frame = typed(raw, log, columns, faults)
-        for name in (log.user, log.item):
-            faults.note(frame[name], _absent(frame[name]), "names nobody and nothing. Fill it, or remove the row.")
-            if not signed:
-                _note_negative(frame[name], faults)
-        if log.time:
-            frame = frame.with_columns(_times(raw[log.time], faults).alias(TIME))
-        frame = faults.sound(frame)
-        if log.behaviour:
-            frame = frame.filter(pl.col(log.behaviour).cast(pl.String).is_in(log.behaviours))
-        yield frame.select(*names, *([TIME] if log.time else [])), faults, raw.height
-        row += raw.height
-
-
-def _users_frames(log: EventLog, path: Path, strict: bool, signed: bool) -> Iterator[Read]:
-    separator = log.separator.replace("\\t", "\t")
-    columns = (
-        CategoricalFeature(name=log.user, key_type=log.key_type),
-        CategoricalFeature(name=log.item, key_type=log.key_type, multi_valued=True, separator=separator),
-    )
-    row = 0
-    for raw in _reader(log).frames(existing(path, INPUT), CHUNK_ROWS, keep_damaged=not strict):
-        parts = raw["line"].str.strip_chars_end().str.splitn(separator, 2).struct.unnest()
-        parts.columns = [log.user, log.item]
-        faults = Faults(Origin(path=str(path), first_row=row), strict=strict)
-        frame = typed(parts.with_columns(raw.drop("line")), log, columns, faults)
-        faults.note(frame[log.user], _absent(frame[log.user]), "names nobody. Remove the line.")
-        if not signed:
-            _note_negative(frame[log.user], faults)
-            _note_negative(frame[log.item], faults)
-        frame = faults.sound(frame)
-        yield frame.filter(pl.col(log.item).list.len() > 0).explode(log.item), faults, raw.height
-        row += raw.height
-
-
-def _check_present(frame: pl.DataFrame, names: list[str], origin: Origin) -> None:
-    missing = [name for name in names if name and name not in frame.columns]
-    if missing:
-        raise DataError(
-            f"{origin.path}: column(s) {missing} of dataset.log are missing; the file has {frame.columns}. Correct the "
-            "names in the dataset config, or the file's header."
-        )
-
-
-def _absent(keys: pl.Series) -> pl.Series:
-    return keys.is_null() | (keys == "") if keys.dtype == pl.String else keys.is_null()
-
-
-def _note_negative(keys: pl.Series, faults: Faults) -> None:
-    lowest = keys.list.min() if keys.dtype == pl.List else keys
-    if lowest.dtype == pl.Int64:
-        problem = (
-            "names an id below 0; ids are 0 or more. Correct it, or set key_type: string if signs belong to the ids."
-        )
-        faults.note(keys, lowest < 0, problem)
-
-
-def _times(column: pl.Series, faults: Faults) -> pl.Series:
-    """Times as Int64: whole numbers in their own unit; dates and ISO 8601 text in seconds since 1970 (UTC)."""
-    if column.dtype in TEXT_TYPES:
-        texts = column.cast(pl.String).str.strip_chars()
-        numbers = texts.cast(pl.Int64, strict=False)
-        if numbers.null_count() == len(texts):
-            # Only ISO: polars would guess whether 01/02/2020 begins with the day.
-            dates = texts.set(~texts.str.contains(r"^\d{4}-\d\d-\d\d").fill_null(False), None)
-            numbers = dates.str.to_datetime(strict=False, time_zone="UTC").dt.epoch("s")
-    elif column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
-        numbers = column.dt.epoch("s").cast(pl.Int64)
-    elif column.dtype.is_numeric():
-        numbers = column.cast(pl.Int64, strict=False)
-        if column.dtype.is_float():
-            numbers = numbers.set(numbers.cast(pl.Float64) != column, None)
-    else:
-        numbers = pl.Series([None] * len(column), dtype=pl.Int64)
-    problem = (
-        "is no time. Write whole numbers (seconds or milliseconds), dates or ISO 8601 text, the same on every row."
-    )
-    faults.note(column, numbers.is_null(), problem)
-    return numbers
 
 
 def _items(events: pl.DataFrame, log: EventLog) -> pl.DataFrame:

@@ -24,7 +24,7 @@ from recsys.core.interactions import Interactions
 from recsys.core.manifest import Manifest
 from recsys.core.schema import CategoricalFeature, Schema
 from recsys.data.dataset import SPLIT_NAMES, RawFile, RawTable, SplitConfig, SplitMethod
-from recsys.data.events import EventLog, event_frames, rejected_of
+from recsys.data.event_log import EventLog, event_frames, rejected_of
 from recsys.data.faults import Rejected
 from recsys.data.made import Made, Piece
 from recsys.data.readers import ParquetReader

@@ -22,7 +22,7 @@ from recsys.core.schema import (
 from recsys.core.specs import Pooling
 from recsys.data.compression import read_bytes
 from recsys.data.dataset import RawTable, SplitConfig, SplitMethod
-from recsys.data.events import TIME, EventLog, event_frames, rejected_of
+from recsys.data.event_log import TIME, EventLog, event_frames, rejected_of
 from recsys.data.faults import Faults, Origin
 from recsys.data.locate import existing
 from recsys.data.made import Made, Piece
@@ -64,23 +64,7 @@ class MovieLensDataset:
             files=(self.ratings,), separator="\t", columns=RATINGS, attributes=("rating",), key_type=KeyType.INTEGER
         )
         rejected = rejected_of([log], folder, max_rejected=max_rejected)
-        rows = pl.concat(event_frames(log, rejected)).rename({TIME: "time"})
-        for path, names in ((self.users, USERS), (self.items, ITEMS)):
-            known = _read(Path(path), names)
-            unknown = rows.join(known, on=names[0], how="anti")
-            if unknown.height:
-                raise DataError(f"{path} lacks {names[0]} {unknown[names[0]][0]!r}, which {self.ratings} names.")
-            rows = rows.join(known, on=names[0], how="left", maintain_order="left")
-        genres = pl.concat_list(pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in GENRES).list.drop_nulls()
-        rating = pl.col("rating")
-        label = (rating >= self.positive_from).cast(pl.Int8) if self.label_kind is LabelKind.CLICK else rating
-        joined = rows.select(
-            label.alias("label"),
-            *("user", "item", "age", "time"),
-            *("sex", "occupation", "zip"),
-            pl.col("released").str.tail(4).cast(pl.Int64, strict=False).alias("year"),
-            genres.alias("genres"),
-        )
+        joined = self._joined(pl.concat(event_frames(log, rejected)).rename({TIME: "time"}))
         piece = Piece(stem="part-00000", num_rows=joined.height, make=lambda: joined)
         files = Made(folder, self, max_rejected=max_rejected).files([piece], num_rows=joined.height)
         return RawTable(
@@ -90,6 +74,25 @@ class MovieLensDataset:
             reader=ParquetReader(),
             split=self.split,
             rejected=rejected,
+        )
+
+    def _joined(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Ratings with what is known of their users and films."""
+        for path, names in ((self.users, USERS), (self.items, ITEMS)):
+            known = _read(Path(path), names)
+            unknown = rows.join(known, on=names[0], how="anti")
+            if unknown.height:
+                raise DataError(f"{path} lacks {names[0]} {unknown[names[0]][0]!r}, which {self.ratings} names.")
+            rows = rows.join(known, on=names[0], how="left", maintain_order="left")
+        genres = pl.concat_list(pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in GENRES).list.drop_nulls()
+        rating = pl.col("rating")
+        label = (rating >= self.positive_from).cast(pl.Int8) if self.label_kind is LabelKind.CLICK else rating
+        return rows.select(
+            label.alias("label"),
+            *("user", "item", "age", "time"),
+            *("sex", "occupation", "zip"),
+            pl.col("released").str.tail(4).cast(pl.Int64, strict=False).alias("year"),
+            genres.alias("genres"),
         )
 
     def schema(self) -> Schema:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import CategoricalFeature, Schema, Timestamp
-from recsys.data.events import filled
+from recsys.data.event_log import filled
 from recsys.data.faults import Faults, Origin
 from recsys.data.histories import gap_buckets, lists, newest_first
 from recsys.data.joined import (

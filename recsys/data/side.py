@@ -10,7 +10,7 @@ import polars as pl
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import CategoricalFeature
 from recsys.data.compression import read_bytes
-from recsys.data.events import EventLog, filled, typed
+from recsys.data.event_log import EventLog, filled, typed
 from recsys.data.faults import Faults, Origin
 from recsys.data.joined import check_unique, keyed_rows
 from recsys.data.locate import existing, located

@@ -7,7 +7,7 @@ import polars as pl
 
 from recsys.data.behaviours import BehaviourDataset
 from recsys.data.dataset import RawTable
-from recsys.data.events import EventLog
+from recsys.data.event_log import EventLog
 from recsys.data.histories import SplitTargets, TargetSplit
 
 CHRONOLOGICAL = SplitTargets(method=TargetSplit.CHRONOLOGICAL, validation=0.2, test=0.2)

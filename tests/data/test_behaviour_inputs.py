@@ -11,7 +11,8 @@ import pytest
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import MISSING_KEY, KeyType
 from recsys.data.behaviours import BehaviourDataset
-from recsys.data.events import EventLog, LogKind, read_events, rejected_of
+from recsys.data.event_log import EventLog, LogKind, rejected_of
+from recsys.data.events import read_events
 from recsys.data.histories import SplitTargets
 from recsys.data.side import SideFile
 from tests.data.behaviour_logs import CHRONOLOGICAL, TEN, dataset_of, random_log, rows

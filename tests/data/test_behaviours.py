@@ -210,7 +210,7 @@ def test_ingest_gives_equal_bytes_with_one_thread(tmp_path: Path) -> None:
     ingest(dataset, tmp_path / "here", options=IngestOptions())
     script = (
         "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-        "from recsys.data.behaviours import BehaviourDataset; from recsys.data.events import EventLog\n"
+        "from recsys.data.behaviours import BehaviourDataset; from recsys.data.event_log import EventLog\n"
         "from recsys.data.ingest import IngestOptions, ingest\n"
         "log = EventLog(files=(sys.argv[1],), attributes=('category',))\n"
         "dataset = BehaviourDataset(log=log, num_negatives=2, repeated_targets=True)\n"

@@ -11,7 +11,7 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.interactions import Interactions
 from recsys.core.manifest import Manifest
 from recsys.core.schema import KeyType
-from recsys.data.events import EventLog, LogKind
+from recsys.data.event_log import EventLog, LogKind
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.interactions import InteractionDataset, hold_out, read_interactions, relevant_pairs
 from tests.data.test_joined import write

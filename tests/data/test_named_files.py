@@ -1,7 +1,14 @@
 """Files whose names say something else than their content, or that are named twice."""
 
+import bz2
+import gzip
+import lzma
+import tarfile
+from io import BytesIO
 from pathlib import Path
+from zipfile import ZipFile
 
+import polars as pl
 import pytest
 
 from recsys.core.errors import DataError
@@ -17,6 +24,44 @@ def test_compressed_files_that_are_not_called_so(tmp_path: Path, name: str) -> N
     (tmp_path / "raw.csv").write_bytes(COMPRESSED[name](ROWS))
     with pytest.raises(DataError, match=rf"raw.csv: is compressed, and its name does not say so. Name it {name}"):
         ingest(table(tmp_path / "raw.csv"), tmp_path / "out", options=OPTIONS)
+
+
+def archive(kind: str) -> bytes:
+    file = BytesIO()
+    if kind == "zip":
+        with ZipFile(file, "w") as packed:
+            packed.writestr("raw.csv", ROWS)
+    else:
+        with tarfile.open(fileobj=file, mode="w") as packed:
+            member = tarfile.TarInfo("raw.csv")
+            member.size = len(ROWS)
+            packed.addfile(member, BytesIO(ROWS))
+    return file.getvalue()
+
+
+FOREIGN = {
+    "zip archive. Unpack it": archive("zip"),
+    "tar archive. Unpack it": archive("tar"),
+    "packed with bzip2. Unpack it": bz2.compress(ROWS),
+    "packed with xz. Unpack it": lzma.compress(ROWS),
+    "UTF-16 text. Convert it": ROWS.decode().encode("utf-16"),
+    "its lines end with a carriage return alone": ROWS.replace(b"\n", b"\r"),
+}
+
+
+@pytest.mark.parametrize("told", FOREIGN)
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_no_text_with_lines(tmp_path: Path, told: str, packed: bool) -> None:
+    path = tmp_path / ("raw.csv.gz" if packed else "raw.csv")
+    path.write_bytes(gzip.compress(FOREIGN[told]) if packed else FOREIGN[told])
+    with pytest.raises(DataError, match=rf"{path.name}: .*{told}"):
+        ingest(table(path), tmp_path / "out", options=OPTIONS)
+
+
+def test_parquet_read_as_text(tmp_path: Path) -> None:
+    pl.DataFrame({"x": [1]}).write_parquet(tmp_path / "raw.tsv")
+    with pytest.raises(DataError, match=r"raw.tsv: is a Parquet file, read as text. Name it .parquet"):
+        ingest(table(tmp_path / "raw.tsv"), tmp_path / "out", options=OPTIONS)
 
 
 def test_a_file_that_is_named_twice(tmp_path: Path) -> None:

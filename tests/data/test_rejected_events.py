@@ -10,7 +10,7 @@ import pytest
 from recsys.core.errors import DataError
 from recsys.core.manifest import Manifest
 from recsys.core.schema import KeyType
-from recsys.data.events import LogKind
+from recsys.data.event_log import LogKind
 from recsys.data.ingest import IngestOptions, ingest
 from tests.data.behaviour_logs import dataset_of, random_log, rows
 

@@ -10,7 +10,7 @@ import yaml
 from pipelines import infer, quality
 from pipelines.config import load
 from recsys.core.errors import ConfigError
-from tests.pipelines.world import SMALL, composed, do, make_run
+from tests.pipelines.world import SMALL, command_line, composed, do, make_run
 
 
 def test_a_proposal_is_printed_or_written_and_ingested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,6 +23,10 @@ def test_a_proposal_is_printed_or_written_and_ingested(tmp_path: Path, capsys: p
     output = f"infer.output={tmp_path / 'mine.yaml'}"
     infer.work(make_run(tmp_path / "runs", told, output))
     assert (tmp_path / "mine.yaml").read_text() == printed
+    wanted = ("dataset.schema=infer", f"dataset.path={tmp_path / 'raw.csv'}")
+    assert command_line("ingest", tmp_path / "runs", *wanted) == 0 and capsys.readouterr().out == printed
+    assert command_line("ingest", tmp_path / "runs", *wanted[:1]) == 1
+    assert "infer.files=[]: name the files" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"mine.yaml: exists already"):
         infer.work(make_run(tmp_path / "runs", told, output))
     with pytest.raises(ConfigError, match=rf"infer.output={tmp_path}: cannot be written \(Is a directory\)"):
