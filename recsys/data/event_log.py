@@ -7,10 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.core.errors import ConfigError, DataError
+from recsys.core.errors import ConfigError
 from recsys.core.progress import ProgressBar
 from recsys.core.schema import MISSING_KEY, MISSING_TEXT, CategoricalFeature, KeyType, Schema
-from recsys.data.faults import Faults, Origin, Rejected
+from recsys.data.faults import Faults, Origin, Rejected, check_present
 from recsys.data.json_lines import JsonLinesReader
 from recsys.data.locate import existing, located
 from recsys.data.raw import TEXT_TYPES, typed_columns
@@ -152,7 +152,7 @@ def _event_frames(log: EventLog, path: Path, strict: bool, signed: bool) -> Iter
     row = 0
     for raw in _reader(log).frames(existing(path, INPUT), CHUNK_ROWS, keep_damaged=not strict):
         faults = Faults(Origin(path=str(path), first_row=row), strict=strict)
-        _check_present(raw, [log.time, log.behaviour], faults.origin)
+        check_present(raw.columns, [log.time, log.behaviour], faults.origin, "dataset.log")
         frame = typed(raw, log, columns, faults)
         for name in (log.user, log.item):
             faults.note(frame[name], _absent(frame[name]), "names nobody and nothing. Fill it, or remove the row.")
@@ -186,15 +186,6 @@ def _users_frames(log: EventLog, path: Path, strict: bool, signed: bool) -> Iter
         frame = faults.sound(frame)
         yield frame.filter(pl.col(log.item).list.len() > 0).explode(log.item), faults, raw.height
         row += raw.height
-
-
-def _check_present(frame: pl.DataFrame, names: list[str], origin: Origin) -> None:
-    missing = [name for name in names if name and name not in frame.columns]
-    if missing:
-        raise DataError(
-            f"{origin.path}: column(s) {missing} of dataset.log are missing; the file has {frame.columns}. Correct the "
-            "names in the dataset config, or the file's header."
-        )
 
 
 def _absent(keys: pl.Series) -> pl.Series:

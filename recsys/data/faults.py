@@ -35,6 +35,24 @@ class Origin:
 ANYWHERE = Origin()
 
 
+def check_present(columns: Sequence[str], names: Iterable[str], origin: Origin, wanted_by: str) -> None:
+    """Refuse rows without a column that is asked for.
+
+    Args:
+        columns: what the rows have; those of this package, `__…__`, are not told.
+        wanted_by: what asks: "the schema", or a section of the dataset config.
+    Raises:
+        DataError: naming what is missing and what is there.
+    """
+    missing = [name for name in names if name and name not in columns]
+    if missing:
+        there = [name for name in columns if not name.startswith("__")]
+        raise DataError(
+            f"{origin.path}: column(s) {missing} of {wanted_by} are missing; the file has {there}. Correct the names in "
+            "the dataset config, or the file's header."
+        )
+
+
 def with_damaged(frame: pl.DataFrame, damaged: Mapping[int, tuple[str, str]]) -> pl.DataFrame:
     """The frame with the columns `FAULT` and `LINE`; `damaged` has (line, what is wrong with it) by row."""
     lines: list[str | None] = [None] * frame.height

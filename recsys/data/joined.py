@@ -13,7 +13,7 @@ import polars as pl
 
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import CategoricalFeature, KeyType, Schema
-from recsys.data.faults import Origin
+from recsys.data.faults import Origin, check_present
 from recsys.data.json_lines import JsonLinesReader
 from recsys.data.locate import existing, located
 from recsys.data.raw import UNKNOWN, normalise
@@ -216,12 +216,7 @@ def check_joined(frame: pl.DataFrame, origin: Origin, needs: Sequence[str], give
     Raises:
         DataError: there is such a column.
     """
-    lacking = [name for name in needs if name not in frame.columns]
-    if lacking:
-        raise DataError(
-            f"{origin.path}: column(s) {lacking}, which {section} needs, are missing; the file has "
-            f"{[name for name in frame.columns if not name.startswith('__')]}. Correct {section}, or the file's header."
-        )
+    check_present(frame.columns, needs, origin, section)
     twice = [name for name in gives if name in frame.columns]
     if twice:
         raise DataError(
@@ -238,15 +233,9 @@ def keyed_rows(reader: Reader, path: Path, key: CategoricalFeature, columns: Seq
     """
     parts, row = [], 0
     for frame in reader.frames(existing(path, "dataset.side"), CHUNK_ROWS):
-        lacking = [name for name in (key.name, *columns) if name not in frame.columns]
-        if lacking:
-            raise DataError(
-                f"{path}: column(s) {lacking} of dataset.side are missing; the file has {frame.columns}. Correct the "
-                "names in the dataset config, or the file's header."
-            )
-        keys = normalise(
-            frame, Schema(label="", categorical=(key,)), Origin(path=str(path), first_row=row), label=False
-        )
+        origin = Origin(path=str(path), first_row=row)
+        check_present(frame.columns, (key.name, *columns), origin, "dataset.side")
+        keys = normalise(frame, Schema(label="", categorical=(key,)), origin, label=False)
         nobody = keys[key.name].is_null() | (keys[key.name].cast(pl.String) == "")
         if nobody.any():
             at = row + int(nobody.arg_true()[0]) + 1

@@ -15,11 +15,10 @@ import polars as pl
 import polars_hash
 from torch import Tensor
 
-from recsys.core.errors import DataError
 from recsys.core.labels import LabelKind
 from recsys.core.names import LENGTHS_SUFFIX, WEIGHTS_SUFFIX
 from recsys.core.schema import MISSING_KEY, MISSING_TEXT, CategoricalFeature, KeyType, Schema
-from recsys.data.faults import ANYWHERE, Faults, Origin
+from recsys.data.faults import ANYWHERE, Faults, Origin, check_present
 from recsys.data.readers import Reader
 from recsys.data.times import seconds_of, times_of
 
@@ -68,7 +67,7 @@ def typed_columns(
     keep = [*schema.passthrough, *other] if label else [*other]
     timestamps = schema.timestamps if label else schema.input_times
     told = [name for name in (*schema.labels, schema.weight, *(t.name for t in timestamps)) if name] if label else []
-    _check_columns(frame, [*told, *schema.raw_columns, *keep], faults)
+    check_present(frame.columns, [*told, *schema.raw_columns, *keep], faults.origin, "the schema")
     faults.note_damaged(frame)
     columns = [_label(_column(frame, name), schema, faults) for name in schema.labels] if label else []
     columns += [_weight(_column(frame, schema.weight), faults)] if label and schema.weight else []
@@ -82,15 +81,6 @@ def typed_columns(
     taken = {column.name for column in columns}
     columns += [frame[name] for name in dict.fromkeys(keep) if name not in taken]
     return pl.DataFrame(columns)
-
-
-def _check_columns(frame: pl.DataFrame, names: Sequence[str], faults: Faults) -> None:
-    missing = [name for name in names if name not in frame.columns]
-    if missing:
-        raise DataError(
-            f"{faults.origin.path}: column(s) {missing} of the schema are missing; the file has {frame.columns}. "
-            "Correct the names in the dataset config, or the file's header."
-        )
 
 
 def _column(frame: pl.DataFrame, name: str) -> pl.Series:

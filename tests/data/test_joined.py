@@ -146,7 +146,7 @@ CASES: dict[str, tuple[str, SideTable, str]] = {
     "no file": ("", SideTable(files=("no.csv",), key="item", columns=("price",)), r"no.csv: no such file"),
     "ragged": ("item,price,tags,brand\na,1\n", SIDE, r"side.csv, line 2: 2 value\(s\), expected 4"),
     "taken twice": ("item,y\ni1,1\n", one_column("item", "y"), r"has column.s. \['y'\]"),
-    "rows lack it": ("thing,age\n1,1\n", one_column("thing", "age"), "column.s. ..thing.., which dataset.side needs"),
+    "rows lack it": ("thing,age\n1,1\n", one_column("thing", "age"), "column.s. ..thing.. of dataset.side are missing"),
     "no integer": ("user,age\nx,1\n", one_column("user", "age"), "column 'user': 'x' is no"),
 }  # fmt: skip
 

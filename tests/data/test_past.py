@@ -205,7 +205,7 @@ def test_impossible_histories_are_refused(changed: dict[str, object], told: str)
 @pytest.mark.parametrize(
     ("log", "changed", "told"),
     [
-        (rows().drop("user"), {}, r"log.parquet: column\(s\) \['user'\], which dataset.history needs, are missing"),
+        (rows().drop("user"), {}, r"log.parquet: column\(s\) \['user'\] of dataset.history are missing"),
         (rows().with_columns(item=pl.lit(["i"])), {}, "row 1 .*'item'.*is no string key"),
         (rows(), {"behaviours": ("buy",)}, r"no row, whose 'y' is one of \['buy'\], has a 'user' and a 'time'"),
         (rows().with_columns(time=pl.lit("soon")), {}, "row 1 .*'time': 'soon' is no time of form seconds"),
