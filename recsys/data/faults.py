@@ -48,8 +48,8 @@ def check_present(columns: Sequence[str], names: Iterable[str], origin: Origin, 
     if missing:
         there = [name for name in columns if not name.startswith("__")]
         raise DataError(
-            f"{origin.path}: column(s) {missing} of {wanted_by} are missing; the file has {there}. Correct the names in "
-            "the dataset config, or the file's header."
+            f"{origin.path}: column(s) {missing} of {wanted_by} are missing; the file has {there}. Correct the names "
+            "in the dataset config, or the file's header."
         )
 
 
