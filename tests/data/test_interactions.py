@@ -76,6 +76,11 @@ def test_files_of_pairs_give_what_lines_of_users_give(tmp_path: Path, kind: LogK
         (TRAIN, "5\n7\n", "test split is empty"),
         ("", TEST, "train split is empty"),
         (TRAIN, "5 10\n", "train holds every test pair"),
+        (TRAIN, "8 10\n9 20\n", r"test\.txt: train knows none of the 2 test users.* with the same ids"),
+        ("1\t2\n3\t4\n", TEST, r"row 1 .*column 'user': '1\\t2' is no signed 64-bit integer"),
+        ("1 2 x 3 y\n", TEST, r"train\.txt, row 1 .*column 'item': 'x' is no .*Between values of a text stands ' '"),
+        ("1\n2\n", TEST, r"no interactions: no line has an item behind its user and ' ', so the train"),
+        ("1 " + "9" * 9_000 + "\n", TEST, r"column 'item': '9{499}… is no signed"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path: Path, train: str, test: str, said: str) -> None:
@@ -94,6 +99,12 @@ def test_test_pairs_of_train_are_left_out(tmp_path: Path, caplog: pytest.LogCapt
     folder = ingested(tmp_path, test="5 40 10\n")
     assert relevant_pairs(folder, "test")[0].numel() == 1
     assert "left out 1 test pairs" in caplog.text
+
+
+def test_what_a_test_cannot_ask_for_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ingested(tmp_path)
+    assert "1 test pairs are of users that train lacks" in caplog.text
+    assert "1 test pairs are of items that train lacks" in caplog.text
 
 
 def test_a_share_of_each_user_is_held_out_and_nobody_loses_all() -> None:
