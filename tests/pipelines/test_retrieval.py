@@ -79,6 +79,15 @@ def test_the_exported_file_lists_raw_keys_that_users_have_not_met(done: tuple[Pa
     assert set(model(some, 40, False)[0][0].tolist()) >= set(items[0, :3].tolist())
 
 
+def test_the_card_tells_embeddings_from_what_the_file_holds(done: tuple[Path, tuple[str, ...]]) -> None:
+    folder = done[0] / "small/export"
+    card = " ".join((folder / "MODEL_CARD.md").read_text().split())
+    took = json.loads((folder / "manifest.json").read_text())["plan_bytes"]
+    assert f"vectors were made of take {took:,} bytes; the file holds their float32 vectors" in card
+    assert "and training count of every item, and its vector." in card
+    assert "key -9223372036854775808 where there is nothing to list" in card
+
+
 def test_a_new_user_is_ranked_for_by_his_history(done: tuple[Path, tuple[str, ...]]) -> None:
     model = load_scripted(done[0] / "small/export/model.pt")
     request = {
