@@ -58,6 +58,7 @@ def stage_main(work: Callable[[Run], None]) -> Callable[[], None]:
                 set_up_logging()
                 work(given_run())
             else:
+                without_null_groups()
                 with_left_out_keys(composed)
         except (HydraException, OmegaConfBaseException) as error:
             refuse(told(error, sys.argv[1:]))
@@ -118,6 +119,17 @@ def _handed(run: Run) -> Iterator[None]:
             yield
         finally:
             del os.environ[RUN_FILE]
+
+
+def without_null_groups() -> None:
+    """Let `group=null` on the command line choose nothing, as a defaults list of a yaml writes it.
+
+    Hydra's word for it is `~group`; of null it raises a bare ValueError.
+    """
+    for place, text in enumerate(sys.argv):
+        group, _, value = text.partition("=")
+        if place and value == "null" and group and (Path(CONFIG_FOLDER) / group).is_dir():
+            sys.argv[place] = f"~{group}"
 
 
 def with_left_out_keys(command: Callable[[], None]) -> None:

@@ -82,6 +82,8 @@ def list_job(bundle: Path, source: Path, config: PredictConfig) -> ListJob:
 def _present(manifest: RetrievalManifest, source: Path, config: PredictConfig) -> Schema:
     """The schema without histories where the input has none."""
     columns = columns_of(source, plain_reader(source, manifest.schema, config))
+    if not columns:
+        raise DataError(f"{source}: no rows to score. Give a file with at least one row below its header.")
     if manifest.user.name not in columns:
         raise DataError(
             f"{source}: no column {manifest.user.name!r} of users; it has {columns}. Name it so, and a column of what "

@@ -54,6 +54,8 @@ def train_retrieval(run: Run, folder: Path, device: torch.device) -> dict[str, f
     if main:
         logger.info("embedding plan:\n%s", plan)
         write_plan(folder, plan, run.values["embedding"])
+        if retrieval_of(run).without_effect:
+            logger.warning("%s", retrieval_of(run).without_effect)
     config = retrieval_of(run)
     graph = interactions_at(run, TRAIN, device)
     relevant = _relevant(run, "validation", graph)

@@ -198,7 +198,7 @@ def _note_negative(keys: pl.Series, faults: Faults) -> None:
         problem = (
             "names an id below 0; ids are 0 or more. Correct it, or set key_type: string if signs belong to the ids."
         )
-        faults.note(keys, lowest < 0, problem)
+        faults.note(lowest, lowest < 0, problem)
 
 
 def _times(column: pl.Series, faults: Faults) -> pl.Series:

@@ -89,10 +89,11 @@ class Faults:
         rows = bad.fill_null(False).arg_true()
         if len(rows):
             row = int(rows[0])
-            value = column[row].to_list() if isinstance(column[row], pl.Series) else column[row]
+            value = repr(column[row].to_list() if isinstance(column[row], pl.Series) else column[row])
+            shown = value if len(value) <= VALUE_CHARACTERS else f"{value[:VALUE_CHARACTERS]}…"
             raise DataError(
                 f"{self.origin.path}, row {self.origin.first_row + row + 1} (from 1, header not counted), column "
-                f"{column.name!r}: {value!r} {problem}"
+                f"{column.name!r}: {shown} {problem}"
             )
 
     def note_damaged(self, frame: pl.DataFrame) -> None:

@@ -24,7 +24,7 @@ from recsys.core.interactions import Interactions
 from recsys.core.manifest import Manifest
 from recsys.core.schema import CategoricalFeature, Schema
 from recsys.data.dataset import SPLIT_NAMES, RawFile, RawTable, SplitConfig, SplitMethod
-from recsys.data.event_log import EventLog, event_frames, rejected_of
+from recsys.data.event_log import EventLog, LogKind, event_frames, rejected_of
 from recsys.data.faults import Rejected
 from recsys.data.made import Made, Piece
 from recsys.data.readers import ParquetReader
@@ -72,17 +72,9 @@ class InteractionDataset:
         Raises:
             DataError: a file cannot be used, or there is nothing to train on or to test.
         """
-        pairs = [self.train.user, self.train.item]
         rejected = rejected_of([self.train, self.test], folder, max_rejected=max_rejected)
         train = _read(self.train, "train", rejected, 0)
-        test = _read(self.test, "test", rejected, len(self.train.paths))
-        unseen = test.join(train, on=pairs, how="anti", maintain_order="left")
-        if unseen.height < test.height:
-            logger.warning("left out %d test pairs that train holds too", test.height - unseen.height)
-        if not unseen.height:
-            raise DataError(
-                f"{', '.join(self.test.files)}: train holds every test pair. Give other files as dataset.test."
-            )
+        unseen = self._unseen(_read(self.test, "test", rejected, len(self.train.paths)), train)
         held_out = self._held_out(train)
         parts = (train.filter(~held_out), train.filter(held_out), unseen)
         made = Made(folder, self, max_rejected=max_rejected)
@@ -100,6 +92,26 @@ class InteractionDataset:
             only_positives=True,
             rejected=rejected,
         )
+
+    def _unseen(self, test: pl.DataFrame, train: pl.DataFrame) -> pl.DataFrame:
+        """Test pairs that train lacks, of which some can be ranked for."""
+        user, item, files = self.train.user, self.train.item, ", ".join(self.test.files)
+        unseen = test.join(train, on=[user, item], how="anti", maintain_order="left")
+        if unseen.height < test.height:
+            logger.warning("left out %d test pairs that train holds too", test.height - unseen.height)
+        if not unseen.height:
+            raise DataError(f"{files}: train holds every test pair. Give other files as dataset.test.")
+        known = unseen.join(train, on=user, how="semi")
+        if not known.height:
+            raise DataError(
+                f"{files}: train knows none of the {unseen[user].n_unique()} test users, and a test ranks for known "
+                "ones. Give train and test files of one split, with the same ids."
+            )
+        if cold := unseen.height - known.height:
+            logger.warning("%d test pairs are of users that train lacks: no mean has them", cold)
+        if lost := known.join(train, on=item, how="anti").height:
+            logger.warning("%d test pairs are of items that train lacks: they count as missed", lost)
+        return unseen
 
     def _held_out(self, train: pl.DataFrame) -> pl.Series:
         """Which train pairs are validation."""
@@ -119,9 +131,10 @@ def _read(log: EventLog, split: str, rejected: Rejected, first_file: int) -> pl.
     frames = event_frames(log, rejected, first_file=first_file, signed=False)
     parts = [frame.select(log.user, log.item) for frame in frames]
     if not sum(part.height for part in parts):
+        behind = f": no line has an item behind its user and {log.separator!r}" if log.kind is LogKind.USERS else ""
         raise DataError(
-            f"{', '.join(log.files)}: no interactions, so the {split} split is empty. Correct dataset.{split}, or give "
-            "other files."
+            f"{', '.join(log.files)}: no interactions{behind}, so the {split} split is empty. Correct dataset.{split}, "
+            "or give other files."
         )
     pairs = pl.concat(parts)
     distinct = pairs.unique(maintain_order=True)

@@ -152,7 +152,10 @@ def _categories(column: pl.Series, feature: CategoricalFeature, faults: Faults) 
         column = column.list.eval(pl.element().filter(pl.element() != ""))
     column = column.list.drop_nulls()
     keys = column.cast(pl.List(wanted), strict=False).list.drop_nulls()
-    faults.note(column, keys.list.len() != column.list.len(), NOT_AN_INTEGER)
+    bad = keys.list.len() != column.list.len()
+    if bad.any():
+        wrong = column.list.eval(pl.element().filter(pl.element().cast(wanted, strict=False).is_null())).list.first()
+        faults.note(wrong, bad, f"{NOT_AN_INTEGER} Between values of a text stands {feature.separator!r}.")
     return keys.fill_null(pl.Series([[]], dtype=keys.dtype)) if keys.null_count() else keys
 
 

@@ -18,8 +18,11 @@ each known user has met are inside. {recommender}, {users:,} users, {items:,} it
 ## Files
 
 `{file}` ({bytes:,} bytes) lists exactly; `items.parquet` has id, raw key and training count of every item{vectors}.
-`golden.pt` holds inputs with the expected lists. `manifest.json` has schema, versions and lineage.
+{made_of}`golden.pt` holds inputs with the expected lists. `manifest.json` has schema, versions and lineage.
 
+"""
+_MADE_OF = """\
+The embeddings that vectors were made of take {bytes:,} bytes; the file holds their float32 vectors, compressed or not.
 """
 _RUNNING = """\
 ## Listing in Python
@@ -30,10 +33,10 @@ Needs `torch`{xxhash}, nothing else.
 {code}
 ```
 
-Returns raw item keys, int64 (B, K), and scores, float32 (B, K), best first; -inf where there is nothing to list. A user
-that training never met is known by the history alone; without one, items come by frequency. A
-known user of a `DotRecommender` has a learned vector: a history that is given with him is left out of his list and
-changes nothing else. Give a key that training lacks to rank by a history alone.
+Returns raw item keys, int64 (B, K), and scores, float32 (B, K), best first; score -inf and key -9223372036854775808
+where there is nothing to list. A user that training never met is known by the history alone; without one, items come
+by frequency. A known user of a `DotRecommender` has a learned vector: a history that is given with him is left out of
+his list and changes nothing else. Give a key that training lacks to rank by a history alone.
 
 """
 _SEARCH = """\
@@ -66,7 +69,7 @@ scores, ids = index.search(model.query(features).numpy(), 100)  # model and feat
 
 def retrieval_card(manifest: RetrievalManifest) -> str:
     """The text of `MODEL_CARD.md`."""
-    report = manifest.index
+    report, dots = manifest.index, manifest.recommender == "DotRecommender"
     parts = [
         _INTRO.format(
             user=manifest.user.name,
@@ -76,7 +79,8 @@ def retrieval_card(manifest: RetrievalManifest) -> str:
             items=manifest.num_items,
             file=manifest.file,
             bytes=manifest.file_bytes,
-            vectors=", and its vector" if report is not None else "",
+            vectors=", and its vector" if dots else "",
+            made_of=_MADE_OF.format(bytes=manifest.plan_bytes) if manifest.plan_bytes else "",
         ),
         _inputs(manifest),
         _RUNNING.format(code=example_code(manifest), xxhash=" and `xxhash`" if _has_text(manifest) else ""),

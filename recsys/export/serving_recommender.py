@@ -80,10 +80,10 @@ class ServingRecommender(nn.Module):
     def known(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Ids of users, int64 (B,), and what they have met: items and offsets, int64 (B + 1,)."""
         if self.user_name in features and self.item_name not in features and self.lengths_name not in features:
-            users = features[self.user_name]
+            users = features[self.user_name]  # of any shape: the border tells what is wrong with it
             features = {
                 self.user_name: users,
-                self.item_name: users[:0],
+                self.item_name: users.reshape(-1)[:0],
                 self.lengths_name: torch.zeros_like(users),
             }
         self.border(features)

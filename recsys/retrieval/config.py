@@ -5,6 +5,7 @@ from enum import Enum
 
 from recsys.core.errors import ConfigError
 from recsys.retrieval.bpr import BPRConfig
+from recsys.retrieval.ccl import CCLConfig
 from recsys.retrieval.encoder import EncoderConfig, RetrieverConfig
 from recsys.retrieval.fast_rp import FastRPConfig
 from recsys.retrieval.lightgcn import LightGCNConfig
@@ -52,6 +53,19 @@ class RetrievalConfig:
             raise ConfigError(
                 f"retrieval.top_k={list(self.top_k)}: name at least one number of places, each 1 or more."
             )
+
+    @property
+    def without_effect(self) -> str:
+        """What was chosen and changes nothing, or does not do what it is for; empty: nothing."""
+        drawn = not isinstance(self.sampler, UniformConfig) or self.sampler.num_negatives > 1
+        if drawn and not self.loss.needs_negatives:
+            return (
+                "retrieval.loss draws no negatives, so nothing of retrieval.sampler but positives has an effect. "
+                "bpr, sampled_softmax, ccl and degree_weighted draw them."
+            )
+        if isinstance(self.loss, CCLConfig) and self.similarity is Similarity.DOT:
+            return "retrieval/loss=ccl has a margin for cosines: of dot products, set retrieval.similarity=cosine."
+        return ""
 
     def _check_start(self, start: FastRPConfig) -> None:
         if not isinstance(self.model, EncoderConfig):

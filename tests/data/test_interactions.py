@@ -69,13 +69,18 @@ def test_files_of_pairs_give_what_lines_of_users_give(tmp_path: Path, kind: LogK
 @pytest.mark.parametrize(
     ("train", "test", "said"),
     [
-        ("1 2 3\n4 5 -6\n", TEST, r"train\.txt, row 2 .*column 'item': \[5, -6\] names an id below 0"),
+        ("1 2 3\n4 5 -6\n", TEST, r"train\.txt, row 2 .*column 'item': -6 names an id below 0"),
         ("1 2 3\n-4 5\n", TEST, r"train\.txt, row 2 .*column 'user': -4 names an id below 0"),
         (TRAIN, "5 40\n900 1.5\n", r"test\.txt, row 2 .*is no signed 64-bit integer"),
         (TRAIN, "", "test split is empty"),
         (TRAIN, "5\n7\n", "test split is empty"),
         ("", TEST, "train split is empty"),
         (TRAIN, "5 10\n", "train holds every test pair"),
+        (TRAIN, "8 10\n9 20\n", r"test\.txt: train knows none of the 2 test users.* with the same ids"),
+        ("1\t2\n3\t4\n", TEST, r"row 1 .*column 'user': '1\\t2' is no signed 64-bit integer"),
+        ("1 2 x 3 y\n", TEST, r"train\.txt, row 1 .*column 'item': 'x' is no .*Between values of a text stands ' '"),
+        ("1\n2\n", TEST, r"no interactions: no line has an item behind its user and ' ', so the train"),
+        ("1 " + "9" * 9_000 + "\n", TEST, r"column 'item': '9{499}… is no signed"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path: Path, train: str, test: str, said: str) -> None:
@@ -92,7 +97,7 @@ def test_faulty_lines_are_left_out_and_listed(tmp_path: Path) -> None:
     manifest = ingest(given, tmp_path / "out", options=IngestOptions(max_rejected=3 / num_lines))
     rejected = pl.read_parquet(tmp_path / "out" / "rejected" / "*.parquet").select("row", "column", "value").rows()
     assert manifest.num_rejected == 3
-    assert rejected == [(2, "user", "x"), (3, "item", "[-10, 20]"), (1, "item", "['4.5']")]
+    assert rejected == [(2, "user", "x"), (3, "item", "-10"), (1, "item", "4.5")]
     (tmp_path / "sound").mkdir()
     sound = ingested(tmp_path / "sound")
     for split in ("train", "test"):
@@ -114,6 +119,12 @@ def test_test_pairs_of_train_are_left_out(tmp_path: Path, caplog: pytest.LogCapt
     folder = ingested(tmp_path, test="5 40 10\n")
     assert relevant_pairs(folder, "test")[0].numel() == 1
     assert "left out 1 test pairs" in caplog.text
+
+
+def test_what_a_test_cannot_ask_for_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ingested(tmp_path)
+    assert "1 test pairs are of users that train lacks" in caplog.text
+    assert "1 test pairs are of items that train lacks" in caplog.text
 
 
 def test_a_share_of_each_user_is_held_out_and_nobody_loses_all() -> None:

@@ -44,6 +44,7 @@ CASES: dict[str, tuple[str, str]] = {
         r"no such key.* `python -m pipelines.infer infer.files=\[…\] infer.out",
     ),
     "unknown experiment": ("experiment=nope", r"Could not find 'experiment/nope' Available options"),
+    "no option of a group that needs one": ("dataset=null", r"dataset"),
     "unknown group": ("+modle=dcnv2", r"modle='dcnv2': no such key. Did you mean 'model'"),
     "foreign class": (
         "model._target_=os.system",
@@ -154,3 +155,10 @@ def test_failed_jobs_of_a_sweep_are_named_at_the_end(tmp_path: Path, capsys: pyt
     assert last.startswith("error: 2 job(s) of the sweep failed, told above: ")
     assert last.count("ingest.chunk_rows=0") == 2 and "ingest.seed=2" in last and "chunk_rows=1000" not in last
     assert len(list((tmp_path / "runs" / "data").glob("synthetic-*/manifest.json"))) == 2
+
+
+def test_null_chooses_nothing_of_a_group(tmp_path: Path) -> None:
+    """Messages say `retrieval/start=null`, and Hydra takes `~retrieval/start` alone."""
+    start = ("experiment=graph/gowalla", "retrieval/start=null", "retrieval.model.embedding_dim=0")
+    for overrides, rest in (((*SMALL, "search=null", "retrieval=null"), 0), (start, 1)):
+        assert command_line("ingest", tmp_path / "runs", *overrides) == rest

@@ -57,5 +57,11 @@ def test_what_cannot_be_listed_is_refused(trained: tuple[Path, tuple[str, ...]],
     (tmp_path / "other.csv").write_text("person\n1\n")
     with pytest.raises(DataError, match="no column 'user' of users; it has"):
         lists(trained, tmp_path / "other.csv")
+    (tmp_path / "none.csv").write_text("user\n")
+    with pytest.raises(DataError, match="no rows to score"):
+        lists(trained, tmp_path / "none.csv")
+    (tmp_path / "spaces.csv").write_text("user,item\n1,2 3\n")
+    with pytest.raises(DataError, match=r"column 'item': '2 3' is no .*Between values of a text stands '\|'"):
+        lists(trained, tmp_path / "spaces.csv")
     with pytest.raises(ConfigError, match="k=0: must be 1 or more"):
         lists(trained, tmp_path / "other.csv", "predict.k=0")

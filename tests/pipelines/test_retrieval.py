@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipelines.entry import CONFIG_FOLDER
-from recsys.core.errors import ConfigError, DataError
+from recsys.core.errors import ConfigError, DataError, ParityError
 from recsys.export.script import load_scripted
 from tests.pipelines.world import STAGES, do
 from tests.retrieval.world import write_files
@@ -77,6 +77,15 @@ def test_the_exported_file_lists_raw_keys_that_users_have_not_met(done: tuple[Pa
     some = {"user": asked[:1], "item": items[0, :3], "item__lengths": torch.tensor([3])}
     assert not set(model(some, 10)[0][0].tolist()) & set(items[0, :3].tolist()), "what is given counts as met"
     assert set(model(some, 40, False)[0][0].tolist()) >= set(items[0, :3].tolist())
+
+
+def test_the_card_tells_embeddings_from_what_the_file_holds(done: tuple[Path, tuple[str, ...]]) -> None:
+    folder = done[0] / "small/export"
+    card = " ".join((folder / "MODEL_CARD.md").read_text().split())
+    took = json.loads((folder / "manifest.json").read_text())["plan_bytes"]
+    assert f"vectors were made of take {took:,} bytes; the file holds their float32 vectors" in card
+    assert "and training count of every item, and its vector." in card
+    assert "key -9223372036854775808 where there is nothing to list" in card
 
 
 def test_a_new_user_is_ranked_for_by_his_history(done: tuple[Path, tuple[str, ...]]) -> None:
@@ -189,3 +198,36 @@ def test_an_empty_test_is_refused(tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text("")
     with pytest.raises(DataError, match="test split is empty"):
         do("ingest", tmp_path / "runs", *SMALL, *given)
+
+
+def test_a_bundle_of_users_who_met_all_has_empty_lists(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("0 1 2\n1 1 2\n")
+    (tmp_path / "test.txt").write_text("0 9\n")
+    given = (f"dataset.train.files=[{tmp_path}/train.txt]", f"dataset.test.files=[{tmp_path}/test.txt]")
+    options = ("dataset.validation=0", "retrieval/loss=in_batch_softmax", "retrieval.model.num_layers=1")
+    for stage in STAGES:
+        do(stage, tmp_path / "runs", *SMALL, *given, *options)
+    items, scores = load_scripted(tmp_path / "runs/small/export/model.pt")({"user": torch.tensor([0, 1])}, 3)
+    assert (scores == -torch.inf).all() and (items == -(2**63)).all()
+
+
+@pytest.mark.parametrize("wrong", ["other items", "no numbers"])
+def test_a_file_that_lists_something_else_is_no_bundle(
+    wrong: str, done: tuple[Path, tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores alone do not tell: those of every place may be right, and the items another's."""
+
+    class Wrong:
+        def __init__(self, model: torch.jit.ScriptModule) -> None:
+            self.model = model
+
+        def __call__(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+            items, scores = self.model(features)
+            return (items.flip(1), scores) if wrong == "other items" else (items, scores * torch.nan)
+
+    shutil.copytree(done[0], tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs/small/export")
+    monkeypatch.setattr("pipelines.retrieval_export.load_scripted", lambda path: Wrong(load_scripted(path)))
+    with pytest.raises(ParityError, match="Do not serve it"):
+        do("export", tmp_path / "runs", *done[1])
+    assert not list((tmp_path / "runs/small").glob("export*"))

@@ -59,6 +59,7 @@ def test_the_index_lists_what_the_model_does_before_anything_is_left_out(bundle:
     [
         ({"item": torch.tensor([1])}, "input 'user' is missing"),
         ({"user": torch.tensor([1.0])}, "input 'user' has dtype"),
+        ({"user": torch.tensor(1)}, r"input 'user' has shape \[\]: it must have one dimension"),
         ({"user": torch.tensor([[1]])}, "must have one dimension"),
         ({"user": torch.tensor([1]), "item": torch.tensor([1])}, "input 'item__lengths' is missing"),
         ({"user": torch.tensor([1]), "item__lengths": torch.tensor([0])}, "input 'item' is missing"),

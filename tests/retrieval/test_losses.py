@@ -9,11 +9,15 @@ from torch.nn.functional import cross_entropy
 from recsys.core.errors import ConfigError
 from recsys.retrieval.bpr import BPRConfig
 from recsys.retrieval.ccl import CCLConfig
+from recsys.retrieval.config import RetrievalConfig, Similarity
 from recsys.retrieval.degree_weighted import DegreeWeightedConfig
 from recsys.retrieval.direct_au import DirectAUConfig, uniformity
+from recsys.retrieval.hard import HardConfig
 from recsys.retrieval.in_batch_softmax import InBatchSoftmaxConfig
 from recsys.retrieval.loss import LossConfig, Triples
+from recsys.retrieval.popularity import PopularityConfig
 from recsys.retrieval.sampled_softmax import SampledSoftmaxConfig
+from recsys.retrieval.uniform import UniformConfig
 
 ROWS, NEGATIVES, WIDTH, ITEMS = 5, 3, 4, 9
 
@@ -226,3 +230,13 @@ def test_impossible_settings_are_named(kind: type[LossConfig], wrong: dict[str, 
 def test_impossible_temperatures_are_refused(kind: type[SampledSoftmaxConfig]) -> None:
     with pytest.raises(ConfigError, match=r"temperature=0\.0"):
         kind(temperature=0.0)
+
+
+def test_choices_that_change_nothing_are_told() -> None:
+    for loss in (InBatchSoftmaxConfig(), DirectAUConfig()):
+        assert not RetrievalConfig(loss=loss).without_effect
+        for sampler in (HardConfig(), PopularityConfig(), UniformConfig(num_negatives=8)):
+            assert "draws no negatives" in RetrievalConfig(loss=loss, sampler=sampler).without_effect
+            assert not RetrievalConfig(sampler=sampler).without_effect
+    assert "retrieval.similarity=cosine" in RetrievalConfig(loss=CCLConfig()).without_effect
+    assert not RetrievalConfig(loss=CCLConfig(), similarity=Similarity.COSINE).without_effect
