@@ -19,6 +19,7 @@ from pipelines.entry import stage_main
 from pipelines.predict_rows import Job, columns_of, is_done, plain_reader, predict
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import CategoricalFeature, Schema
+from recsys.core.specs import RowType
 from recsys.data.raw import border_tensors
 from recsys.export.retrieval_manifest import ITEMS_NAME, RetrievalManifest
 
@@ -112,7 +113,7 @@ def vector_job(bundle: Path, source: Path, config: PredictConfig) -> VectorJob:
         )
     return VectorJob(
         source=source,
-        model=manifest.model_path(bundle),
+        model=manifest.model_path(bundle, RowType.FLOAT32),
         schema=Schema(label=manifest.schema.label, categorical=present),
         config=config,
         bundle=bundle,

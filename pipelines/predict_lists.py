@@ -72,7 +72,7 @@ def list_job(bundle: Path, source: Path, config: PredictConfig) -> ListJob:
         texts = items.select("key", "value") if "value" in items.columns else None
     return ListJob(
         source=source,
-        model=manifest.model_path(bundle),
+        model=manifest.model_path(bundle, config.row_type),
         schema=_present(manifest, source, config),
         config=config,
         item_texts=texts,

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -10,55 +10,35 @@ import torch
 from torch import Tensor
 
 from pipelines.config import Run
+from pipelines.narrow_dots import NarrowDots, vector_bytes
 from pipelines.retrieval_model import KNOWN, load_served
+from pipelines.retrieval_parity import Reference, Served, require
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
-from recsys.core.errors import ParityError
-from recsys.core.interactions import Interactions
 from recsys.core.manifest import Manifest
 from recsys.core.names import LENGTHS_SUFFIX
 from recsys.core.schema import MISSING_KEY, KeyType, Schema
+from recsys.core.specs import RowType
 from recsys.data.encoder import FeatureEncoder, vocabulary_path
 from recsys.data.interactions import read_interactions, sizes
 from recsys.data.raw import string_keys
 from recsys.export.border import border_tensors
-from recsys.export.bundle import GOLDEN_TENSORS_NAME, installed_versions
+from recsys.export.bundle import GOLDEN_TENSORS_NAME, installed_versions, model_file_name
 from recsys.export.card import CARD_NAME
+from recsys.export.config import ExportConfig
 from recsys.export.fresh_process import check_in_fresh_process
 from recsys.export.index_config import IndexKind, IndexReport
 from recsys.export.item_index import write_index
 from recsys.export.manifest import file_sha256
 from recsys.export.retrieval_card import retrieval_card
-from recsys.export.retrieval_manifest import FORMAT_VERSION, ITEMS_NAME, RetrievalManifest, RetrievalParity
+from recsys.export.retrieval_manifest import FORMAT_VERSION, ITEMS_NAME, ListModel, RetrievalManifest
 from recsys.export.script import load_scripted, script_model, write_scripted
 from recsys.export.serving_recommender import ServingRecommender, ServingVectors
-from recsys.ops.top_k import hide, top_k
 from recsys.retrieval.recommender import DotRecommender, Recommender
 
 logger = logging.getLogger(__name__)
 
-MODEL_NAME = "model.pt"
 MAX_HISTORY = 100_000
 """Items of a given history that are read: all that anybody has."""
-PLACES = 20
-MAX_SCORE_ERROR = 1e-5
-"""Of the largest score: products are summed in another order."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Served:
-    """What is exported, with the keys that ids stand for."""
-
-    recommender: Recommender
-    plan_bytes: int
-    schema: Schema  # user, then the items of a history
-    keys: dict[str, Tensor]  # raw key of each id by column, int64; that of id 0 is `MISSING_KEY`
-    met: Interactions
-
-    @property
-    def columns(self) -> tuple[str, str]:
-        """Names of users and items."""
-        user, item = (column.name for column in self.schema.categorical)
-        return user, item
 
 
 def export_retrieval(run: Run) -> None:
@@ -79,11 +59,12 @@ def export_retrieval(run: Run) -> None:
 def _export(run: Run, folder: Path, inputs: Mapping[str, str]) -> None:
     data = run.stage("ingest")
     served = _served(run, data)
-    write_scripted(script_model(_serving(served)), folder / MODEL_NAME)
-    features = _golden_features(served, min(run.config.export.num_golden_rows, served.met.num_users - 1))
-    parity, outputs = _check_parity(folder / MODEL_NAME, served, features)
-    check_in_fresh_process(folder / MODEL_NAME, features, outputs)
-    torch.save({"features": features, "items": outputs[0], "scores": outputs[1]}, folder / GOLDEN_TENSORS_NAME)
+    config = run.config.export
+    features = _golden_features(served, min(config.num_golden_rows, served.met.num_users - 1))
+    reference = Reference.of(served, features)
+    models = {kind.value: _write_model(folder, served, kind, reference, config) for kind in _row_types(served, config)}
+    stored = {"features": features, "items": reference.listed, "scores": reference.scores}
+    torch.save(stored, folder / GOLDEN_TENSORS_NAME)
     _write_items(folder / ITEMS_NAME, data, served)
     manifest = RetrievalManifest(
         format_version=FORMAT_VERSION,
@@ -93,11 +74,8 @@ def _export(run: Run, folder: Path, inputs: Mapping[str, str]) -> None:
         outputs={"items": "int64 (B, K), raw keys", "scores": "float32 (B, K)"},
         num_users=served.met.num_users - 1,
         num_items=served.met.num_items - 1,
-        file=MODEL_NAME,
-        file_bytes=(folder / MODEL_NAME).stat().st_size,
-        sha256=file_sha256(folder / MODEL_NAME),
+        models=models,
         plan_bytes=served.plan_bytes,
-        parity=parity,
         index=_index(run, folder, served, features),
         versions=installed_versions(),
         lineage={"run": run.config.name, "inputs": dict(inputs), "train": read_record(run.stage("train"))},
@@ -105,7 +83,40 @@ def _export(run: Run, folder: Path, inputs: Mapping[str, str]) -> None:
     (folder / CARD_NAME).write_text(retrieval_card(manifest))
     # Last: a folder without a manifest is no bundle, however far the export came.
     manifest.write(folder)
-    logger.info("%s: %d bytes", MODEL_NAME, manifest.file_bytes)
+
+
+def _row_types(served: Served, config: ExportConfig) -> list[RowType]:
+    """Types that the vectors are stored as; float32 alone where scores are no dot products."""
+    if isinstance(served.recommender, DotRecommender):
+        return list(config.row_types)
+    if len(config.row_types) > 1:
+        kind = type(served.recommender).__name__
+        logger.info("float32 alone, not all of export.row_types: scores of a %s are no dot products", kind)
+    return [RowType.FLOAT32]
+
+
+def _write_model(
+    folder: Path, served: Served, row_type: RowType, reference: Reference, config: ExportConfig
+) -> ListModel:
+    """Script, compare what the file lists, and let a fresh process list the same.
+
+    Raises:
+        ParityError: the file says something else.
+    """
+    path = folder / model_file_name(row_type)
+    recommender = served.recommender
+    if row_type is not RowType.FLOAT32:
+        assert isinstance(recommender, DotRecommender)
+        recommender = NarrowDots(recommender, row_type)
+    write_scripted(script_model(_serving(served, recommender)), path)
+    found: tuple[Tensor, Tensor] = load_scripted(path)(reference.features)
+    parity = reference.compared(*found)
+    require(path.name, parity, row_type, config)
+    check_in_fresh_process(path, reference.features, found)
+    size = path.stat().st_size
+    held = vector_bytes(recommender)
+    logger.info("%s: %d bytes, of which %d make scores; %s", path.name, size, held, parity)
+    return ListModel(file=path.name, file_bytes=size, sha256=file_sha256(path), vector_bytes=held, parity=parity)
 
 
 def _index(run: Run, folder: Path, served: Served, features: dict[str, Tensor]) -> IndexReport | None:
@@ -117,7 +128,7 @@ def _index(run: Run, folder: Path, served: Served, features: dict[str, Tensor]) 
         logger.info("no items.faiss: scores of a %s are no dot products", type(served.recommender).__name__)
         return None
     with torch.inference_mode():
-        queries: Tensor = load_scripted(folder / MODEL_NAME).query(features)
+        queries: Tensor = load_scripted(folder / model_file_name(RowType.FLOAT32)).query(features)
     report = write_index(served.recommender.items[1:], queries.clone(), config, folder)
     logger.info(
         "%s: %s finds %.4f of %d places in %.3f ms (exact: %.3f ms)",
@@ -151,11 +162,11 @@ def _keys(data: Path, name: str) -> Tensor:
     return torch.cat([torch.tensor([MISSING_KEY]), keys])
 
 
-def _serving(served: Served) -> ServingRecommender:
+def _serving(served: Served, recommender: Recommender) -> ServingRecommender:
     encoder = FeatureEncoder(served.schema, {}, {name: keys[1:] for name, keys in served.keys.items()}, {})
     kind = ServingVectors if isinstance(served.recommender, DotRecommender) else ServingRecommender
     item_keys = served.keys[served.columns[1]]
-    return kind(served.recommender, encoder, schema=served.schema, item_keys=item_keys, met=served.met)
+    return kind(recommender, encoder, schema=served.schema, item_keys=item_keys, met=served.met)
 
 
 def _golden_features(served: Served, num_rows: int) -> dict[str, Tensor]:
@@ -169,55 +180,6 @@ def _golden_features(served: Served, num_rows: int) -> dict[str, Tensor]:
         item: served.keys[item][items],
         item + LENGTHS_SUFFIX: torch.cat([torch.zeros_like(users), offsets.diff()]),
     }
-
-
-@torch.no_grad()
-def _check_parity(
-    path: Path, served: Served, features: dict[str, Tensor]
-) -> tuple[RetrievalParity, tuple[Tensor, Tensor]]:
-    """What the file lists, which must be what the recommender lists here, or as good.
-
-    Raises:
-        ParityError: it is not.
-    """
-    user, item = served.columns
-    users = torch.arange(1, features[user].numel() // 2 + 1)
-    items, offsets = served.met.of_users(users)
-    found: tuple[Tensor, Tensor] = load_scripted(path)(features)
-    listed = _ids_of(served.keys[item], found[0])
-    lists, own = [], []
-    for ids, part in zip((users, torch.zeros_like(users)), listed.chunk(2), strict=True):
-        scores = hide(served.recommender(ids, items, offsets), items, offsets)
-        own.append(scores.gather(1, part))
-        lists.append(top_k(scores, PLACES))
-    best, scores = (torch.cat(part) for part in zip(*lists, strict=True))
-    parity = RetrievalParity(
-        num_lists=len(best),
-        places=PLACES,
-        max_score_error=_error(torch.stack([found[1], torch.cat(own)]), scores),
-        different_places=int((found[0] != served.keys[item][best]).sum()),
-    )
-    if not parity.max_score_error <= MAX_SCORE_ERROR:
-        raise ParityError(
-            f"{path.name}: its scores, or the recommender's of the items that it lists, differ by "
-            f"{parity.max_score_error:.3g} of the largest from the recommender's best, above {MAX_SCORE_ERROR:g}. Do "
-            "not serve it."
-        )
-    logger.info("parity: %s", parity)
-    return parity, found
-
-
-def _ids_of(keys: Tensor, listed: Tensor) -> Tensor:
-    """The ids that some raw keys stand for, shape of `listed`; `keys` has that of each id, distinct."""
-    ordered, ids = keys.sort()
-    return ids[torch.searchsorted(ordered, listed).clamp(max=len(ids) - 1)]
-
-
-def _error(found: Tensor, expected: Tensor) -> float:
-    """Largest difference by the largest finite score, or by 1; NaN where one of them is NaN."""
-    largest = expected.masked_fill(~expected.isfinite(), 0.0).abs().max().clamp(min=1.0)
-    same = found == expected  # two empty places too, whose -inf have no difference
-    return float((found - expected).abs().masked_fill(same, 0.0).max() / largest)
 
 
 def _write_items(path: Path, data: Path, served: Served) -> None:

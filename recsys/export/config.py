@@ -22,6 +22,8 @@ class ExportConfig:
     """Narrower models: largest |log loss - log loss of the trained model|, in nats."""
     max_rmse_change: float = 1e-3
     """Narrower models of number labels: largest |RMSE / RMSE of the trained model - 1|."""
+    min_kept: float = 0.95
+    """Narrower models of lists: share of the trained model's lists that they list."""
     num_parity_rows: int = 20_000
     """Rows of the evaluation split to compare on."""
     num_golden_rows: int = 1_000
@@ -43,6 +45,8 @@ class ExportConfig:
                 raise ConfigError(
                     f"export.{name}={getattr(self, name)}: must be 0 or more. The default is a good start."
                 )
+        if not 0 <= self.min_kept <= 1:
+            raise ConfigError(f"export.min_kept={self.min_kept}: must be a share in [0, 1].")
         if not 1 <= self.num_golden_rows <= self.num_parity_rows:
             raise ConfigError(
                 f"export.num_golden_rows={self.num_golden_rows}: must lie in [1, "

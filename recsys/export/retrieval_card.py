@@ -4,9 +4,10 @@ import json
 
 from recsys.core.names import LENGTHS_SUFFIX
 from recsys.core.schema import KeyType
+from recsys.core.specs import RowType
 from recsys.export.card import KEY_HELPER, example_value, origin
 from recsys.export.index_config import IndexReport
-from recsys.export.retrieval_manifest import RetrievalManifest
+from recsys.export.retrieval_manifest import ListModel, RetrievalManifest
 
 _INTRO = """\
 # Recommender
@@ -17,12 +18,19 @@ each known user has met are inside. {recommender}, {users:,} users, {items:,} it
 
 ## Files
 
-`{file}` ({bytes:,} bytes) lists exactly; `items.parquet` has id, raw key and training count of every item{vectors}.
+{models}`items.parquet` has id, raw key and training count of every item{vectors}.
 {made_of}`golden.pt` holds inputs with the expected lists. `manifest.json` has schema, versions and lineage.
 
 """
+_EXACT = """\
+`{file}` ({bytes:,} bytes, of which what scores are made of takes {vectors:,}) lists exactly.
+"""
+_NARROW = """\
+`{file}` ({bytes:,} bytes, {vectors:,} of them for scores) keeps vectors in fewer bytes: of the exact lists it has
+{kept:.2%} of the places, or items that score as high.
+"""
 _MADE_OF = """\
-The embeddings that vectors were made of take {bytes:,} bytes; the file holds their float32 vectors, compressed or not.
+The embeddings that vectors were made of take {bytes:,} bytes as their method stores them; the files hold vectors.
 """
 _RUNNING = """\
 ## Listing in Python
@@ -77,8 +85,7 @@ def retrieval_card(manifest: RetrievalManifest) -> str:
             recommender=manifest.recommender,
             users=manifest.num_users,
             items=manifest.num_items,
-            file=manifest.file,
-            bytes=manifest.file_bytes,
+            models="".join(_model(model) for model in manifest.models.values()),
             vectors=", and its vector" if dots else "",
             made_of=_MADE_OF.format(bytes=manifest.plan_bytes) if manifest.plan_bytes else "",
         ),
@@ -102,7 +109,16 @@ def example_code(manifest: RetrievalManifest) -> str:
             value, why = example_value(tensor, feature.key_type is KeyType.STRING)
         lines.append(f"    {json.dumps(tensor.name, ensure_ascii=False)}: {value},{why and f'  # {why}'}")
     helper = KEY_HELPER if _has_text(manifest) else "import torch\n\n"
-    return _CODE.format(helper=helper, file=manifest.file, features="\n".join(lines))
+    return _CODE.format(helper=helper, file=_exact(manifest).file, features="\n".join(lines))
+
+
+def _exact(manifest: RetrievalManifest) -> ListModel:
+    return manifest.models[RowType.FLOAT32.value]
+
+
+def _model(model: ListModel) -> str:
+    form = _EXACT if model.parity.kept == 1 else _NARROW
+    return form.format(file=model.file, bytes=model.file_bytes, vectors=model.vector_bytes, kept=model.parity.kept)
 
 
 def _has_text(manifest: RetrievalManifest) -> bool:
@@ -138,7 +154,7 @@ def _search(report: IndexReport) -> str:
 
 
 def _parity(manifest: RetrievalManifest) -> str:
-    parity = manifest.parity
+    parity = _exact(manifest).parity
     return (
         f"## Parity\n\nOver {parity.num_lists:,} lists of {parity.places} items: scores differ from the trained "
         f"model's by {parity.max_score_error:.2e} of the largest at most, {parity.different_places} places hold "

@@ -9,22 +9,35 @@ from typing import Any
 from recsys.core.errors import DataError
 from recsys.core.jsonable import from_json, to_json
 from recsys.core.schema import CategoricalFeature, Schema
+from recsys.core.specs import RowType
 from recsys.export.border import BorderTensor
 from recsys.export.index_config import IndexReport
 from recsys.export.manifest import BUNDLE_MANIFEST_NAME, file_sha256, is_retrieval
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ITEMS_NAME = "items.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalParity:
-    """The exported file against the recommender, over the lists of known users and of the same ones as new users."""
+    """An exported file against the recommender, over the lists of known users and of the same ones as new users."""
 
     num_lists: int
     places: int
-    max_score_error: float  # largest |difference| / max(1, largest |score|)
+    max_score_error: float  # largest |difference| / max(1, largest |score|); of narrower models, of the items they list
     different_places: int  # of all lists; items that score alike within that error may change places
+    kept: float  # share of the recommender's places whose item, or one that scores as high there, is listed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListModel:
+    """One exported file."""
+
+    file: str
+    file_bytes: int
+    sha256: str
+    vector_bytes: int  # of what scores are made of; the rest of the file is keys, and what users have met
+    parity: RetrievalParity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +51,8 @@ class RetrievalManifest:
     outputs: Mapping[str, str]
     num_users: int
     num_items: int
-    file: str
-    file_bytes: int
-    sha256: str
+    models: Mapping[str, ListModel]  # by value of RowType
     plan_bytes: int  # of the embeddings that vectors were made of, as the method serves them; 0 without any
-    parity: RetrievalParity
     index: IndexReport | None  # of items.faiss; None without one
     versions: Mapping[str, str]
     lineage: Mapping[str, Any]
@@ -75,16 +85,23 @@ class RetrievalManifest:
             raise DataError(f"{path}: not readable ({error}). Export the retrieval run, or name its bundle.") from error
         if not is_retrieval(values):
             raise DataError(f"{path}: of a bundle that scores rows, not one that lists items. Leave retrieval out.")
+        if values["format_version"] != FORMAT_VERSION:
+            raise DataError(f"{path}: of another version of this project. Export again with overwrite=true.")
         return from_json(RetrievalManifest, values)
 
-    def model_path(self, folder: Path) -> Path:
-        """Path of the model, after checking that it is the file that was exported.
+    def model_path(self, folder: Path, row_type: RowType) -> Path:
+        """Path of the model with vectors of that type, after checking that it is the file that was exported.
 
         Raises:
-            DataError: it is missing, or was truncated or changed.
+            DataError: there is none, it is missing, or was truncated or changed.
         """
-        path = folder / self.file
-        if not path.is_file() or file_sha256(path) != self.sha256:
+        if row_type.value not in self.models:
+            raise DataError(
+                f"{folder}: no {row_type.value} model; there are {sorted(self.models)}. Export with that row type."
+            )
+        known = self.models[row_type.value]
+        path = folder / known.file
+        if not path.is_file() or file_sha256(path) != known.sha256:
             raise DataError(
                 f"{path}: missing, or not the file that was exported. Copy the bundle again, or export again."
             )

@@ -47,7 +47,7 @@ class ServingRecommender(nn.Module):
         self.user_name, self.item_name = (column.name for column in schema.categorical)
         self.lengths_name = self.item_name + LENGTHS_SUFFIX
         self.register_buffer("item_keys", item_keys)
-        self.register_buffer("seen", met.items)
+        self.register_buffer("seen", met.items.to(torch.int32))  # most of the file where users met many
         self.register_buffer("seen_offsets", met.offsets)
 
     def forward(self, features: dict[str, Tensor], k: int = 20, filter_seen: bool = True) -> tuple[Tensor, Tensor]:
@@ -93,7 +93,8 @@ class ServingRecommender(nn.Module):
 
     def _histories(self, users: Tensor, given: Tensor, given_offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Each user's known and given items, distinct: (items, offsets)."""
-        known, known_offsets = csr_rows(self.seen, self.seen_offsets, users)
+        met, known_offsets = csr_rows(self.seen, self.seen_offsets, users)
+        known = met.to(torch.int64)
         rows = torch.arange(users.size(0), device=users.device)
         of_known = torch.repeat_interleave(rows, known_offsets[1:] - known_offsets[:-1])
         of_given = torch.repeat_interleave(rows, given_offsets[1:] - given_offsets[:-1])

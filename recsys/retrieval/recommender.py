@@ -26,7 +26,10 @@ class Recommender(nn.Module):
 
 
 class DotRecommender(Recommender):
-    """Dot products of user and item vectors; a new user's vector is the scaled sum of his items' fold-in vectors."""
+    """Dot products of user and item vectors; a new user's vector is the scaled sum of his items' fold-in vectors.
+
+    A subclass that stores the three matrices otherwise reads them otherwise: `user_vectors`, `item_vectors`, `sums_of`.
+    """
 
     users: Tensor
     items: Tensor
@@ -41,11 +44,11 @@ class DotRecommender(Recommender):
 
     def forward(self, users: Tensor, items: Tensor, offsets: Tensor) -> Tensor:
         """Return scores, float32 (B, M)."""
-        return self.vectors(users, items, offsets) @ self.items.t()
+        return self.vectors(users, items, offsets) @ self.item_vectors().t()
 
     def vectors(self, users: Tensor, items: Tensor, offsets: Tensor) -> Tensor:
         """Vectors of users, float32 (B, d); arguments as of `forward`."""
-        vectors = self.users[users]
+        vectors = self.user_vectors(users)
         new = (users == 0).nonzero().squeeze(1)
         if new.numel() > 0:
             vectors = torch.where((users == 0).unsqueeze(1), self.of_history(items, offsets), vectors)
@@ -53,9 +56,20 @@ class DotRecommender(Recommender):
 
     def of_history(self, items: Tensor, offsets: Tensor) -> Tensor:
         """Vectors of users known by their histories alone, float32 (B, d): one step of propagation."""
-        sums = torch.embedding_bag(self.fold_in, items, offsets, False, 0, False, None, True)[0]
         degrees = (offsets[1:] - offsets[:-1]).clamp(min=1)
-        return sums * degrees.float().rsqrt().unsqueeze(1)
+        return self.sums_of(items, offsets) * degrees.float().rsqrt().unsqueeze(1)
+
+    def user_vectors(self, users: Tensor) -> Tensor:
+        """Rows of users, float32 (B, d)."""
+        return self.users[users]
+
+    def item_vectors(self) -> Tensor:
+        """Rows of all items, float32 (M, d)."""
+        return self.items
+
+    def sums_of(self, items: Tensor, offsets: Tensor) -> Tensor:
+        """Sums of the fold-in rows of histories, float32 (B, d)."""
+        return torch.embedding_bag(self.fold_in, items, offsets, False, 0, False, None, True)[0]
 
 
 class NeighborRecommender(Recommender):

@@ -83,7 +83,7 @@ def test_the_card_tells_embeddings_from_what_the_file_holds(done: tuple[Path, tu
     folder = done[0] / "small/export"
     card = " ".join((folder / "MODEL_CARD.md").read_text().split())
     took = json.loads((folder / "manifest.json").read_text())["plan_bytes"]
-    assert f"vectors were made of take {took:,} bytes; the file holds their float32 vectors" in card
+    assert f"vectors were made of take {took:,} bytes as their method stores them; the files hold" in card
     assert "and training count of every item, and its vector." in card
     assert "key -9223372036854775808 where there is nothing to list" in card
 
@@ -230,4 +230,13 @@ def test_a_file_that_lists_something_else_is_no_bundle(
     monkeypatch.setattr("pipelines.retrieval_export.load_scripted", lambda path: Wrong(load_scripted(path)))
     with pytest.raises(ParityError, match="Do not serve it"):
         do("export", tmp_path / "runs", *done[1])
+    assert not list((tmp_path / "runs/small").glob("export*"))
+
+
+def test_vectors_too_coarse_are_no_bundle(done: tuple[Path, tuple[str, ...]], tmp_path: Path) -> None:
+    shutil.copytree(done[0], tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs/small/export")
+    coarse = (*done[1], "export.row_types=[FLOAT32,INT2]", "export.min_kept=1")
+    with pytest.raises(ParityError, match=r"model_int2.pt: only 0\.\d+ of .* 20 best, below export.min_kept=1"):
+        do("export", tmp_path / "runs", *coarse)
     assert not list((tmp_path / "runs/small").glob("export*"))

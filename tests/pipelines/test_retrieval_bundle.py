@@ -11,6 +11,7 @@ import torch
 import xxhash
 
 from recsys.core.errors import DataError
+from recsys.core.specs import RowType
 from recsys.export.manifest import BundleManifest
 from recsys.export.retrieval_manifest import RetrievalManifest
 from recsys.export.script import load_scripted
@@ -96,9 +97,13 @@ def test_the_manifest_says_what_was_measured(bundle: Path) -> None:
     manifest = RetrievalManifest.read(bundle)
     assert (manifest.user.name, manifest.item.name) == ("user", "item")
     assert manifest.index is not None and manifest.index.recall > 0.95 and manifest.index.kind.value == "hnsw"
-    assert manifest.parity.max_score_error < 1e-5 and manifest.parity.num_lists == 40
+    exact, narrow = manifest.models["float32"], manifest.models["int8"]
+    assert exact.parity.max_score_error < 1e-5 and exact.parity.num_lists == 40 and exact.parity.kept == 1
+    assert narrow.parity.kept > 0.95 and 2 * narrow.vector_bytes == exact.vector_bytes, "rows of 8: 32 bytes or 8 + 8"
     assert manifest.num_users == 60 and manifest.num_items == 40
-    assert manifest.model_path(bundle) == bundle / "model.pt"
+    assert manifest.model_path(bundle, RowType.FLOAT32) == bundle / "model.pt"
+    with pytest.raises(DataError, match=r"no int4 model; there are \['float32', 'int8'\]"):
+        manifest.model_path(bundle, RowType.INT4)
     assert json.loads((bundle / "manifest.json").read_text())["lineage"]["run"] == "small"
 
 
@@ -128,4 +133,8 @@ def test_bundles_of_another_kind_are_told_apart(bundle: Path, tmp_path: Path) ->
     other.mkdir()
     (other / "model.pt").write_bytes(b"something else")
     with pytest.raises(DataError, match="not the file that was exported"):
-        RetrievalManifest.read(bundle).model_path(other)
+        RetrievalManifest.read(bundle).model_path(other, RowType.FLOAT32)
+    old = {**json.loads((bundle / "manifest.json").read_text()), "format_version": 1}
+    (other / "manifest.json").write_text(json.dumps(old))
+    with pytest.raises(DataError, match=r"of another version of this project. Export again"):
+        RetrievalManifest.read(other)
