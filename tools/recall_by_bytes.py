@@ -5,8 +5,8 @@
 Runs are made by, for instance, `python -m pipelines.run --multirun experiment=graph/gowalla embedding=full,int8,pq`.
 They must be of one data set. Differences are means over users, each user against himself, with 95% intervals from their
 spread: other users, the same trainings; what another seed changes needs runs of several seeds. A star marks a run that
-no other one beats at as many bytes or fewer. Bytes are those of the plan's tables, remaps and combiners; an exported
-file holds the float32 vectors made of them, which take as much under every method.
+no other one beats at as many bytes or fewer. Bytes are those of the plan's tables, remaps and combiners; exported
+files hold the vectors made of them, which take as much under every method.
 """
 
 import argparse
