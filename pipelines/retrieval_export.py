@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipelines.config import Run
 from pipelines.narrow_dots import NarrowDots, vector_bytes
-from pipelines.retrieval_model import KNOWN, load_served
+from pipelines.retrieval_model import KNOWN, load_served, retrieval_of
 from pipelines.retrieval_parity import Reference, Served, require
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from recsys.core.manifest import Manifest
@@ -33,6 +33,7 @@ from recsys.export.retrieval_card import retrieval_card
 from recsys.export.retrieval_manifest import FORMAT_VERSION, ITEMS_NAME, ListModel, RetrievalManifest
 from recsys.export.script import load_scripted, script_model, write_scripted
 from recsys.export.serving_recommender import ServingRecommender, ServingVectors
+from recsys.retrieval.encoder import EncoderConfig
 from recsys.retrieval.recommender import DotRecommender, Recommender
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,17 @@ def export_retrieval(run: Run) -> None:
     with stage(run.stage("export"), key, overwrite=run.config.overwrite) as folder:
         if folder is not None:
             _export(run, folder, inputs)
+
+
+def check_index(run: Run) -> None:
+    """Refuse, before hours of training, an index that the run's items cannot have.
+
+    Raises:
+        ConfigError: there are too few, or codes do not divide the columns.
+    """
+    model = retrieval_of(run).model
+    dim = model.embedding_dim if isinstance(model, EncoderConfig) else None
+    run.config.export.index.check(sizes(Manifest.read(run.stage("ingest")))[1] - 1, dim)
 
 
 def _export(run: Run, folder: Path, inputs: Mapping[str, str]) -> None:

@@ -1,6 +1,6 @@
 """`python -m pipelines.run`: all stages, each skipped when its inputs and options have not changed."""
 
-from pipelines import evaluate, export, ingest, train
+from pipelines import evaluate, export, ingest, retrieval_export, train
 from pipelines.config import Run
 from pipelines.entry import stage_main
 from recsys.core.manifest import Manifest
@@ -13,7 +13,8 @@ MADE = {
 }
 MADE_OF_RETRIEVAL = {
     "evaluate": "report.html, report.md, metrics.json, lists.parquet",
-    "export": "model.pt, items.parquet, golden.pt",
+    "export": "model.pt, items.parquet, MODEL_CARD.md, manifest.json, golden.pt; narrower models and items.faiss where "
+    "scores are dot products",
 }
 
 
@@ -21,11 +22,13 @@ def work(run: Run) -> None:
     """Run every stage in order, then say what was made and where.
 
     Raises:
-        ConfigError: `from` names another run.
+        ConfigError: `from` names another run, or what is to be made at the end cannot be.
     """
     run.refuse_from()
     ingest.work(run)
     evaluate.check_columns(Manifest.read(run.stage("ingest")).schema, run.config.evaluate)  # before hours of training
+    if run.config.retrieval is not None:
+        retrieval_export.check_index(run)
     for stage in (train, evaluate, export):
         stage.work(run)
     print(f"run {run.config.name}:")

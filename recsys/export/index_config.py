@@ -5,6 +5,9 @@ from enum import Enum
 
 from recsys.core.errors import ConfigError
 
+CODEWORDS = 256
+"""Of one byte of a product-quantised vector; each is trained on an item at least."""
+
 
 class IndexKind(Enum):
     """How items are found."""
@@ -46,6 +49,29 @@ class IndexConfig:
                 raise ConfigError(f"export.index.{name}={getattr(self, name)}: must be {least} or more.")
         if not 0 <= self.min_recall <= 1:
             raise ConfigError(f"export.index.min_recall={self.min_recall}: is a share, so it must lie in [0, 1].")
+
+    def code_bytes_of(self, dim: int) -> int:
+        """Bytes of an item's code."""
+        return self.code_bytes or max(dim // 2, 1)
+
+    def check(self, num_items: int, dim: int | None) -> None:
+        """Refuse an index that so many items of so many columns (None: not known yet) cannot have.
+
+        Raises:
+            ConfigError: there are too few items, or codes do not divide the columns.
+        """
+        if self.kind is not IndexKind.IVF_PQ:
+            return
+        if num_items < CODEWORDS:
+            raise ConfigError(
+                f"export.index.kind=ivf_pq of {num_items} items: codes are learned from {CODEWORDS} at least. Choose "
+                "flat."
+            )
+        if dim and dim % self.code_bytes_of(dim):
+            raise ConfigError(
+                f"export.index.code_bytes={self.code_bytes_of(dim)}: each byte stands for as many of the {dim} columns. Choose "
+                f"a divisor of {dim}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

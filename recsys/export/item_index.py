@@ -9,14 +9,12 @@ import faiss
 import torch
 from torch import Tensor
 
-from recsys.core.errors import ConfigError, ParityError
+from recsys.core.errors import ParityError
 from recsys.export.index_config import IndexConfig, IndexKind, IndexReport
 
 INDEX_NAME = "items.faiss"
 WARM_UP, TIMED = 10, 200
 """Queries before and while one after the other is timed."""
-CODEWORDS = 256
-"""Of one byte of a product-quantised vector; each is trained on an item at least."""
 TRAINED_ON = 64
 """Items for each codeword at most: four times as many take four times as long and find little more."""
 RERANKED = 5
@@ -89,16 +87,8 @@ def _built(vectors: Tensor, config: IndexConfig) -> tuple[faiss.Index, dict[str,
 
 
 def _ivf_pq(count: int, dim: int, config: IndexConfig) -> tuple[faiss.IndexIVFPQ, dict[str, int]]:
-    if count < CODEWORDS:
-        raise ConfigError(
-            f"export.index.kind=ivf_pq of {count} items: codes are learned from {CODEWORDS} at least. Choose flat."
-        )
-    code_bytes = config.code_bytes or max(dim // 2, 1)
-    if dim % code_bytes:
-        raise ConfigError(
-            f"export.index.code_bytes={code_bytes}: each byte stands for as many of the {dim} columns. Choose a "
-            f"divisor of {dim}."
-        )
+    config.check(count, dim)
+    code_bytes = config.code_bytes_of(dim)
     num_lists = min(config.num_lists or int(4 * math.sqrt(count)), max(count // 40, 1))
     index = faiss.IndexIVFPQ(faiss.IndexFlatIP(dim), dim, num_lists, code_bytes, 8, faiss.METRIC_INNER_PRODUCT)
     index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1  # it would only print a warning

@@ -233,6 +233,12 @@ def test_a_file_that_lists_something_else_is_no_bundle(
     assert not list((tmp_path / "runs/small").glob("export*"))
 
 
+def test_an_index_that_cannot_be_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="ivf_pq of 40 items: codes are learned from 256 at least"):
+        do("run", tmp_path / "runs", *SMALL, *ENCODER, *files(tmp_path), "export.index.kind=ivf_pq")
+    assert not (tmp_path / "runs/small").exists()
+
+
 def test_vectors_too_coarse_are_no_bundle(done: tuple[Path, tuple[str, ...]], tmp_path: Path) -> None:
     shutil.copytree(done[0], tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs/small/export")
