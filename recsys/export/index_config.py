@@ -69,8 +69,8 @@ class IndexConfig:
             )
         if dim and dim % self.code_bytes_of(dim):
             raise ConfigError(
-                f"export.index.code_bytes={self.code_bytes_of(dim)}: each byte stands for as many of the {dim} columns. Choose "
-                f"a divisor of {dim}."
+                f"export.index.code_bytes={self.code_bytes_of(dim)}: each byte stands for as many of the {dim} "
+                f"columns. Choose a divisor of {dim}."
             )
 
 
