@@ -63,13 +63,18 @@ def unpack(buffer: Tensor, index: Tensor, bits: int) -> Tensor:
     Returns:
         int64, shape of `index`.
     """
-    first = index * bits
-    byte = first >> 3
-    word = buffer[byte].to(torch.int64)
+    return _read(buffer, index * bits, bits)
+
+
+def _read(buffer: Tensor, first: Tensor, bits: int) -> Tensor:
+    """The integers that begin at bits `first`, int64 of any shape, which is used up."""
+    byte = (first >> 3).reshape(-1)
+    # Of single bytes `index_select` takes a quarter of the time of indexing.
+    word = buffer.index_select(0, byte).to(torch.int64)
     # No more bytes than an integer can reach into, none where they never straddle two.
     for k in range(1, 1 if 8 % bits == 0 else (bits + 14) // 8):
-        word.bitwise_or_(buffer[byte + k].to(torch.int64).bitwise_left_shift_(8 * k))
-    return word.bitwise_right_shift_(first.bitwise_and_(7)).bitwise_and_((1 << bits) - 1)
+        word.bitwise_or_(buffer.index_select(0, byte + k).to(torch.int64).bitwise_left_shift_(8 * k))
+    return word.view(first.size()).bitwise_right_shift_(first.bitwise_and_(7)).bitwise_and_((1 << bits) - 1)
 
 
 def unpack_into(values: Tensor, buffer: Tensor, ids: Tensor, bits: int) -> None:
@@ -81,8 +86,8 @@ def unpack_into(values: Tensor, buffer: Tensor, ids: Tensor, bits: int) -> None:
         ids: int64, shape (N,).
         bits: as packed.
     """
-    parts = torch.arange(values.size(0), device=ids.device).unsqueeze(1)
+    parts = torch.arange(values.size(0), device=ids.device).unsqueeze(1) * bits
     step = at_once(ids, (1 << 15) // max(values.size(0), 1))
     for start in range(0, ids.numel(), step):
-        index = ids[start : start + step].unsqueeze(0) * values.size(0) + parts
-        values[:, start : start + step] = unpack(buffer, index, bits)
+        first = ids[start : start + step].unsqueeze(0) * (values.size(0) * bits) + parts
+        values[:, start : start + step] = _read(buffer, first, bits)
