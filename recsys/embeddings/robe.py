@@ -35,7 +35,7 @@ from recsys.core.specs import FeatureSpec, TableSpec
 from recsys.embeddings.combiners import Concat, Only
 from recsys.embeddings.hash import HashRemap
 from recsys.embeddings.method import FLOAT_BYTES, MethodConfig
-from recsys.ops.hashing import hash_rows, mix64, salt_for
+from recsys.ops.hashing import hash_rows, mix64_, salt_for
 
 MAX_BLOCK = 1024
 """Widest row that FBGEMM trains."""
@@ -95,15 +95,21 @@ class Blocks(Combiner):
     def forward(self, ids: Tensor, rows: list[Tensor]) -> Tensor:
         """Return embeddings, shape (N, embedding_dim)."""
         count = self.salts.numel()
-        blocks = torch.stack(rows[:count], dim=1)
         if self.block_size > 1:
-            both = torch.cat([blocks, torch.stack(rows[count:], dim=1)], dim=2)
+            # Each block's two rows side by side, all in one copy.
+            neighbours: list[Tensor] = []
+            for block in range(count):
+                neighbours += [rows[block], rows[count + block]]
+            both = torch.cat(neighbours, dim=1).view(ids.shape[0], count, 2 * self.block_size)
             # A place is a hash modulo rows * Z, so modulo Z it is the hash modulo Z.
-            cut = hash_rows(ids, self.salts, self.block_size).t().unsqueeze(2)
+            cut = hash_rows(ids, self.salts, self.block_size).t().contiguous().unsqueeze(2)
             blocks = both.gather(2, cut + torch.arange(self.block_size, device=ids.device))
+        else:
+            blocks = torch.stack(rows, dim=1)
         if self.signed:
-            bits = mix64(ids.unsqueeze(1) + self.sign_salts) & 1
-            blocks = blocks * (1 - 2 * bits).to(blocks.dtype).unsqueeze(2)
+            bits = mix64_(ids.unsqueeze(0) + self.sign_salts.unsqueeze(1)).bitwise_and_(1)
+            signs = bits.t().contiguous().to(blocks.dtype).mul_(-2).add_(1)
+            blocks = blocks * signs.unsqueeze(2)
         return blocks.reshape(ids.shape[0], count * self.block_size)[:, : self.embedding_dim]
 
 

@@ -59,7 +59,11 @@ def hash_rows_into(rows: Tensor, ids: Tensor, salts: Tensor, num_rows: int) -> N
     for start in range(0, ids.numel(), step):
         some = rows[:, start : start + step]
         torch.add(ids[start : start + step].unsqueeze(0), salts.unsqueeze(1), out=some)
-        mix64_(some).bitwise_and_(0x7FFFFFFFFFFFFFFF).remainder_(num_rows)
+        mix64_(some)
+        if num_rows & (num_rows - 1) == 0:
+            some.bitwise_and_(num_rows - 1)  # the same remainder; a division takes as long as all of the mixing
+        else:
+            some.bitwise_and_(0x7FFFFFFFFFFFFFFF).remainder_(num_rows)
 
 
 def salt_for(name: str, lookup: int, seed: int) -> int:
