@@ -60,31 +60,41 @@ class HotSketch:
             importance: int64, shape (N,), 0 or more; look-ups of importance 0 do nothing.
         """
         buckets = self._buckets(streams, ids)
-        # Whole buckets are gathered: several times as fast as slot by slot.
-        same = self.ids.view(-1, SLOTS)[buckets] == ids.unsqueeze(1)
-        same &= self.scores.view(-1, SLOTS)[buckets] >= 0
-        known, place = same.max(1)
-        self.scores.index_add_(0, (buckets * SLOTS + place)[known], importance[known])
-        new = ~known & (importance > 0)
-        buckets, ids, importance = _sums(buckets[new], ids[new], importance[new])
+        slots, places = self._known(buckets, ids)
+        self.scores.index_add_(0, slots, importance.index_select(0, places))
+        new = importance > 0
+        new.index_fill_(0, places, False)
+        chosen = new.nonzero().squeeze(1)
+        buckets, ids, importance = _sums(*(values.index_select(0, chosen) for values in (buckets, ids, importance)))
         order, ranks = _ranked(buckets, -importance)
         for number in range(SLOTS):
-            chosen = order[ranks == number]
-            self._insert(buckets[chosen], ids[chosen], importance[chosen])
+            chosen = order.index_select(0, (ranks == number).nonzero().squeeze(1))
+            self._insert(*(values.index_select(0, chosen) for values in (buckets, ids, importance)))
+
+    def _known(self, buckets: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(slots, places in `ids`) of those ids that have a slot, of which each has one."""
+        # Whole buckets are gathered: several times as fast as slot by slot. They are compared with ids innermost: loops
+        # over four slots do not pay their start.
+        same = torch.empty(SLOTS, ids.numel(), dtype=torch.bool, device=ids.device)
+        torch.eq(self.ids.view(-1, SLOTS).index_select(0, buckets).t(), ids, out=same)
+        used = torch.empty_like(same)
+        torch.ge(self.scores.view(-1, SLOTS).index_select(0, buckets).t(), 0, out=used)
+        numbers, places = same.logical_and_(used).nonzero(as_tuple=True)
+        return buckets.index_select(0, places).mul_(SLOTS).add_(numbers), places
 
     def _buckets(self, streams: Tensor, ids: Tensor) -> Tensor:
         hashes = mix64_(ids.clone()).bitwise_and_(0x7FFFFFFFFFFFFFFF)
-        return hashes.remainder_(self.widths[streams]).add_(self.starts[streams])
+        return hashes.remainder_(self.widths.index_select(0, streams)).add_(self.starts.index_select(0, streams))
 
     def _insert(self, buckets: Tensor, ids: Tensor, importance: Tensor) -> None:
         """Let in one id a bucket."""
         full = torch.iinfo(torch.int64).max
-        scores = self.scores.view(-1, SLOTS)[buckets].masked_fill_(self.held.view(-1, SLOTS)[buckets], full)
-        least, place = scores.min(1)
-        free = least < full
-        chosen = (buckets * SLOTS + place)[free]
-        self.ids[chosen] = ids[free]
-        self.scores[chosen] = least[free].clamp(min=0) + importance[free]
+        scores = self.scores.view(-1, SLOTS).index_select(0, buckets)
+        least, place = scores.masked_fill_(self.held.view(-1, SLOTS).index_select(0, buckets), full).min(1)
+        free = (least < full).nonzero().squeeze(1)
+        chosen = (buckets * SLOTS + place).index_select(0, free)
+        self.ids.index_copy_(0, chosen, ids.index_select(0, free))
+        self.scores.index_copy_(0, chosen, least.clamp_(min=0).add_(importance).index_select(0, free))
 
     def hold(self, places: Tensor, ids: Tensor, scores: Tensor) -> None:
         """Give places of an empty sketch to ids; in a bucket of more than four, the last ones stay unknown.
@@ -168,17 +178,21 @@ def _beaten(holder: Tensor, newcomer: Tensor) -> Tensor:
 def _sums(buckets: Tensor, ids: Tensor, importance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Distinct (bucket, id), sorted, with the sum of their importance."""
     order = ids.argsort(stable=True)
-    order = order[buckets[order].argsort(stable=True)]
-    buckets, ids = buckets[order], ids[order]
+    order = order.index_select(0, buckets.index_select(0, order).argsort(stable=True))
+    buckets, ids = buckets.index_select(0, order), ids.index_select(0, order)
     first = torch.ones_like(ids, dtype=torch.bool)
     first[1:] = (buckets[1:] != buckets[:-1]) | (ids[1:] != ids[:-1])
-    sums = torch.zeros_like(ids).index_add_(0, first.cumsum(0) - 1, importance[order])
-    return buckets[first], ids[first], sums[: int(first.sum())]
+    starts = first.nonzero().squeeze(1)
+    sums = torch.zeros_like(starts).index_add_(0, first.cumsum(0) - 1, importance.index_select(0, order))
+    return buckets.index_select(0, starts), ids.index_select(0, starts), sums
 
 
 def _ranked(groups: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     """(order by group, then by key, then by position; rank within the group of each of those)."""
     order = keys.argsort(stable=True)
-    order = order[groups[order].argsort(stable=True)]
-    sorted_groups = groups[order]
-    return order, torch.arange(len(order), device=order.device) - torch.searchsorted(sorted_groups, sorted_groups)
+    order = order.index_select(0, groups.index_select(0, order).argsort(stable=True))
+    sorted_groups = groups.index_select(0, order)
+    first = torch.ones_like(order, dtype=torch.bool)
+    first[1:] = sorted_groups[1:] != sorted_groups[:-1]
+    starts = first.nonzero().squeeze(1).index_select(0, first.cumsum(0) - 1)
+    return order, torch.arange(len(order), device=order.device) - starts
