@@ -15,14 +15,17 @@ ENDINGS = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 """Of files that begin so, which no text does."""
 FOREIGN = {
     b"PK\x03\x04": "is a zip archive. Unpack it, or pack its file with gzip or zstd",
-    b"BZh": "is packed with bzip2. Unpack it, or pack it with gzip or zstd",
+    **{
+        b"BZh%d1AY&SY" % level: "is packed with bzip2. Unpack it, or pack it with gzip or zstd"
+        for level in range(1, 10)
+    },
     b"\xfd7zXZ": "is packed with xz. Unpack it, or pack it with gzip or zstd",
-    b"PAR1": "is a Parquet file, read as text. Name it .parquet, or set its kind",
-    b"ARROW1": "is an Arrow file, read as text. Name it .arrow, or set its kind",
+    b"PAR1\x15": "is a Parquet file, read as text. Name it .parquet, or set its kind",
+    b"ARROW1\0\0": "is an Arrow file, read as text. Name it .arrow, or set its kind",
     b"\xff\xfe": "is UTF-16 text. Convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
     b"\xfe\xff": "is UTF-16 text. Convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
 }
-"""What is wrong with a text file that begins so, and the way out."""
+"""What is wrong with a text file that begins so, and the way out. Each is more than an id may begin with."""
 TAR = slice(257, 262)
 """Where an archive of tar says `ustar`."""
 

@@ -24,6 +24,7 @@ from recsys.data.compression import read_bytes
 from recsys.data.dataset import RawTable, SplitConfig, SplitMethod
 from recsys.data.event_log import TIME, EventLog, event_frames, rejected_of
 from recsys.data.faults import Faults, Origin
+from recsys.data.joined import check_unique
 from recsys.data.locate import existing
 from recsys.data.made import Made, Piece
 from recsys.data.readers import ParquetReader
@@ -64,7 +65,10 @@ class MovieLensDataset:
             files=(self.ratings,), separator="\t", columns=RATINGS, attributes=("rating",), key_type=KeyType.INTEGER
         )
         rejected = rejected_of([log], folder, max_rejected=max_rejected)
-        joined = self._joined(pl.concat(event_frames(log, rejected)).rename({TIME: "time"}))
+        ratings = [frame for frame in event_frames(log, rejected) if frame.height]
+        if not ratings:
+            raise DataError(f"{self.ratings}: the file holds no ratings. Give the file as MovieLens publishes it.")
+        joined = self._joined(pl.concat(ratings).rename({TIME: "time"}))
         piece = Piece(stem="part-00000", num_rows=joined.height, make=lambda: joined)
         files = Made(folder, self, max_rejected=max_rejected).files([piece], num_rows=joined.height)
         return RawTable(
@@ -80,6 +84,7 @@ class MovieLensDataset:
         """Ratings with what is known of their users and films."""
         for path, names in ((self.users, USERS), (self.items, ITEMS)):
             known = _read(Path(path), names)
+            check_unique(known, names[0], path)  # of two rows each rating would become two
             unknown = rows.join(known, on=names[0], how="anti")
             if unknown.height:
                 raise DataError(f"{path} lacks {names[0]} {unknown[names[0]][0]!r}, which {self.ratings} names.")

@@ -43,6 +43,9 @@ def test_faulty_ratings_are_left_out_and_listed(tmp_path: Path) -> None:
         ({"ratings": [*RATINGS, "9\t2\t4\t99"]}, r"u\.user lacks user 9, which .*u\.data names"),
         ({"ratings": [*RATINGS, "1\t99\t4\t99"]}, r"u\.item lacks item 99, which .*u\.data names"),
         ({"users": USERS.replace("24", "old")}, r"u\.user, row 1 .*column 'age': 'old' is no whole number"),
+        ({"ratings": [""]}, r"u\.data: the file holds no ratings"),
+        ({"users": USERS + USERS[:20]}, r"u\.user: user 1 has more than one row"),
+        ({"films": FILMS + FILMS.splitlines()[7]}, r"u\.item: item 7 has more than one row"),
         ({"users": "1|24|M\n"}, r"u\.user, line 1: '1\|24\|M' has no 5 values separated by '\|'"),
     ],
 )

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from recsys.core.errors import DataError
+from recsys.data.compression import read_bytes
 from recsys.data.dataset import SplitConfig, SplitMethod
 from recsys.data.ingest import ingest
 from tests.data.test_bad_input import COMPRESSED, GOOD, HEADER, OPTIONS, table
@@ -56,6 +57,12 @@ def test_what_is_no_text_with_lines(tmp_path: Path, told: str, packed: bool) -> 
     path.write_bytes(gzip.compress(FOREIGN[told]) if packed else FOREIGN[told])
     with pytest.raises(DataError, match=rf"{path.name}: .*{told}"):
         ingest(table(path), tmp_path / "out", options=OPTIONS)
+
+
+@pytest.mark.parametrize("start", ["PAR1", "ARROW1", "BZh", "BZh9"])
+def test_ids_that_begin_like_another_format(tmp_path: Path, start: str) -> None:
+    (tmp_path / "ids.csv").write_text(f"{start},1\n")
+    assert b"".join(read_bytes(tmp_path / "ids.csv")) == f"{start},1\n".encode()
 
 
 def test_parquet_read_as_text(tmp_path: Path) -> None:
