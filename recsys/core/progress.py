@@ -60,7 +60,7 @@ class ProgressBar(TerminalBar):
     def __init__(self, description: str, *, total: int, unit: str = "rows", enabled: bool = True) -> None:
         super().__init__(description, total=total, columns=(_RateColumn(unit), TimeRemainingColumn()), enabled=enabled)
         self._description, self._total, self._unit, self._enabled = description, total, unit, enabled
-        self._done, self._logged_at, self._note = 0, 0, ""
+        self._done, self._skipped, self._logged_at, self._note = 0, 0, 0, ""
         self._started = self._logged = time.monotonic()
 
     def __exit__(
@@ -78,13 +78,20 @@ class ProgressBar(TerminalBar):
         elif self._enabled and time.monotonic() - self._logged >= LOG_SECONDS:
             self._log()
 
+    def skip(self, amount: int) -> None:
+        """Say that `amount` units were done before: they count as done, and not for the rate."""
+        self._done += amount
+        self._skipped += amount
+        if self._bar is not None:
+            self._bar.reset(self._task, completed=self._done)
+
     def note(self, text: str) -> None:
         """Show `text` behind the bar."""
         self._note = text
 
     def _log(self) -> None:
         self._logged, self._logged_at = time.monotonic(), self._done
-        rate = self._done / max(self._logged - self._started, 1e-9)
+        rate = (self._done - self._skipped) / max(self._logged - self._started, 1e-9)
         left = max(self._total - self._done, 0) / max(rate, 1e-9)
         done = f"{self._description}: {self._done:,}/{self._total:,} {self._unit}"
         text = f"{done}, {rate:,.0f}/s, {left:.0f} s left {self._note}"

@@ -86,6 +86,7 @@ class BehaviourDataset:
         Raises:
             DataError: the log or the side file cannot be used, or a split would have no rows.
         """
+        made = Made(folder, self, max_rejected=max_rejected)  # before the log is read, which may change meanwhile
         rejected = rejected_of([self.log], folder, max_rejected=max_rejected)
         events = read_events(self.log, rejected)
         items = with_side(events.items, self.side, self.log)
@@ -94,7 +95,6 @@ class BehaviourDataset:
         chosen = choose_targets(
             events, codes, min_history=self.min_history, stride=self.target_stride, repeats=self.repeated_targets
         )
-        made = Made(folder, self, max_rejected=max_rejected)
         files: list[RawFile] = []
         for split, index in zip(SPLIT_NAMES, chosen, strict=True):
             salt = salt_for(split, 0, self.seed)

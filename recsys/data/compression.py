@@ -22,12 +22,16 @@ FOREIGN = {
     b"\xfd7zXZ": "is packed with xz. Unpack it, or pack it with gzip or zstd",
     b"PAR1\x15": "is a Parquet file, read as text. Name it .parquet, or set its kind",
     b"ARROW1\0\0": "is an Arrow file, read as text. Name it .arrow, or set its kind",
+    b"\xff\xfe\0\0": "is UTF-32 text. Convert it to UTF-8 (iconv -f UTF-32 -t UTF-8)",
     b"\xff\xfe": "is UTF-16 text. Convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
     b"\xfe\xff": "is UTF-16 text. Convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)",
 }
 """What is wrong with a text file that begins so, and the way out. Each is more than an id may begin with."""
 TAR = slice(257, 262)
 """Where an archive of tar says `ustar`."""
+JUDGED_BYTES = 512
+NULS = 0.1
+"""Share of bytes that are zero, above which they are no text in UTF-8."""
 
 
 def read_bytes(path: Path) -> Iterator[bytes]:
@@ -37,16 +41,29 @@ def read_bytes(path: Path) -> Iterator[bytes]:
         DataError: the file cannot be read, is truncated or damaged, or is no text with lines.
     """
     pieces = _pieces(path)
-    first = next(filter(None, pieces), b"")
+    judged: list[bytes] = []
+    while sum(map(len, judged)) < JUDGED_BYTES and (piece := next(pieces, None)) is not None:
+        judged.append(piece)
+    _check_text(path, b"".join(judged))
+    yield from judged
+    yield from pieces
+
+
+def _check_text(path: Path, first: bytes) -> None:
+    """Refuse a file that begins as no text with lines does."""
     for start, problem in FOREIGN.items():
         if first.startswith(start):
             raise DataError(f"{path}: {problem}.")
     if first[TAR] == b"ustar":
-        raise DataError(f"{path}: is a tar archive. Unpack it, and name the files in it.")
+        raise _archive(path)
     if b"\r" in first.rstrip(b"\r") and b"\n" not in first:
         raise DataError(f"{path}: its lines end with a carriage return alone. Write newlines (tr '\\r' '\\n').")
-    yield first
-    yield from pieces
+    if first[:JUDGED_BYTES].count(0) > NULS * len(first[:JUDGED_BYTES]):
+        raise DataError(f"{path}: holds zero bytes: UTF-16 text, which needs converting to UTF-8, or no text at all.")
+
+
+def _archive(path: Path) -> DataError:
+    return DataError(f"{path}: is a tar archive. Unpack it, and name the files in it.")
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
@@ -72,6 +89,8 @@ def _pieces(path: Path) -> Iterator[bytes]:
 
 def _plain_pieces(path: Path, file: BinaryIO) -> Iterator[bytes]:
     piece = file.read(READ_BYTES)
+    if path.suffix.lower() == ".tgz":
+        raise _archive(path)
     for start, ending in ENDINGS.items():
         if piece.startswith(start):
             raise DataError(f"{path}: is compressed, and its name does not say so. Name it {path.name}{ending}.")

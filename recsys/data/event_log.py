@@ -1,6 +1,6 @@
 """The files of an event log, what their columns mean, and their rows as events, in the order of the files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -22,9 +22,13 @@ NO_SEPARATOR = "\x1f"  # reads a line as one value
 
 TIME = "__time__"
 INPUT = "an input of dataset.log"
+LAST_TIME = 1 << 61
 
 Read = tuple[pl.DataFrame, Faults, int]
-"""Events of some rows, what is wrong with the others, and how many rows these were."""
+"""Rows, what is wrong with some of them, and how many they are."""
+
+Check = Callable[[pl.DataFrame, Faults], None]
+"""Notes faults of rows."""
 
 
 class LogKind(Enum):
@@ -95,23 +99,26 @@ def num_rows_of(log: EventLog) -> int:
 
 
 def event_frames(
-    log: EventLog, rejected: Rejected, *, first_file: int = 0, signed: bool = True
+    log: EventLog, rejected: Rejected, *, first_file: int = 0, check: Check | None = None
 ) -> Iterator[pl.DataFrame]:
     """Events in the order of the files: user, item, attributes, and `TIME` where the log has times.
 
     Args:
         rejected: takes the rows with faults; one that may take none has the first refused.
         first_file: number that `rejected` knows the log's first file by.
-        signed: may users and items that are whole numbers be negative?
+        check: notes what else is wrong with rows; of `USERS` the items of a row are a list.
     Raises:
         DataError: as `read_events`.
     """
     frames = _users_frames if log.kind is LogKind.USERS else _event_frames
+    times = _Times()
     with ProgressBar("reading events", total=num_rows_of(log)) as progress:
         for number, path in enumerate(log.paths, start=first_file):
-            for events, faults, num_rows in frames(log, path, rejected.limit == 0, signed):
+            for frame, faults, num_rows in frames(log, path, rejected.limit == 0, times):
+                if check:
+                    check(frame, faults)
                 rejected.add(number, faults.rejected())
-                yield events
+                yield _kept(log, faults.sound(frame))
                 progress.advance(num_rows)
 
 
@@ -146,7 +153,16 @@ def _reader(log: EventLog) -> Reader:
     return TextReader(separator=log.separator.replace("\\t", "\t"), columns=log.columns, quoted=log.quoted)
 
 
-def _event_frames(log: EventLog, path: Path, strict: bool, signed: bool) -> Iterator[Read]:
+def _kept(log: EventLog, frame: pl.DataFrame) -> pl.DataFrame:
+    """What is an event of sound rows, and its columns."""
+    if log.kind is LogKind.USERS:
+        return frame.filter(pl.col(log.item).list.len() > 0).explode(log.item)
+    if log.behaviour:
+        frame = frame.filter(pl.col(log.behaviour).cast(pl.String).is_in(log.behaviours))
+    return frame.select(log.user, log.item, *log.attributes, *([TIME] if log.time else []))
+
+
+def _event_frames(log: EventLog, path: Path, strict: bool, times: "_Times") -> Iterator[Read]:
     names = (log.user, log.item, *log.attributes)
     columns = tuple(CategoricalFeature(name=name, key_type=log.key_type) for name in names)
     row = 0
@@ -156,18 +172,13 @@ def _event_frames(log: EventLog, path: Path, strict: bool, signed: bool) -> Iter
         frame = typed(raw, log, columns, faults)
         for name in (log.user, log.item):
             faults.note(frame[name], _absent(frame[name]), "names nobody and nothing. Fill it, or remove the row.")
-            if not signed:
-                _note_negative(frame[name], faults)
         if log.time:
-            frame = frame.with_columns(_times(raw[log.time], faults).alias(TIME))
-        frame = faults.sound(frame)
-        if log.behaviour:
-            frame = frame.filter(pl.col(log.behaviour).cast(pl.String).is_in(log.behaviours))
-        yield frame.select(*names, *([TIME] if log.time else [])), faults, raw.height
+            frame = frame.with_columns(times.of(raw[log.time], faults).alias(TIME))
+        yield frame, faults, raw.height
         row += raw.height
 
 
-def _users_frames(log: EventLog, path: Path, strict: bool, signed: bool) -> Iterator[Read]:
+def _users_frames(log: EventLog, path: Path, strict: bool, _: "_Times") -> Iterator[Read]:
     separator = log.separator.replace("\\t", "\t")
     columns = (
         CategoricalFeature(name=log.user, key_type=log.key_type),
@@ -180,11 +191,7 @@ def _users_frames(log: EventLog, path: Path, strict: bool, signed: bool) -> Iter
         faults = Faults(Origin(path=str(path), first_row=row), strict=strict)
         frame = typed(parts.with_columns(raw.drop("line")), log, columns, faults)
         faults.note(frame[log.user], _absent(frame[log.user]), "names nobody. Remove the line.")
-        if not signed:
-            _note_negative(frame[log.user], faults)
-            _note_negative(frame[log.item], faults)
-        frame = faults.sound(frame)
-        yield frame.filter(pl.col(log.item).list.len() > 0).explode(log.item), faults, raw.height
+        yield frame, faults, raw.height
         row += raw.height
 
 
@@ -192,34 +199,53 @@ def _absent(keys: pl.Series) -> pl.Series:
     return keys.is_null() | (keys == "") if keys.dtype == pl.String else keys.is_null()
 
 
-def _note_negative(keys: pl.Series, faults: Faults) -> None:
-    lowest = keys.list.min() if keys.dtype == pl.List else keys
-    if lowest.dtype == pl.Int64:
+class _Times:
+    """Times of one log: whole numbers everywhere, or dates everywhere, by the first row that has either.
+
+    Numbers are in a unit of their own, dates and ISO 8601 text in seconds since 1970 (UTC): side by side they would put
+    events out of order.
+    """
+
+    def __init__(self) -> None:
+        self._kind = ""
+
+    def of(self, column: pl.Series, faults: Faults) -> pl.Series:
+        """Int64, null where there is none, which is noted."""
+        for kind, reads in {"whole numbers": _numbers_of, "dates": _dates_of}.items():
+            found = reads(column)
+            if self._kind in ("", kind) and found.null_count() < len(found):
+                self._kind = kind
+            if self._kind == kind:
+                break
+        others = f", and the others of this log are {self._kind}" if self._kind else ""
         problem = (
-            "names an id below 0; ids are 0 or more. Correct it, or set key_type: string if signs belong to the ids."
+            f"is no time{others}. Write whole numbers (seconds or milliseconds), dates or ISO 8601 text, the same on "
+            "every row of every file."
         )
-        faults.note(lowest, lowest < 0, problem)
+        faults.note(column, found.is_null(), problem)
+        return found
 
 
-def _times(column: pl.Series, faults: Faults) -> pl.Series:
-    """Times as Int64: whole numbers in their own unit; dates and ISO 8601 text in seconds since 1970 (UTC)."""
+def _numbers_of(column: pl.Series) -> pl.Series:
+    """Whole numbers whose differences fit into 64 bits."""
     if column.dtype in TEXT_TYPES:
-        texts = column.cast(pl.String).str.strip_chars()
-        numbers = texts.cast(pl.Int64, strict=False)
-        if numbers.null_count() == len(texts):
-            # Only ISO: polars would guess whether 01/02/2020 begins with the day.
-            dates = texts.set(~texts.str.contains(r"^\d{4}-\d\d-\d\d").fill_null(False), None)
-            numbers = dates.str.to_datetime(strict=False, time_zone="UTC").dt.epoch("s")
-    elif column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
-        numbers = column.dt.epoch("s").cast(pl.Int64)
+        numbers = column.cast(pl.String).str.strip_chars().cast(pl.Int64, strict=False)
     elif column.dtype.is_numeric():
         numbers = column.cast(pl.Int64, strict=False)
         if column.dtype.is_float():
             numbers = numbers.set(numbers.cast(pl.Float64) != column, None)
     else:
-        numbers = pl.Series([None] * len(column), dtype=pl.Int64)
-    problem = (
-        "is no time. Write whole numbers (seconds or milliseconds), dates or ISO 8601 text, the same on every row."
-    )
-    faults.note(column, numbers.is_null(), problem)
-    return numbers
+        return pl.Series(column.name, [None] * len(column), dtype=pl.Int64)
+    return numbers.set((numbers > LAST_TIME) | (numbers < -LAST_TIME), None)
+
+
+def _dates_of(column: pl.Series) -> pl.Series:
+    """Seconds since 1970."""
+    if column.dtype in TEXT_TYPES:
+        texts = column.cast(pl.String).str.strip_chars()
+        # Only ISO: polars would guess whether 01/02/2020 begins with the day.
+        dates = texts.set(~texts.str.contains(r"^\d{4}-\d\d-\d\d").fill_null(False), None)
+        return dates.str.to_datetime(strict=False, time_zone="UTC").dt.epoch("s")
+    if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
+        return column.dt.epoch("s").cast(pl.Int64)
+    return pl.Series(column.name, [None] * len(column), dtype=pl.Int64)

@@ -7,7 +7,7 @@ seed give equal bytes.
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,8 +65,10 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
         DataError: input is missing, damaged or of the wrong type, or a split cannot be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    watch = _Watch()
+    watch.add(dataset.inputs())  # a data set may read all of them, and make rows of them, before they are opened here
     table = dataset.open(folder, max_rejected=options.max_rejected)
-    before = _versions(table)
+    watch.add([*(file.path for file in table.files), *table.beside])
     fingerprint = input_fingerprint(table, seed=options.seed)
     state = State(folder, fingerprint_of([fingerprint, options.rows_per_file, options.max_rejected]))
     if table.rejected:  # not before: a state that begins anew clears the folder
@@ -75,10 +77,19 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
     run = _Run(table, folder, options, state)
     fit = run.fit()
     splits = run.encode(FeatureEncoder(table.schema, fit.numeric, fit.keys, fit.bound_tensors()))
-    if _versions(table) != before:
+    if watch.changed():
         state.drop()
         raise _changed(table)
-    manifest = Manifest(
+    num_rejected = run.rejected.count + (table.rejected.count if table.rejected else 0)
+    manifest = _manifest(table, fit, splits, fingerprint=fingerprint, num_rejected=num_rejected)
+    manifest.write(folder)
+    state.drop()
+    logger.info("ingested %s: %s rows", table.name, {name: split.num_rows for name, split in splits.items()})
+    return manifest
+
+
+def _manifest(table: RawTable, fit: Fit, splits: dict[str, Split], *, fingerprint: str, num_rejected: int) -> Manifest:
+    return Manifest(
         dataset=table.name,
         schema=table.schema,
         splits=splits,
@@ -86,13 +97,9 @@ def ingest(dataset: Dataset, folder: Path, *, options: IngestOptions) -> Manifes
         categorical=fit.categorical,
         fingerprint=fingerprint,
         bounds=fit.bounds,
-        num_rejected=run.rejected.count + (table.rejected.count if table.rejected else 0),
+        num_rejected=num_rejected,
         label=fit.label,
     )
-    manifest.write(folder)
-    state.drop()
-    logger.info("ingested %s: %s rows", table.name, {name: split.num_rows for name, split in splits.items()})
-    return manifest
 
 
 def input_fingerprint(table: RawTable, *, seed: int) -> str:
@@ -103,10 +110,24 @@ def input_fingerprint(table: RawTable, *, seed: int) -> str:
     return fingerprint_of([files, *beside, table.schema, table.split, seed])
 
 
-def _versions(table: RawTable) -> list[tuple[int, int, int]]:
-    """What changes with the bytes of an input: they are not read a third time."""
-    found = [path.stat() for path in (*(file.path for file in table.files), *table.beside)]
-    return [(each.st_ino, each.st_size, each.st_mtime_ns) for each in found]
+class _Watch:
+    """Notices when files change, by what changes with their bytes: they are not read again."""
+
+    def __init__(self) -> None:
+        self._versions: dict[Path, tuple[int, int, int]] = {}
+
+    def add(self, paths: Iterable[Path]) -> None:
+        """Remember files as they are now; those that are not there are somebody else's to tell."""
+        self._versions |= {path: self._version(path) for path in paths if path.is_file()}
+
+    def changed(self) -> bool:
+        """True if one is not what it was."""
+        return any(not path.is_file() or self._version(path) != known for path, known in self._versions.items())
+
+    @staticmethod
+    def _version(path: Path) -> tuple[int, int, int]:
+        found = path.stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _changed(table: RawTable) -> DataError:
@@ -140,7 +161,7 @@ class _Run:
         done = self._state.done(name, len(self._shards))
         left = [shard for shard in self._shards if shard.number not in done]
         with ProgressBar(description, total=self._num_rows) as progress:
-            progress.advance(sum(self._shards[number].num_rows for number in done))
+            progress.skip(sum(self._shards[number].num_rows for number in done))
             for number, rows in launched(task, left, self._options.launcher, self._options.num_workers):
                 yield number, rows
                 progress.advance(self._shards[number].num_rows)

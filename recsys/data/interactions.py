@@ -25,7 +25,7 @@ from recsys.core.manifest import Manifest
 from recsys.core.schema import CategoricalFeature, Schema
 from recsys.data.dataset import SPLIT_NAMES, RawFile, RawTable, SplitConfig, SplitMethod
 from recsys.data.event_log import EventLog, LogKind, event_frames, rejected_of
-from recsys.data.faults import Rejected
+from recsys.data.faults import Faults, Rejected
 from recsys.data.made import Made, Piece
 from recsys.data.readers import ParquetReader
 from recsys.ops.hashing import mix64, salt_for
@@ -72,12 +72,12 @@ class InteractionDataset:
         Raises:
             DataError: a file cannot be used, or there is nothing to train on or to test.
         """
+        made = Made(folder, self, max_rejected=max_rejected)
         rejected = rejected_of([self.train, self.test], folder, max_rejected=max_rejected)
         train = _read(self.train, "train", rejected, 0)
         unseen = self._unseen(_read(self.test, "test", rejected, len(self.train.paths)), train)
         held_out = self._held_out(train)
         parts = (train.filter(~held_out), train.filter(held_out), unseen)
-        made = Made(folder, self, max_rejected=max_rejected)
         files: list[RawFile] = []
         for name, part in zip(SPLIT_NAMES, parts, strict=True):
             make = partial(part.with_columns, pl.lit(1).alias(LABEL_NAME))
@@ -128,7 +128,7 @@ class InteractionDataset:
 
 def _read(log: EventLog, split: str, rejected: Rejected, first_file: int) -> pl.DataFrame:
     """Distinct pairs of a log, in the order of its files, which are counted from `first_file`."""
-    frames = event_frames(log, rejected, first_file=first_file, signed=False)
+    frames = event_frames(log, rejected, first_file=first_file, check=partial(_note_negative, log))
     parts = [frame.select(log.user, log.item) for frame in frames]
     if not sum(part.height for part in parts):
         behind = f": no line has an item behind its user and {log.separator!r}" if log.kind is LogKind.USERS else ""
@@ -141,6 +141,14 @@ def _read(log: EventLog, split: str, rejected: Rejected, first_file: int) -> pl.
     if distinct.height < pairs.height:
         logger.warning("%s: merged %d repeated pairs of user and item", split, pairs.height - distinct.height)
     return distinct
+
+
+def _note_negative(log: EventLog, frame: pl.DataFrame, faults: Faults) -> None:
+    for keys in (frame[log.user], frame[log.item]):
+        lowest = keys.list.min() if keys.dtype == pl.List else keys
+        if lowest.dtype == pl.Int64:
+            way_out = "Correct it, or set key_type: string if signs belong to the ids."
+            faults.note(lowest, lowest < 0, f"names an id below 0; ids are 0 or more. {way_out}")
 
 
 def hold_out(users: Tensor, items: Tensor, *, share: float, salt: int) -> Tensor:

@@ -53,10 +53,12 @@ class Made:
         with ProgressBar(f"making {split or 'the'} rows", total=num_rows) as progress:
             for piece in pieces:
                 path = self._folder / f"{piece.stem}.parquet"
-                if not path.is_file():
-                    aside = path.with_suffix(".tmp")
-                    piece.make().write_parquet(aside, compression="zstd", statistics=False)
-                    aside.rename(path)
                 found.append(RawFile(path=path, split=split))
+                if path.is_file():
+                    progress.skip(piece.num_rows)
+                    continue
+                aside = path.with_suffix(".tmp")
+                piece.make().write_parquet(aside, compression="zstd", statistics=False)
+                aside.rename(path)
                 progress.advance(piece.num_rows)
         return tuple(found)

@@ -2,7 +2,9 @@
 or the rating itself is the label.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -28,6 +30,7 @@ from recsys.data.joined import check_unique
 from recsys.data.locate import existing
 from recsys.data.made import Made, Piece
 from recsys.data.readers import ParquetReader
+from recsys.data.times import LAST_SECOND
 
 GENRES = (
     "unknown Action Adventure Animation Children Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
@@ -64,13 +67,16 @@ class MovieLensDataset:
         log = EventLog(
             files=(self.ratings,), separator="\t", columns=RATINGS, attributes=("rating",), key_type=KeyType.INTEGER
         )
+        made = Made(folder, self, max_rejected=max_rejected)
         rejected = rejected_of([log], folder, max_rejected=max_rejected)
-        ratings = [frame for frame in event_frames(log, rejected) if frame.height]
+        known = {"user": _read(Path(self.users), USERS), "item": _read(Path(self.items), ITEMS)}
+        frames = event_frames(log, rejected, check=partial(_note_impossible, known))
+        ratings = [frame for frame in frames if frame.height]
         if not ratings:
             raise DataError(f"{self.ratings}: the file holds no ratings. Give the file as MovieLens publishes it.")
-        joined = self._joined(pl.concat(ratings).rename({TIME: "time"}))
+        joined = self._joined(pl.concat(ratings).rename({TIME: "time"}), known)
         piece = Piece(stem="part-00000", num_rows=joined.height, make=lambda: joined)
-        files = Made(folder, self, max_rejected=max_rejected).files([piece], num_rows=joined.height)
+        files = made.files([piece], num_rows=joined.height)
         return RawTable(
             name=self.name,
             schema=self.schema(),
@@ -80,15 +86,10 @@ class MovieLensDataset:
             rejected=rejected,
         )
 
-    def _joined(self, rows: pl.DataFrame) -> pl.DataFrame:
+    def _joined(self, rows: pl.DataFrame, known: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
         """Ratings with what is known of their users and films."""
-        for path, names in ((self.users, USERS), (self.items, ITEMS)):
-            known = _read(Path(path), names)
-            check_unique(known, names[0], path)  # of two rows each rating would become two
-            unknown = rows.join(known, on=names[0], how="anti")
-            if unknown.height:
-                raise DataError(f"{path} lacks {names[0]} {unknown[names[0]][0]!r}, which {self.ratings} names.")
-            rows = rows.join(known, on=names[0], how="left", maintain_order="left")
+        for name, frame in known.items():
+            rows = rows.join(frame, on=name, how="left", maintain_order="left")
         genres = pl.concat_list(pl.when(pl.col(name) == "1").then(pl.lit(name)) for name in GENRES).list.drop_nulls()
         rating = pl.col("rating")
         label = (rating >= self.positive_from).cast(pl.Int8) if self.label_kind is LabelKind.CLICK else rating
@@ -122,8 +123,18 @@ class MovieLensDataset:
         )
 
 
+def _note_impossible(known: Mapping[str, pl.DataFrame], rows: pl.DataFrame, faults: Faults) -> None:
+    """Note ratings of nobody and nothing known, those that are none, and times that no calendar has."""
+    for name, frame in known.items():
+        unknown = ~rows[name].is_in(frame[name].implode())
+        faults.note(rows[name], unknown, f"is in no line of the file of {name}s. Add it there, or remove the rating.")
+    rating, time = rows["rating"], rows[TIME].alias("time")
+    faults.note(rating, ~rating.is_between(1, 5).fill_null(value=False), "is no rating from 1 to 5.")
+    faults.note(time, ~time.is_between(0, LAST_SECOND), "are no seconds since 1970 up to the year 9999.")
+
+
 def _read(path: Path, names: tuple[str, ...]) -> pl.DataFrame:
-    """What is known of users or items: text, but whole numbers of the key and of ages."""
+    """What is known of users or items, once each: text, but whole numbers of the key and of ages."""
     text = b"".join(read_bytes(existing(path, "of MovieLens-100k"))).decode("latin-1")  # which every byte is legal in
     lines = pl.Series("line", text.rstrip("\n").split("\n")).str.strip_chars_end("\r")
     parts = lines.str.split("|")
@@ -139,4 +150,5 @@ def _read(path: Path, names: tuple[str, ...]) -> pl.DataFrame:
         numbers = frame[name].cast(pl.Int64, strict=False)
         faults.note(frame[name], numbers.is_null(), "is no whole number. Give the file as MovieLens publishes it.")
         frame = frame.with_columns(numbers)
+    check_unique(frame, names[0], str(path))  # of two rows each rating would become two
     return frame

@@ -29,6 +29,15 @@ def test_a_log_file_gets_a_line_when_time_has_passed(
     assert [line.split(",")[0] for line in lines] == ["ingest: 1/4 files", "ingest: 2/4 files"]
 
 
+def test_what_was_done_before_is_no_rate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.0, 10.0, 20.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(seconds))
+    with ProgressBar("ingest", total=1_000) as bar:
+        bar.skip(900)
+        bar.advance(40)
+    assert capsys.readouterr().err.startswith("ingest: 940/1,000 rows, 2/s, 30 s left")
+
+
 def test_no_line_before_its_time(capsys: pytest.CaptureFixture[str]) -> None:
     bar = ProgressBar("ingest", total=4)
     for _ in range(4):

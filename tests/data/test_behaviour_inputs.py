@@ -121,6 +121,27 @@ def test_bad_logs_are_refused(tmp_path: Path, change: tuple[str, str], values: d
 
 
 @pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ("1600000000000", "2020-09-13", r"'2020-09-13' is no time, and the others of this log are whole numbers"),
+        ("2020-09-13T10:00:00", "1600000000", r"'1600000000' is no time, and the others of this log are dates"),
+    ],
+)
+def test_times_of_one_log_are_of_one_kind(tmp_path: Path, first: str, second: str, told: str) -> None:
+    """Also where each file, or each piece of one that is read at once, has one kind alone."""
+    for name, time in {"a": first, "b": second}.items():
+        (tmp_path / f"{name}.csv").write_text(f"user,item,category,time\n{name},i1,c,{time}\n{name},i2,c,{time}\n")
+    files = tuple(str(tmp_path / f"{name}.csv") for name in "ab")
+    with pytest.raises(DataError, match=rf"b.csv, row 1 .*{told}"):
+        dataset_of(tmp_path, log_files=files).open(tmp_path)
+
+
+def test_times_whose_difference_overflows_are_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"row 3 .*'-{2**63}' is no time"):
+        dataset_of(tmp_path, TEN.replace(",103", f",-{2**63}", 1)).open(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("side.json", "{", r"not JSON of the form"),

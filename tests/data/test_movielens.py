@@ -26,12 +26,17 @@ def dataset(folder: Path, ratings: list[str], users: str = USERS, films: str = F
 
 
 def test_faulty_ratings_are_left_out_and_listed(tmp_path: Path) -> None:
-    faulty = [*RATINGS[:3], "1\ttwo\t5\t99", "1\t2", *RATINGS[3:]]
+    faulty = [*RATINGS[:3], "1\ttwo\t5\t99", "1\t2", "9\t2\t5\t99", "1\t2\t\t99", *RATINGS[3:]]
     given = dataset(tmp_path, faulty)
     manifest = ingest(given, tmp_path / "out", options=IngestOptions(max_rejected=0.1))
-    assert manifest.num_rejected == 2 and sum(split.num_rows for split in manifest.splits.values()) == len(RATINGS)
+    assert manifest.num_rejected == 4 and sum(split.num_rows for split in manifest.splits.values()) == len(RATINGS)
     rejected = pl.read_parquet(tmp_path / "out" / "rejected" / "*.parquet")
-    assert rejected.select("row", "column", "value").rows() == [(4, "item", "two"), (5, "", "1\t2")]
+    assert rejected.select("row", "column", "value").rows() == [
+        (4, "item", "two"),
+        (5, "", "1\t2"),
+        (6, "user", "9"),
+        (7, "rating", None),
+    ]
     sound = dataset(tmp_path, RATINGS).open(tmp_path / "sound").files[0].path
     assert pl.read_parquet(tmp_path / "out" / "raw" / sound.name).equals(pl.read_parquet(sound))
 
@@ -40,8 +45,18 @@ def test_faulty_ratings_are_left_out_and_listed(tmp_path: Path) -> None:
     ("changes", "told"),
     [
         ({"ratings": [*RATINGS, "1\t2\tgood\t99"]}, r"u\.data, row 121 .*column 'rating': 'good' is no signed 64-bit"),
-        ({"ratings": [*RATINGS, "9\t2\t4\t99"]}, r"u\.user lacks user 9, which .*u\.data names"),
-        ({"ratings": [*RATINGS, "1\t99\t4\t99"]}, r"u\.item lacks item 99, which .*u\.data names"),
+        ({"ratings": [*RATINGS, "1\t2\t7\t99"]}, r"u\.data, row 121 .*column 'rating': 7 is no rating from 1 to 5"),
+        ({"ratings": [*RATINGS, "1\t2\t\t99"]}, r"u\.data, row 121 .*column 'rating': None is no rating from 1 to 5"),
+        ({"ratings": [*RATINGS, f"1\t2\t4\t{2**62}"]}, r"u\.data, row 121 .*column 'time': '4611\d*' is no time"),
+        ({"ratings": [*RATINGS, f"1\t2\t4\t{2**60}"]}, r"u\.data, row 121 .*column 'time': 1152\d* are no seconds"),
+        (
+            {"ratings": [*RATINGS, "9\t2\t4\t99"]},
+            r"u\.data, row 121 .*column 'user': 9 is in no line of the file of us",
+        ),
+        (
+            {"ratings": [*RATINGS, "1\t99\t4\t99"]},
+            r"u\.data, row 121 .*column 'item': 99 is in no line of the file",
+        ),
         ({"users": USERS.replace("24", "old")}, r"u\.user, row 1 .*column 'age': 'old' is no whole number"),
         ({"ratings": [""]}, r"u\.data: the file holds no ratings"),
         ({"users": USERS + USERS[:20]}, r"u\.user: user 1 has more than one row"),

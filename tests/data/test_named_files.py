@@ -10,6 +10,7 @@ from zipfile import ZipFile
 
 import polars as pl
 import pytest
+import zstandard
 
 from recsys.core.errors import DataError
 from recsys.data.compression import read_bytes
@@ -46,6 +47,8 @@ FOREIGN = {
     "packed with bzip2. Unpack it": bz2.compress(ROWS),
     "packed with xz. Unpack it": lzma.compress(ROWS),
     "UTF-16 text. Convert it": ROWS.decode().encode("utf-16"),
+    "UTF-32 text. Convert it": ROWS.decode().encode("utf-32"),
+    "holds zero bytes: UTF-16 text": ROWS.decode().encode("utf-16-le"),
     "its lines end with a carriage return alone": ROWS.replace(b"\n", b"\r"),
 }
 
@@ -63,6 +66,16 @@ def test_what_is_no_text_with_lines(tmp_path: Path, told: str, packed: bool) -> 
 def test_ids_that_begin_like_another_format(tmp_path: Path, start: str) -> None:
     (tmp_path / "ids.csv").write_text(f"{start},1\n")
     assert b"".join(read_bytes(tmp_path / "ids.csv")) == f"{start},1\n".encode()
+
+
+def test_archives_are_told_however_they_are_packed(tmp_path: Path) -> None:
+    told = "is a tar archive. Unpack it"
+    (tmp_path / "raw.tgz").write_bytes(gzip.compress(archive("tar")))
+    pieces = [zstandard.compress(archive("tar")[start : start + 100]) for start in range(0, 600, 100)]
+    (tmp_path / "raw.tar.zst").write_bytes(b"".join(pieces))
+    for path in (tmp_path / "raw.tgz", tmp_path / "raw.tar.zst"):
+        with pytest.raises(DataError, match=rf"{path.name}: {told}"):
+            ingest(table(path), tmp_path / "out", options=OPTIONS)
 
 
 def test_parquet_read_as_text(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from recsys.core.errors import DataError
-from recsys.data import behaviours, fitting, passes
+from recsys.data import behaviours, fitting, histories, passes
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.state import STATE_FOLDER, put_json
 from recsys.data.table import TableDataset
@@ -128,6 +128,22 @@ def test_kill_minus_nine_and_another_number_of_threads(tmp_path: Path) -> None:
     assert len(list((tmp_path / "killed" / STATE_FOLDER).glob("encode-*.json"))) == 3
     assert run("killed", threads=1) == run("whole", threads=3) == 0
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+
+
+def test_a_log_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, log = dataset_of(tmp_path, random_log(300, seed=5)), tmp_path / "log.csv"
+
+    def split_codes(*arguments: object) -> object:
+        log.write_text(log.read_text() + "u1,i1,999,c1\n")
+        return histories.split_codes(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(behaviours, "split_codes", split_codes)
+    with pytest.raises(DataError, match=r"an input of data set 'behaviours' changed while it was read\. Run"):
+        ingest(source, tmp_path / "out", options=OPTIONS)
+    monkeypatch.undo()
+    ingest(source, tmp_path / "out", options=OPTIONS)
+    ingest(source, tmp_path / "fresh", options=OPTIONS)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "fresh")
 
 
 def test_rows_that_a_data_set_makes_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
