@@ -12,14 +12,6 @@ from recsys.core.specs import FeatureSpec, Init
 from recsys.embeddings.method import MethodConfig, check_names, names_feature
 
 
-def refuse_unused(config: MethodConfig, why: str) -> None:
-    """Raise ConfigError if `init` or `full_below` is set on a method that plans no table itself."""
-    if config.init != Init():
-        raise ConfigError(f"init={config.init} is not used here: {why}")
-    if config.full_below:
-        raise ConfigError(f"full_below={config.full_below} is not used here: {why}")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
     """These features (or columns) are planned together by this method, under its own budget."""
@@ -37,9 +29,12 @@ class MixedConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_unused(
-            self, "a mixed method plans no table itself. Set it on `default` and on the assignments' methods."
-        )
+        for name, unused in {"init": self.init != Init(), "full_below": self.full_below}.items():
+            if unused:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)} is not used here: a mixed method plans no table itself. Set it on "
+                    "`default` and on the assignments' methods."
+                )
 
     def plan(self, features: Sequence[FeatureSpec]) -> TablePlan:
         """Plan each group by its method and merge; see `MethodConfig.plan`."""

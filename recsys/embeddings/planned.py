@@ -13,11 +13,11 @@ from recsys.core.jsonable import build_config
 from recsys.core.modules import Combiner, Remap
 from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
-from recsys.core.specs import FeatureSpec
+from recsys.core.specs import FeatureSpec, Init
 from recsys.embeddings.check import check_feature
 from recsys.embeddings.method import MethodConfig
-from recsys.embeddings.mixed import refuse_unused
 
+PLANNED = "the tables are planned already. Change the plan's file, or choose another method."
 METHOD_NAME = "method.json"
 """Beside a plan: the method that made it, whose callbacks and freezing belong to its tables."""
 
@@ -46,7 +46,8 @@ class PlanFileConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_unused(self, "the tables are planned already. Change the plan's file, or choose another method.")
+        if self.full_below:
+            raise ConfigError(f"full_below={self.full_below} is not used here: {PLANNED}")
 
     def files(self) -> list[Path]:
         """The plan's file and the one beside it: a run is of what they held, not of where they lay."""
@@ -95,6 +96,8 @@ class PlanFileConfig(MethodConfig):
         self._check_features(plan, features)
         plan = plan.reordered([feature.name for feature in features])
         self._check_parts(plan)
+        if self.init != Init() and all(table.init != self.init for table in plan.tables):
+            raise ConfigError(f"init={self.init} is not used here, and no table of {self.path} has it: {PLANNED}")
         if self.budget_mib is not None or self.compression_ratio is not None:
             self._check(plan, self.budget_bytes(features))
         return plan

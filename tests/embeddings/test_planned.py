@@ -83,11 +83,19 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, file: Path) -> None:
         PlanFileConfig(path=str(file)).plan(FEATURES)
 
 
-def test_what_a_file_decides_cannot_be_set_beside_it() -> None:
+def test_what_a_file_decides_cannot_be_set_beside_it(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"full_below=1 is not used here: the tables are planned already"):
         PlanFileConfig(path="plan.json", full_below=1)
-    with pytest.raises(ConfigError, match=r"init=.* is not used here: the tables are planned already"):
-        PlanFileConfig(path="plan.json", init=Init(scale=1))
+    with pytest.raises(ConfigError, match=r"init=.* is not used here, and no table of .*plan.json has it: the tables"):
+        PlanFileConfig(path=str(file), init=Init(scale=1)).plan(FEATURES)
+
+
+def test_an_experiment_may_set_what_the_plan_was_made_with(tmp_path: Path) -> None:
+    """Else a plan searched within an experiment could not be trained within it."""
+    init = Init(scale=0.25)
+    plan = FullConfig(init=init).plan(FEATURES)
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    assert PlanFileConfig(path=str(tmp_path / "plan.json"), init=init).plan(FEATURES) == plan
 
 
 def one(remap: Component, *tables: tuple[int, int], combiner: type = Only, width: int = 8) -> TablePlan:
