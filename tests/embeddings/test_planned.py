@@ -93,7 +93,7 @@ def test_what_a_file_decides_cannot_be_set_beside_it(file: Path) -> None:
 def test_an_experiment_may_set_what_the_plan_was_made_with(tmp_path: Path) -> None:
     """Else a plan searched within an experiment could not be trained within it."""
     init = Init(scale=0.25)
-    plan = FullConfig(init=init).plan(FEATURES)
+    plan = HashConfig(init=init, budget_mib=0.01).plan(FEATURES)
     (tmp_path / "plan.json").write_text(plan.to_json())
     assert PlanFileConfig(path=str(tmp_path / "plan.json"), init=init).plan(FEATURES) == plan
 
