@@ -15,7 +15,7 @@ from recsys.data.dataset import Dataset, SplitConfig, SplitMethod
 from recsys.data.table import FileKind, TableDataset
 
 FOLDER = Path(__file__).parents[2] / "conf" / "dataset"
-USER_GIVES = {
+ROWS = {
     "files": ["x.csv"],
     "label": "clicked",
     "numeric": [{"name": "price", "transform": "log1p"}],
@@ -24,13 +24,17 @@ USER_GIVES = {
         {"name": "tags", "multi_valued": True, "pooling": "mean"},
     ],
 }
+USER_GIVES: dict[str, dict[str, Any]] = {
+    "csv": ROWS,
+    "parquet": ROWS,
+    "interactions": {"train": {"files": ["train.txt"]}, "test": {"files": ["test.txt"]}},
+}
 
 
 def values_of(path: Path) -> dict[str, Any]:
     """The yaml's values, with what a user must fill in."""
     loaded = OmegaConf.load(path)
-    given = {key: value for key, value in USER_GIVES.items() if OmegaConf.is_missing(loaded, key) or key == "numeric"}
-    merged = OmegaConf.merge(loaded, given if path.stem in ("csv", "parquet") else {})
+    merged = OmegaConf.merge(loaded, USER_GIVES.get(path.stem, {}))
     return cast("dict[str, Any]", OmegaConf.to_container(merged, resolve=True, throw_on_missing=True))
 
 
