@@ -12,7 +12,7 @@ from torch import Tensor
 from pipelines.config import Run
 from pipelines.narrow_dots import NarrowDots, vector_bytes
 from pipelines.retrieval_model import KNOWN, load_served, retrieval_of
-from pipelines.retrieval_parity import Reference, Served, require
+from pipelines.retrieval_parity import PLACES, Reference, Served, require
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
 from recsys.core.manifest import Manifest
 from recsys.core.names import LENGTHS_SUFFIX
@@ -21,7 +21,7 @@ from recsys.core.specs import RowType
 from recsys.data.encoder import FeatureEncoder, vocabulary_path
 from recsys.data.interactions import read_interactions, sizes
 from recsys.data.raw import string_keys
-from recsys.export.border import border_tensors
+from recsys.export.border import TensorType, border_tensors
 from recsys.export.bundle import GOLDEN_TENSORS_NAME, installed_versions, model_file_name
 from recsys.export.card import CARD_NAME
 from recsys.export.config import ExportConfig
@@ -33,6 +33,7 @@ from recsys.export.retrieval_card import retrieval_card
 from recsys.export.retrieval_manifest import FORMAT_VERSION, ITEMS_NAME, ListModel, RetrievalManifest
 from recsys.export.script import load_scripted, script_model, write_scripted
 from recsys.export.serving_recommender import ServingRecommender, ServingVectors
+from recsys.export.triton import TRITON_NAME, triton_config
 from recsys.retrieval.encoder import EncoderConfig
 from recsys.retrieval.recommender import DotRecommender, Recommender
 
@@ -92,6 +93,8 @@ def _export(run: Run, folder: Path, inputs: Mapping[str, str]) -> None:
         versions=installed_versions(),
         lineage={"run": run.config.name, "inputs": dict(inputs), "train": read_record(run.stage("train"))},
     )
+    answers = {"items": TensorType.INT64, "scores": TensorType.FLOAT32}
+    (folder / TRITON_NAME).write_text(triton_config(manifest.inputs, answers, name="recsys", width=PLACES))
     (folder / CARD_NAME).write_text(retrieval_card(manifest))
     # Last: a folder without a manifest is no bundle, however far the export came.
     manifest.write(folder)

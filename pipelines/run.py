@@ -13,7 +13,7 @@ MADE = {
 }
 MADE_OF_RETRIEVAL = {
     "evaluate": "report.html, report.md, metrics.json, lists.parquet",
-    "export": "model.pt, items.parquet, MODEL_CARD.md, manifest.json, golden.pt; narrower models and items.faiss where "
+    "export": "model.pt, items.parquet, MODEL_CARD.md, config.pbtxt, golden.pt; narrower models and items.faiss where "
     "scores are dot products",
 }
 

@@ -19,7 +19,7 @@ from recsys.core.parts import EmbeddingParts
 from recsys.core.plan import TablePlan
 from recsys.core.schema import Schema
 from recsys.core.specs import RowType
-from recsys.export.border import BorderCheck, BorderTensor, border_tensors, model_outputs, slice_rows
+from recsys.export.border import BorderCheck, BorderTensor, TensorType, border_tensors, model_outputs, slice_rows
 from recsys.export.calibration import UNCALIBRATED, InUnits, ServedCalibration
 from recsys.export.card import CARD_NAME, model_card
 from recsys.export.config import ExportConfig
@@ -177,9 +177,8 @@ def _describe(
         versions=installed_versions(),
         lineage=dict(lineage),
     )
-    (folder / TRITON_NAME).write_text(
-        triton_config(tensors, manifest.outputs, name="recsys", num_tasks=len(model.labels))
-    )
+    answers = dict.fromkeys(manifest.outputs, TensorType.FLOAT32)
+    (folder / TRITON_NAME).write_text(triton_config(tensors, answers, name="recsys", width=len(model.labels)))
     (folder / CARD_NAME).write_text(model_card(manifest, parity))
     # Last: a folder without a manifest is no bundle, however far the export came.
     manifest.write(folder)

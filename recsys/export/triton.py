@@ -4,7 +4,7 @@ Its conventions (docs/user_guide/model_configuration.md and pytorch_backend, `is
 `Dict[str, Tensor]`, the names of inputs are the keys; outputs are called `<name>__<index>`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from recsys.export.border import BorderTensor, TensorType
 
@@ -13,7 +13,7 @@ MAX_BATCH_ROWS = 4096  # rows that Triton may join into one call
 
 _HEADER = """\
 # Model repository layout:  {name}/config.pbtxt  and  {name}/1/model.pt
-# For the int8 model put model_int8.pt there under the name model.pt; it runs on CPUs only.
+# For a narrower model put model_int8.pt there under the name model.pt; it runs on CPUs only.
 name: "{name}"
 platform: "pytorch_libtorch"
 default_model_filename: "model.pt"
@@ -36,15 +36,24 @@ parameters { key: "INFERENCE_MODE" value { string_value: "true" } }
 """
 
 
-def triton_config(tensors: Sequence[BorderTensor], outputs: Sequence[str], *, name: str, num_tasks: int = 1) -> str:
-    """The text of `config.pbtxt` for a model with these inputs and outputs, served under `name`, of so many tasks."""
+def triton_config(
+    tensors: Sequence[BorderTensor], outputs: Mapping[str, TensorType], *, name: str, width: int = 1
+) -> str:
+    """The text of `config.pbtxt` for a model with these inputs and outputs, served under `name`.
+
+    Args:
+        tensors: inputs.
+        outputs: type of each, in the model's order.
+        name: of the model.
+        width: values of an output for each row: tasks, or places of a list.
+    """
     batched = all(tensor.shape == "B" for tensor in tensors)
     shape = "dims: [ 1 ] reshape { shape: [ ] }" if batched else "dims: [ -1 ]"
     types = {TensorType.FLOAT32: "TYPE_FP32", TensorType.INT64: "TYPE_INT64"}
     inputs = [f'  {{ name: "{t.name}" data_type: {types[t.dtype]} {shape} }}' for t in tensors]
-    if num_tasks > 1:
-        shape = f"dims: [ {num_tasks} ]" if batched else f"dims: [ -1, {num_tasks} ]"
-    answers = [f'  {{ name: "{o}__{i}" data_type: TYPE_FP32 {shape} }}' for i, o in enumerate(outputs)]
+    if width > 1:
+        shape = f"dims: [ {width} ]" if batched else f"dims: [ -1, {width} ]"
+    answers = [f'  {{ name: "{o}__{i}" data_type: {types[t]} {shape} }}' for i, (o, t) in enumerate(outputs.items())]
     return "".join(
         [
             _HEADER.format(name=name),

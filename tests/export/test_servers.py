@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from recsys.core.schema import CategoricalFeature, KeyType, Schema
-from recsys.export.border import CLICK_OUTPUTS, border_tensors
+from recsys.export.border import CLICK_OUTPUTS, TensorType, border_tensors
 from recsys.export.bundle import GOLDEN_TENSORS_NAME
 from recsys.export.card import example_code
 from recsys.export.manifest import BundleManifest
@@ -19,12 +19,13 @@ from recsys.export.triton import triton_config
 from tests.export.world import make_schema
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+CLICKS = dict.fromkeys(CLICK_OUTPUTS, TensorType.FLOAT32)
 
 
 def test_triton_joins_requests_only_without_multi_valued_inputs() -> None:
-    assert "max_batch_size: 0" in triton_config(border_tensors(make_schema()), CLICK_OUTPUTS, name="clicks")
+    assert "max_batch_size: 0" in triton_config(border_tensors(make_schema()), CLICKS, name="clicks")
     single = Schema(label="y", categorical=(CategoricalFeature(name="a", key_type=KeyType.INTEGER),))
-    text = triton_config(border_tensors(single), CLICK_OUTPUTS, name="clicks")
+    text = triton_config(border_tensors(single), CLICKS, name="clicks")
     assert '{ name: "a" data_type: TYPE_INT64 dims: [ 1 ] reshape { shape: [ ] } }' in text
     assert "max_batch_size: 4096\ndynamic_batching { }" in text
     assert '{ name: "probabilities__1" data_type: TYPE_FP32 dims: [ 1 ] reshape { shape: [ ] } }' in text

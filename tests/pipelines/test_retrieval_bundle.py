@@ -87,6 +87,15 @@ def test_what_is_no_request_is_named(bundle: Path, wrong: dict[str, torch.Tensor
         model({"user": torch.tensor([1])}, 0)
 
 
+def test_triton_serves_lists_of_the_default_length(bundle: Path) -> None:
+    text = (bundle / "config.pbtxt").read_text()
+    for name in ("user", "item", "item__lengths"):
+        assert f'{{ name: "{name}" data_type: TYPE_INT64 dims: [ -1 ] }}' in text
+    items, _ = load_scripted(bundle / "model.pt")({"user": torch.tensor([key("user3")])})
+    assert f'{{ name: "items__0" data_type: TYPE_INT64 dims: [ -1, {items.shape[1]} ] }}' in text
+    assert f'{{ name: "scores__1" data_type: TYPE_FP32 dims: [ -1, {items.shape[1]} ] }}' in text
+
+
 def test_items_of_texts_are_named(bundle: Path) -> None:
     items = pl.read_parquet(bundle / "items.parquet")
     assert items["value"].null_count() == 0
