@@ -42,7 +42,7 @@ def mandatory(config: DictConfig) -> list[str]:
 def test_option_composes_and_builds(group: str, option: str) -> None:
     config = composed(f"{group}={option}", "name=x")
     if missing := mandatory(config):
-        with pytest.raises(ConfigError, match=rf"{group}\.\w+ has no default. Set it on the command line"):
+        with pytest.raises(ConfigError, match=rf"{group}\.[\w.]+ has no default. Set it on the command line"):
             load(config)
         assert all(key.startswith(f"{group}.") for key in missing)
         return

@@ -124,7 +124,7 @@ def test_ingest_keeps_what_was_planted(tmp_path: Path) -> None:
     }  # fmt: skip
     test = read_split(tmp_path, "test", ["__row__", "relevance", "bayes_probability", "interest", "hist_item"])
     assert test["relevance"].str.len_chars().to_list() == test["hist_item"].list.len().to_list()
-    raw = pl.concat(pl.read_parquet(path) for path in sorted((tmp_path / "raw").iterdir()))
+    raw = pl.concat(pl.read_parquet(path) for path in sorted((tmp_path / "raw").glob("*.parquet")))
     assert test["relevance"].equals(raw["relevance"].gather(test["__row__"]))
 
 

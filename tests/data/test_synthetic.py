@@ -64,7 +64,7 @@ def test_ingest_keeps_the_probability(tmp_path: Path) -> None:
     manifest = ingest(SyntheticDataset(num_rows=3_000, num_numeric=2, num_categorical=3), tmp_path, options=OPTIONS)
     assert manifest.dataset == "synthetic" and list(manifest.categorical) == ["C1", "C2", "C3", "tags"]
     test = read_split(tmp_path, "test", ["__row__", "bayes_probability"])
-    raw = pl.concat(pl.read_parquet(path) for path in sorted((tmp_path / "raw").iterdir()))
+    raw = pl.concat(pl.read_parquet(path) for path in sorted((tmp_path / "raw").glob("*.parquet")))
     assert test["bayes_probability"].equals(raw["bayes_probability"].gather(test["__row__"]))
     assert Manifest.read(tmp_path) == manifest
 
