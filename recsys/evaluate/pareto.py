@@ -154,10 +154,13 @@ def comparable(found: Sequence[Point]) -> list[Point]:
 
 
 def frontier(found: Sequence[Point]) -> list[Point]:
-    """Comparable points with a better mean test AUC than every one of at most their bytes, by growing bytes."""
+    """Comparable points with a better mean validation AUC than every one of at most their bytes, by growing bytes.
+
+    Chosen on validation, so that the test AUC of a point that is on it is no maximum over many draws.
+    """
     best: list[Point] = []
-    for point in sorted(comparable(found), key=lambda p: (p.plan_bytes, -p.test_auc)):
-        if not best or point.test_auc > best[-1].test_auc:
+    for point in sorted(comparable(found), key=lambda p: (p.plan_bytes, -p.validation_auc)):
+        if not best or point.validation_auc > best[-1].validation_auc:
             best.append(point)
     return best
 

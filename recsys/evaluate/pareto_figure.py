@@ -183,7 +183,7 @@ def _reference(scale: Scale, points: Sequence[Point]) -> str:
 
 
 def _frontier(scale: Scale, points: Sequence[Point]) -> str:
-    """A step line through the frontier: what the best point of at most so many bytes reaches."""
+    """A step line through the frontier: what the point of at most so many bytes that validation chooses has on test."""
     best = frontier(points)
     path = f"M{scale.x(best[0].plan_bytes):.1f},{scale.y(best[0].test_auc):.1f}"
     for point in best[1:]:

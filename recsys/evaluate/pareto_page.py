@@ -142,8 +142,8 @@ def _figures(sweep: Sweep, found: list[Point]) -> str:
         return ""
     caption = (
         "Means over seeds; whiskers reach from the lowest to the highest. Ringed points and the broad line are the "
-        "frontier: no point of at most their bytes has a better test AUC. Point at a method, or choose it, to light it "
-        "up."
+        "frontier: no point of at most their bytes has a better validation AUC; heights are test AUC. Point at a "
+        "method, or choose it, to light it up."
     )
     boxes = [_box("All points", caption, _figure("all", sweep, found))]
     low, high = min(point.test_auc for point in found), max(point.test_auc for point in found)
