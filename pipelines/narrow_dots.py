@@ -1,7 +1,7 @@
 """`NarrowDots`: vectors in fewer bytes. Joins what rooms may not: a recommender and the tables of exported models."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recsys.core.row_storage import pack
 from recsys.core.specs import RowType, TableSpec
@@ -41,8 +41,3 @@ class NarrowDots(DotRecommender):
 
 def _spec(name: str, rows: Tensor) -> TableSpec:
     return TableSpec(name=name, num_embeddings=rows.size(0), embedding_dim=rows.size(1))
-
-
-def vector_bytes(recommender: nn.Module) -> int:
-    """Bytes of everything that scores are made of."""
-    return sum(tensor.nbytes for tensor in recommender.state_dict().values())

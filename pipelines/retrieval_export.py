@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipelines.config import Run
-from pipelines.narrow_dots import NarrowDots, vector_bytes
+from pipelines.narrow_dots import NarrowDots
 from pipelines.retrieval_model import KNOWN, load_served, retrieval_of
 from pipelines.retrieval_parity import PLACES, Reference, Served, require
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
@@ -20,9 +20,10 @@ from recsys.core.schema import MISSING_KEY, KeyType, Schema
 from recsys.core.specs import RowType
 from recsys.data.encoder import FeatureEncoder, vocabulary_path
 from recsys.data.interactions import read_interactions, sizes
+from recsys.data.made import RAW_FOLDER
 from recsys.data.raw import string_keys
 from recsys.export.border import TensorType, border_tensors
-from recsys.export.bundle import GOLDEN_TENSORS_NAME, installed_versions, model_file_name
+from recsys.export.bundle import GOLDEN_TENSORS_NAME, installed_versions, model_file_name, module_bytes
 from recsys.export.card import CARD_NAME
 from recsys.export.config import ExportConfig
 from recsys.export.fresh_process import check_in_fresh_process
@@ -129,7 +130,7 @@ def _write_model(
     require(path.name, parity, row_type, config)
     check_in_fresh_process(path, reference.features, found)
     size = path.stat().st_size
-    held = vector_bytes(recommender)
+    held = module_bytes(recommender)
     logger.info("%s: %d bytes, of which %d make scores; %s", path.name, size, held, parity)
     return ListModel(file=path.name, file_bytes=size, sha256=file_sha256(path), vector_bytes=held, parity=parity)
 
@@ -201,7 +202,7 @@ def _write_items(path: Path, data: Path, served: Served) -> None:
     """Ids, keys, texts of hashed ones and training counts of all items; their vectors where scores are dot products."""
     item = served.schema.categorical[1]
     frame = pl.read_parquet(vocabulary_path(data, item.name)).with_row_index("id", offset=1)
-    raw = sorted((data / "raw").glob("*.parquet"))
+    raw = sorted((data / RAW_FOLDER).glob("*.parquet"))
     if item.key_type is KeyType.STRING and raw:
         texts = pl.read_parquet(raw, columns=[item.name])[item.name].unique()
         known = pl.DataFrame({"key": string_keys(texts), "value": texts})

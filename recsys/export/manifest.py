@@ -19,7 +19,41 @@ FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFile:
+class StoredModel:
+    """A file of a bundle, as it was written."""
+
+    file: str
+    file_bytes: int
+    sha256: str
+
+
+def model_path(folder: Path, models: Mapping[str, StoredModel], row_type: RowType) -> Path:
+    """Path of the model with that row type, after checking that the file is the one that was exported.
+
+    Args:
+        folder: of the bundle.
+        models: by value of `RowType`.
+
+    Raises:
+        DataError: there is none, or the file was truncated or changed.
+    """
+    if row_type.value not in models:
+        raise DataError(f"{folder}: no {row_type.value} model; there are {sorted(models)}. Export with that row type.")
+    known = models[row_type.value]
+    path = folder / known.file
+    if not path.is_file():
+        raise DataError(f"{path}: no such file, though the manifest names it. Export again, or copy the whole folder.")
+    size = path.stat().st_size
+    if size != known.file_bytes or file_sha256(path) != known.sha256:
+        raise DataError(
+            f"{path}: damaged, {size:,} bytes where {known.file_bytes:,} were exported, or other content: not the "
+            "file that was exported. Copy the bundle again, or export again."
+        )
+    return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile(StoredModel):
     """One exported model.
 
     `file_bytes` is the sum of plan, head and encoder, and of what holds them: at most 48 KiB, and 1/2 KiB for each
@@ -28,9 +62,6 @@ class ModelFile:
     Networks in place of tables are many small tensors: 27 features of `dhe` take 135 kB, of `full` 75 kB.
     """
 
-    file: str
-    file_bytes: int
-    sha256: str
     plan: TablePlan
     plan_bytes: int  # tables + remaps + combiners
     table_bytes: int
@@ -104,23 +135,7 @@ class BundleManifest:
         Raises:
             DataError: there is none, or the file was truncated or changed.
         """
-        if row_type.value not in self.models:
-            raise DataError(
-                f"{folder}: no {row_type.value} model; there are {sorted(self.models)}. Export with that row type."
-            )
-        known = self.models[row_type.value]
-        path = folder / known.file
-        if not path.is_file():
-            raise DataError(
-                f"{path}: no such file, though the manifest names it. Export again, or copy the whole folder."
-            )
-        size = path.stat().st_size
-        if size != known.file_bytes or file_sha256(path) != known.sha256:
-            raise DataError(
-                f"{path}: damaged, {size:,} bytes where {known.file_bytes:,} were exported, or other content. "
-                "Copy the bundle again, or export again."
-            )
-        return path
+        return model_path(folder, self.models, row_type)
 
 
 def is_retrieval(values: Mapping[str, Any]) -> bool:

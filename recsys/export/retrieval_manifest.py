@@ -12,7 +12,7 @@ from recsys.core.schema import CategoricalFeature, Schema
 from recsys.core.specs import RowType
 from recsys.export.border import BorderTensor
 from recsys.export.index_config import IndexReport
-from recsys.export.manifest import BUNDLE_MANIFEST_NAME, file_sha256, is_retrieval
+from recsys.export.manifest import BUNDLE_MANIFEST_NAME, StoredModel, is_retrieval, model_path
 
 FORMAT_VERSION = 2
 ITEMS_NAME = "items.parquet"
@@ -30,12 +30,9 @@ class RetrievalParity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListModel:
+class ListModel(StoredModel):
     """One exported file."""
 
-    file: str
-    file_bytes: int
-    sha256: str
     vector_bytes: int  # of what scores are made of; the rest of the file is keys, and what users have met
     parity: RetrievalParity
 
@@ -95,17 +92,7 @@ class RetrievalManifest:
         Raises:
             DataError: there is none, it is missing, or was truncated or changed.
         """
-        if row_type.value not in self.models:
-            raise DataError(
-                f"{folder}: no {row_type.value} model; there are {sorted(self.models)}. Export with that row type."
-            )
-        known = self.models[row_type.value]
-        path = folder / known.file
-        if not path.is_file() or file_sha256(path) != known.sha256:
-            raise DataError(
-                f"{path}: missing, or not the file that was exported. Copy the bundle again, or export again."
-            )
-        return path
+        return model_path(folder, self.models, row_type)
 
 
 def lists_items(folder: Path) -> bool:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipelines.narrow_dots import NarrowDots, vector_bytes
+from pipelines.narrow_dots import NarrowDots
 from recsys.core.specs import RowType
+from recsys.export.bundle import module_bytes
 from recsys.export.script import script_model
 from recsys.retrieval.recommender import DotRecommender
 
@@ -33,7 +34,7 @@ def test_scores_are_those_of_rounded_rows(row_type: RowType) -> None:
     matrices["fold_in"] = torch.randn(9, 12, generator=generator)
     exact = DotRecommender(**matrices)
     narrow = NarrowDots(exact, row_type)
-    assert vector_bytes(narrow) == (5 + 9 + 9) * BYTES[row_type] and vector_bytes(exact) == (5 + 9 + 9) * 48
+    assert module_bytes(narrow) == (5 + 9 + 9) * BYTES[row_type] and module_bytes(exact) == (5 + 9 + 9) * 48
 
     rows = {name: rounded(matrix, row_type) for name, matrix in matrices.items()}
     asked = torch.tensor([3, 0, 0, 1]), torch.tensor([2, 7, 7, 8, 1]), torch.tensor([0, 1, 4, 4, 5])
@@ -46,4 +47,4 @@ def test_scores_are_those_of_rounded_rows(row_type: RowType) -> None:
 def test_rows_that_would_not_be_smaller_stay() -> None:
     exact = DotRecommender(users=torch.randn(4, 2), items=torch.randn(6, 2), fold_in=torch.randn(6, 2))
     narrow = NarrowDots(exact, RowType.INT8)
-    assert vector_bytes(narrow) == vector_bytes(exact) and torch.equal(narrow.item_vectors(), exact.items)
+    assert module_bytes(narrow) == module_bytes(exact) and torch.equal(narrow.item_vectors(), exact.items)
