@@ -17,7 +17,7 @@ from pipelines.entry import given_overrides, stage_main
 from pipelines.model import plan_tables
 from pipelines.predictions import other_labels
 from pipelines.stage import read_record
-from recsys.core.errors import ConfigError
+from recsys.core.errors import ConfigError, StageError
 from recsys.core.jsonable import build_config
 from recsys.core.manifest import Manifest
 from recsys.core.plan import TablePlan
@@ -56,7 +56,11 @@ def source_run(run: Run) -> Run:
     """The trained run, as its train stage recorded it."""
     if not run.config.trained_by:
         raise ConfigError("from= is missing. Name a trained run: from=bench/criteo_dcnv2_seed1 (a folder below runs/).")
-    record = read_record(Path(run.config.runs) / run.config.trained_by / "train")
+    runs = Path(run.config.runs)
+    if not (runs / run.config.trained_by / "train").exists():
+        found = sorted(str(path.parents[1].relative_to(runs)) for path in runs.rglob("train/stage.json"))
+        raise StageError(f"from={run.config.trained_by}: no such run below {runs}/. Trained are {found}.")
+    record = read_record(runs / run.config.trained_by / "train")
     values: dict[str, Any] = {**record["resolved"], "runs": run.config.runs, "overwrite": False}
     return Run(build_config(RunConfig, values, key=""), values)
 
@@ -128,9 +132,9 @@ def check_plans(compressed: Run, source: Run) -> None:
     trained = TablePlan.from_json((source.stage("train") / "plan.json").read_text())
     plan = plan_tables(compressed.config, Manifest.read(compressed.stage("ingest")))
     if plan.fingerprint != trained.fingerprint:
-        method = type(compressed.config.embedding).__name__
+        method = compressed.config.embedding.label
         raise ConfigError(
-            f"from={source.config.name}: {method} trains tables of its own ({len(plan.tables)}, "
+            f"from={source.config.name}: embedding={method} trains tables of its own ({len(plan.tables)}, "
             f"{plan.num_bytes:,} bytes), and that run has others ({len(trained.tables)}, {trained.num_bytes:,} bytes). "
             "Only methods that act after training can compress a trained run: fp16, int8, int4, int2, pq, opq, dedup, "
             "prune on one trained with embedding=full and the same `init` and `full_below`. "

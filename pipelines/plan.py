@@ -44,7 +44,7 @@ CHOSEN_IDS, SURVEYED_IDS = 2**22, 2**16
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What `survey.json` holds. `features`, `ranks` and `tables` are of the plan chosen; empty when it is refused."""
+    """What `survey.json` holds, of a plan that was chosen. `features`, `ranks` and `tables` are those of it."""
 
     dataset: str
     budget_bytes: int
@@ -62,7 +62,8 @@ def work(run: Run) -> None:
     """Plan, survey all methods at the same budget, print both; the stage's folder holds them, for `embedding=plan` too.
 
     Raises:
-        ConfigError: the method asked for cannot plan these features within the budget; the survey is printed before.
+        ConfigError: the method asked for cannot plan these features within the budget; the survey is printed before,
+            and nothing is written.
     """
     ingest.work(run)
     data = run.stage("ingest")
@@ -74,13 +75,13 @@ def work(run: Run) -> None:
     with stage(folder, key, overwrite=True) as aside:  # made in seconds, so nothing of value is lost
         if aside is not None:
             survey, plan, method = make(run.config, run.values["embedding"], Manifest.read(data))
+            if plan is None:
+                show(survey)
+                raise ConfigError(f"embedding: {survey.refusal} {_way_out(survey)}")
             (aside / "survey.json").write_text(json.dumps(to_json(survey), indent=1))
-            if plan is not None:
-                write_plan(aside, plan, method)
+            write_plan(aside, plan, method)
     survey = from_json(Survey, json.loads((folder / "survey.json").read_text()))
     show(survey)
-    if survey.refusal and not survey.features:
-        raise ConfigError(f"embedding: {survey.refusal}")
     also = f" and embedding={survey.chosen}" if survey.refusal else ""
     print(f"{folder}: plan.json, survey.json. To train it: `python -m pipelines.run` with the same arguments{also}.")
 
@@ -126,6 +127,14 @@ def surveyed_bytes(run: Run, manifest: Manifest) -> dict[str, int | None]:
     oov_counts = {name: known.oov_count for name, known in manifest.categorical.items()}
     surveyed = _surveyed(dict(_methods(run.values["embedding"], features)), features, oov_counts)
     return {method.method: method.serving_bytes for method in surveyed}
+
+
+def _way_out(survey: Survey) -> str:
+    """Which methods fit the budget, or which comes nearest to it."""
+    if fitting := [each.method for each in survey.methods if not each.refusal]:
+        return f"These fit: {', '.join(fitting)}."
+    floors = {each.floor_bytes: each.method for each in survey.methods if each.floor_bytes is not None}
+    return f"The lowest floor is that of {floors[min(floors)]}: {min(floors):,} bytes." if floors else ""
 
 
 def _choose(

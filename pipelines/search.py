@@ -68,7 +68,7 @@ def checked(run: Run) -> SearchConfig:
         )
     if not isinstance(run.config.embedding, FullConfig):
         raise ConfigError(
-            f"embedding is {type(run.config.embedding).__name__}: a search plans the tables itself, and starts from "
+            f"embedding={run.config.embedding.label}: a search plans the tables itself, and starts from "
             "full ones. Leave embedding= out; its result is trained with embedding=plan."
         )
     if run.config.retrieval is not None and run.config.retrieval.start is not None:

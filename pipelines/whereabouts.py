@@ -88,7 +88,7 @@ def _is_given(config: HydraConf, path: Sequence[str]) -> bool:
     """Whether the command line gives that key, something in it, or what it is in."""
     for override in config.overrides.task:
         name = override.lstrip("+~").partition("=")[0]
-        given = parts_of(name)
+        given = ["embedding", name] if name == "budget_mib" else parts_of(name)  # as `pipelines.config` gives it on
         if name not in config.runtime.choices and all(a == b for a, b in zip(given, path, strict=False)):
             return True
     return False

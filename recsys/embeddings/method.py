@@ -123,6 +123,11 @@ class MethodConfig(ABC):
         if self.full_below < 0:
             raise ConfigError(f"full_below={self.full_below}: is a number of ids, 0 or more; 0 keeps no full table.")
 
+    @property
+    def label(self) -> str:
+        """What messages call it: the option of `embedding=` that makes it."""
+        return type(self).__module__.rpartition(".")[2]
+
     @abstractmethod
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Plan features of one width within a budget."""
@@ -206,7 +211,7 @@ class MethodConfig(ABC):
         if needed > budget:
             enough = math.ceil(needed / 2**20 * 1e4) / 1e4  # rounded up, so that the advised figure is accepted
             raise ConfigError(
-                f"{type(self).__name__} needs {needed:,} bytes, above the budget of {budget:,} "
+                f"{self.label} needs {needed:,} bytes, above the budget of {budget:,} "
                 f"(budget_mib={self.budget_mib}, compression_ratio={self.compression_ratio}, "
                 f"full_below={self.full_below}). "
                 f"Raise the budget to {enough:.4f} MiB or more, or choose another method."

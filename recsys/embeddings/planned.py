@@ -49,6 +49,11 @@ class PlanFileConfig(MethodConfig):
         if self.full_below:
             raise ConfigError(f"full_below={self.full_below} is not used here: {PLANNED}")
 
+    @property
+    def label(self) -> str:
+        """`plan`: a file's."""
+        return "plan"
+
     def files(self) -> list[Path]:
         """The plan's file and the one beside it: a run is of what they held, not of where they lay."""
         return [path for path in (Path(self.path), self._method_path) if path.is_file()] or [Path(self.path)]

@@ -52,6 +52,11 @@ class PqConfig(EachAloneConfig):
 
     rotate: bool = False
 
+    @property
+    def label(self) -> str:
+        """`opq` with a rotation."""
+        return "opq" if self.rotate else super().label
+
     def serve(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Give each feature the parts and centroids that leave least expected error in all."""
         return TablePlan.merge([option.plan for option in self.share_out(features, budget_bytes=budget_bytes)])

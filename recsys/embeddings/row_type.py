@@ -22,6 +22,11 @@ class RowTypeConfig(MethodConfig):
         if self.row_type is RowType.FLOAT32:
             raise ConfigError("row_type=float32: this would store what is trained. Use embedding=full for that.")
 
+    @property
+    def label(self) -> str:
+        """That of the row type."""
+        return "fp16" if self.row_type is RowType.FLOAT16 else self.row_type.value
+
     def plan_group(self, features: Sequence[FeatureSpec], *, budget_bytes: int) -> TablePlan:
         """Plan one full table per feature; what is served has a fixed size, so a budget only checks it."""
         return TablePlan.merge([full_table(feature, self.init) for feature in features])

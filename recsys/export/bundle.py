@@ -103,6 +103,7 @@ def write_bundle(
     paths = {row_type: folder / model_file_name(row_type) for row_type in config.row_types}
     models = {row_type.value: export_model(model, row_type, path) for row_type, path in paths.items()}
     # What is compared is read back from the file, not what is in memory.
+    _tell_what_gains_nothing(models)
     scores = {row_type: score(load_scripted(path), golden.features, tensors) for row_type, path in paths.items()}
     parity = measure(scores, golden, metrics, model.calibration, kind=model.schema.label_kind, labels=model.labels)
     parity.write(folder)
@@ -114,6 +115,19 @@ def write_bundle(
         check_in_fresh_process(path, stored, (said.logits, said.probabilities))
     _describe(folder, model, models, parity, lineage)
     return parity
+
+
+def _tell_what_gains_nothing(models: Mapping[str, ModelFile]) -> None:
+    """Warn of narrower rows in no smaller a file: what the method stores is narrow already."""
+    exact = models.get(RowType.FLOAT32.value)
+    for row_type, known in models.items():
+        if exact is not None and known is not exact and known.file_bytes >= exact.file_bytes:
+            sizes = known.file, known.file_bytes, exact.file, exact.file_bytes
+            logger.warning(
+                "%s (%d bytes) is no smaller than %s (%d): serve that, and leave %s out of export.row_types",
+                *sizes,
+                row_type,
+            )
 
 
 def export_model(model: FrozenModel, row_type: RowType, path: Path) -> ModelFile:

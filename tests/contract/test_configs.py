@@ -50,6 +50,15 @@ def test_option_composes_and_builds(group: str, option: str) -> None:
     assert f"{type(built).__module__}.{type(built).__qualname__}" == config[group]["_target_"]
 
 
+def test_messages_name_a_method_as_the_command_line_does() -> None:
+    options = [option for group, option in OPTIONS if group == "embedding"]
+    composable = {option: composed(f"embedding={option}", "name=x") for option in options}
+    labels = {
+        option: load(config).config.embedding.label for option, config in composable.items() if not mandatory(config)
+    }
+    assert len(labels) >= len(options) - 1 and labels == {option: option for option in labels}
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiment_composes_and_builds(experiment: str) -> None:
     run = load(composed(f"experiment={experiment}", "seed=3"))

@@ -88,7 +88,7 @@ def test_frequent_ids_keep_their_rows() -> None:
 def test_the_floor_is_said_and_accepted() -> None:
     feature = [FeatureSpec(name="a", embedding_dim=16, num_embeddings=80_000)]
     floor = 8 * 16 * 4 + 10_000 // 8 + 3
-    with pytest.raises(ConfigError, match=rf"DedupConfig needs {floor:,} bytes"):
+    with pytest.raises(ConfigError, match=rf"dedup needs {floor:,} bytes"):
         DedupConfig(compression_ratio=1e6, block_rows=8).plan(feature)
     DedupConfig(budget_mib=floor / 2**20, block_rows=8).plan(feature)
 

@@ -55,7 +55,7 @@ def test_widths_and_counts_are_those_of_the_file(file: Path) -> None:
 def test_a_budget_checks_the_plan(file: Path) -> None:
     needed = TablePlan.from_json(file.read_text()).num_bytes
     PlanFileConfig(path=str(file), budget_mib=needed / 2**20).plan(FEATURES)
-    with pytest.raises(ConfigError, match=rf"PlanFileConfig needs {needed:,} bytes"):
+    with pytest.raises(ConfigError, match=rf"plan needs {needed:,} bytes"):
         PlanFileConfig(path=str(file), budget_mib=(needed - 1) / 2**20).plan(FEATURES)
 
 

@@ -48,7 +48,7 @@ def test_full_takes_the_bytes_of_its_tables_and_a_budget_only_checks() -> None:
     needed = uncompressed(specs())
     assert FullConfig().plan(specs()).num_bytes == needed
     assert FullConfig(budget_mib=needed / 2**20).plan(specs()).num_bytes == needed
-    with pytest.raises(ConfigError, match=rf"FullConfig needs {needed:,} bytes.*budget of {needed - 1:,}"):
+    with pytest.raises(ConfigError, match=rf"full needs {needed:,} bytes.*budget of {needed - 1:,}"):
         FullConfig(budget_mib=(needed - 1) / 2**20).plan(specs())
 
 
@@ -58,7 +58,7 @@ def test_budget_below_the_floor_names_one_that_will_do(method: type[MethodConfig
     with pytest.raises(ConfigError) as error:
         method(compression_ratio=1e6).plan(specs(linear=linear))
     message = str(error.value)
-    assert f"{method.__name__} needs" in message and "compression_ratio=1000000.0" in message
+    assert f"{method().label} needs" in message and "compression_ratio=1000000.0" in message
     advised = float(message.split("Raise the budget to ")[1].split(" MiB")[0])
     method(budget_mib=advised).plan(specs(linear=linear))
 
@@ -216,7 +216,7 @@ REFUSED: list[tuple[Callable[[], TablePlan], tuple[str, ...]]] = [
         ),
         ("assignments[0].features", "['z']", "'a', 'b'"),
     ),
-    (lambda: MixedConfig(default=FullConfig(), compression_ratio=2).plan(specs()), ("MixedConfig needs", "budget of")),
+    (lambda: MixedConfig(default=FullConfig(), compression_ratio=2).plan(specs()), ("mixed needs", "budget of")),
 ]
 
 

@@ -143,7 +143,7 @@ def test_frequent_ids_are_coded_more_exactly() -> None:
 
 def test_the_floor_is_said_and_accepted() -> None:
     feature = [FeatureSpec(name="a", embedding_dim=8, num_embeddings=8000)]
-    with pytest.raises(ConfigError, match=r"PqConfig needs 1,035 bytes"):  # 1000 + 3 of codes, a row of 32
+    with pytest.raises(ConfigError, match=r"pq needs 1,035 bytes"):  # 1000 + 3 of codes, a row of 32
         PqConfig(compression_ratio=1000).plan(feature)
     PqConfig(budget_mib=1035 / 2**20).plan(feature)
 

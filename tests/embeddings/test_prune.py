@@ -115,7 +115,7 @@ def test_rarest_ids_lose_their_bitmaps_where_those_would_weigh_most() -> None:
 
 def test_the_floor_is_said_and_accepted() -> None:
     feature = [FeatureSpec(name="a", embedding_dim=16, num_embeddings=16_000)]
-    with pytest.raises(ConfigError, match="PruneConfig needs 44 bytes"):  # a bitmap of 32, a start, zero and a weight
+    with pytest.raises(ConfigError, match="prune needs 44 bytes"):  # a bitmap of 32, a start, zero and a weight
         PruneConfig(budget_mib=43 / 2**20).plan(feature)
     PruneConfig(budget_mib=44 / 2**20).plan(feature)
 

@@ -89,8 +89,8 @@ def sweep(*, results: list[Result]) -> Sweep:
         results=results,
         trials=[TrialResult(cell=cell, values={"lr": 0.1}, validation_auc=0.8, chosen=True)],
         refusals=[
-            Refusal(method="full", ratio=4, floor_bytes=16_000, message="FullConfig needs 16,000 bytes"),
-            Refusal(method="full", ratio=16, floor_bytes=16_000, message="FullConfig needs 16,000 bytes"),
+            Refusal(method="full", ratio=4, floor_bytes=16_000, message="full needs 16,000 bytes"),
+            Refusal(method="full", ratio=16, floor_bytes=16_000, message="full needs 16,000 bytes"),
             Refusal(method="odd", ratio=16, floor_bytes=None, message="feature <b> has no vocabulary"),
         ],
         failures=[Failure(cell=cell, message="RuntimeError:\n  <script>alert(1)</script>" + "x" * 1000, log="log.txt")],
@@ -193,7 +193,7 @@ def test_page_says_everything_once_a_method(folder: Path) -> None:
     assert "The fewest bytes within 0.001" not in page.text and "No method stays within 0.001" in page.text
     tables = {value for tag, name, value in page.attributes if (tag, name) == ("table", "id")}
     assert tables == {"points", "choices", "cells", "trials", "refusals", "failures"}
-    assert page.text.count("FullConfig needs 16,000 bytes") == 1
+    assert page.text.count("full needs 16,000 bytes") == 1
 
 
 def test_ids_of_the_figures_do_not_meet(folder: Path) -> None:

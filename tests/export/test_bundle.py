@@ -26,7 +26,7 @@ from recsys.export.parity import Parity
 from recsys.export.script import load_scripted
 from tests.export.bundles import LOOSE, METRICS, NUM_ROWS, make_golden
 from tests.export.constant import stated_constant
-from tests.export.world import make_features, make_schema, make_trained
+from tests.export.world import make_features, make_schema, make_trained, reference_logits
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -81,6 +81,16 @@ def test_rows_are_sliced_with_their_values() -> None:
     assert part["a"].tolist() == [2, 3]
     assert part["tags"].tolist() == [20, 21]
     assert part["tags__lengths"].tolist() == [0, 2]
+
+
+def test_narrow_rows_that_gain_nothing_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With scale and bias a row of two int8 values takes no less than one of float32."""
+    trained, golden = make_trained("full", width=2), make_golden("full")
+    logits = reference_logits(trained, golden.features)
+    golden = replace(golden, logits=logits, trained_logits=logits)
+    write_bundle(tmp_path, trained, golden, config=LOOSE, metrics=METRICS, lineage={})
+    (line,) = (line for line in caplog.messages if "no smaller" in line)
+    assert line.startswith("model_int8.pt (") and "leave int8 out of export.row_types" in line
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

@@ -177,7 +177,7 @@ STAGE_CASES: dict[str, tuple[str, Callable[[World], None], type[RecsysError], st
         "train",
         over_budget,
         ConfigError,
-        r"FullConfig needs [\d,]+ bytes, above the budget of 1,048 .*Raise the budget to [\d.]+ MiB or more",
+        r"full needs [\d,]+ bytes, above the budget of 1,048 .*Raise the budget to [\d.]+ MiB or more",
     ),
     "evaluate another plan": (
         "evaluate",

@@ -92,10 +92,17 @@ def test_methods_refused_for_one_reason_are_told_together(
 
 
 def test_method_below_its_floor_is_told_after_the_survey(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match=r"embedding: QuotientRemainderConfig needs .* bytes, above"):
+    with pytest.raises(ConfigError, match=r"embedding: quotient_remainder needs .* bytes, above"):
         planned(tmp_path, "embedding=quotient_remainder", "budget_mib=0.0001")
     assert "every method at this budget" in capsys.readouterr().out
-    assert not list(tmp_path.rglob("plan.json"))
+    assert not list(tmp_path.rglob("plan")), "a folder without a plan would look finished"
+
+
+def test_refusal_names_what_fits_or_the_lowest_floor(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"quotient_remainder needs .* These fit: .*\bauto\b.*\brobe\b"):
+        planned(tmp_path, "embedding=quotient_remainder", "budget_mib=0.0003")
+    with pytest.raises(ConfigError, match=r"full needs .* The lowest floor is that of \w+: \d+ bytes\."):
+        planned(tmp_path, "budget_mib=0.000001")
 
 
 def test_full_has_no_choice_so_auto_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +137,7 @@ def test_a_budget_below_full_tables_of_small_features_has_a_row_for_every_method
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No feature is left to compress, so that the floor is that of full tables."""
-    with pytest.raises(ConfigError, match=r"DPQConfig needs [\d,]+ bytes, above"):
+    with pytest.raises(ConfigError, match=r"dpq needs [\d,]+ bytes, above"):
         planned(tmp_path, "embedding=dpq", "embedding.full_below=100000", "budget_mib=0.002")
     assert "every method at this budget" in capsys.readouterr().out
 

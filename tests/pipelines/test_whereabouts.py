@@ -76,7 +76,8 @@ def test_keys_of_list_entries_that_a_yaml_leaves_out_may_be_given(tmp_path: Path
 
 def test_what_the_command_line_gives_is_on_no_line(tmp_path: Path, refused: Callable[..., str]) -> None:
     write(tmp_path, MINE)
-    for override in ("dataset.split.test=0.5", "dataset.split={method: shuffle, train: 2}", "train.epochs=-1"):
+    split = ("dataset.split.test=0.5", "dataset.split={method: shuffle, train: 2}")
+    for override in (*split, "train.epochs=-1", "budget_mib=-1", "embedding.budget_mib=-1"):
         message = refused(override)
         assert ".yaml" not in message and override.partition("=")[0].rpartition(".")[0] in message
 
