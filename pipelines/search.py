@@ -14,6 +14,7 @@ from pipelines.search_report import show, write_found
 from pipelines.search_slice import write_slices
 from pipelines.search_training import search_by_trials, search_supernet
 from pipelines.stage import StageKey, fingerprint, stage
+from pipelines.train import check_funnel
 from recsys.core.errors import ConfigError
 from recsys.core.manifest import Manifest
 from recsys.embeddings.full import FullConfig
@@ -29,7 +30,8 @@ def work(run: Run) -> None:
     """Search on the ranks that the configuration asks for; `plan.json` of the stage is what `embedding=plan` trains.
 
     Raises:
-        ConfigError: no search is named, another embedding is, or a budget is below the search's floor.
+        ConfigError: no search is named, another embedding is, a budget is below the search's floor, or labels do not
+            follow one another as the model takes them to.
     """
     run.refuse_from()
     search, run_on = checked(run), run.config.train.run_on
@@ -41,6 +43,8 @@ def work(run: Run) -> None:
         ingest.work(run)
     folder = search_folder(run)
     space = space_of(run, search)  # refuses a budget before anything is trained
+    if run.config.retrieval is None:
+        check_funnel(run, Manifest.read(run.stage("ingest")), run.stage("ingest"))
     with process_group(run_on) as device:
         with stage(folder, _key(run), overwrite=run.config.overwrite) as aside:
             if aside is not None:

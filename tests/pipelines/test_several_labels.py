@@ -173,10 +173,11 @@ def test_esmm_refuses_labels_that_do_not_follow_one_another(tmp_path: Path) -> N
     do("train", tmp_path, *options, *esmm, "name=funnel")
     swapped = ("dataset.label=purchase", "dataset.other_labels=[click]", "name=swapped")
     do("ingest", tmp_path, *options, *esmm, *swapped)
-    with pytest.raises(
-        ConfigError, match=r"label 'click' is 1 on \d+ training rows where 'purchase', .*from the first"
-    ):
-        do("train", tmp_path, *options, *esmm, *swapped)
+    for stage, search in {"train": (), "search": ("search=mde", "search.compression_ratio=2")}.items():
+        with pytest.raises(
+            ConfigError, match=r"label 'click' is 1 on \d+ training rows where 'purchase', .*from the first"
+        ):
+            do(stage, tmp_path, *options, *esmm, *swapped, *search)
     do("train", tmp_path, *options, *SHARED, *swapped)
     for unlike, name in ((1, "few"), (9, "many")):
         (tmp_path / name).mkdir()
