@@ -32,7 +32,7 @@ from recsys.ops.hashing import mix64
 
 logger = logging.getLogger(__name__)
 
-EVENTS_AT_ONCE = 1 << 21
+EVENTS_AT_ONCE = 1 << 20
 SLOT_BITS = 12
 GROUP_ROWS = 1 << 14  # of a part: what is read at least of it for a bucket
 ITEMS_AT_ONCE = 1 << 20

@@ -42,13 +42,13 @@ class Pool:
     def drawn(self, hashes: Tensor) -> Tensor:
         """An item for each hash, int64, any shape."""
         at = (hashes & NON_NEGATIVE) % self.ends[-1]
-        found: Tensor = self.items[torch.searchsorted(self.ends, at, right=True)]
-        return found
+        return self.items[torch.searchsorted(self.ends, at, right=True)]
 
 
 def met_pairs(events: Events) -> Tensor:
     """Pairs of user and item as one number each, int64, ascending."""
-    return torch.unique(events.user * events.items.height + events.item)
+    pairs: Tensor = torch.unique(events.user * events.items.height + events.item)
+    return pairs
 
 
 def draw_negatives(
