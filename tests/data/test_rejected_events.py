@@ -103,7 +103,7 @@ def test_a_line_that_begins_with_its_separator_names_nobody(tmp_path: Path, user
 
 
 def test_an_item_of_spaces_in_a_users_line_is_told(tmp_path: Path) -> None:
-    (tmp_path / "log").write_text("u1\tA\tB\tC\nu2\tB\t \tC\tD\nu3\tE\tF\tG\nu4\tB\tH\tI\n")
+    (tmp_path / "log").write_text("u1\tA\tB\tC\tJ\nu2\tB\t \tC\tD\nu3\tE\tF\tG\tK\nu4\tB\tH\tI\tL\n")
     values: dict[str, Any] = {"log_time": "", "log_attributes": (), "log_separator": "\t"}
     source = dataset_of(tmp_path, log_kind=LogKind.USERS, log_files=(str(tmp_path / "log"),), **values)
     with pytest.raises(DataError, match=r"log, row 2 .*column 'item': \['B', ' ', 'C', 'D'\] has an item of spaces"):
