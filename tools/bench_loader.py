@@ -3,7 +3,8 @@
     python -m tools.bench_loader [CASE …] [--rounds 9] [--threads 2] [--precision bfloat16] [--out FILE]
 
 A case is `MODEL@DATA` of a data set with files, as `tools.bench_train` has them; by default `lr`, the model with the
-least work a row, on Criteo's sample and on generated histories. The loader reads the files of an epoch and makes its
+least work a row, on Criteo's sample, on generated rows with a multi-valued column, and on generated histories: three
+lists of 25 events on average. The loader reads the files of an epoch and makes its
 batches in this thread; it and a training step take turns within every round, and medians of all rounds are told. Run it
 alone on the machine.
 """
@@ -26,7 +27,7 @@ from recsys.train.session import process_group
 from tools.bench_train import Case, case, parts
 from tools.stepping import take_turns
 
-CASES = ("lr@criteo_sample", "lr@planted_interests")
+CASES = ("lr@criteo_sample", "lr@synthetic", "lr@planted_interests")
 LOADER, MODEL, RATIO = "loader rows/s", "model rows/s", "loader / model"
 
 
