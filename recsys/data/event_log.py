@@ -22,6 +22,8 @@ NO_SEPARATOR = "\x1f"  # reads a line as one value
 
 TIME = "__time__"
 INPUT = "an input of dataset.log"
+STEM = "log"
+"""Of the files that list rows of logs which were left out."""
 LAST_TIME = 1 << 61
 
 Read = tuple[pl.DataFrame, Faults, int]
@@ -79,16 +81,6 @@ class EventLog:
         return located(self.files)
 
 
-def rejected_of(logs: Sequence[EventLog], folder: Path, *, max_rejected: float) -> Rejected:
-    """Takes up to that share of the logs' rows.
-
-    Raises:
-        DataError: a file is missing or unreadable.
-    """
-    num_rows = sum(map(num_rows_of, logs)) if max_rejected else 0
-    return Rejected(folder, num_rows=num_rows, limit=max_rejected, stem="log")
-
-
 def num_rows_of(log: EventLog) -> int:
     """Rows of all files.
 
@@ -99,27 +91,29 @@ def num_rows_of(log: EventLog) -> int:
 
 
 def event_frames(
-    log: EventLog, rejected: Rejected, *, first_file: int = 0, check: Check | None = None
+    log: EventLog, rejected: Rejected, *, num_rows: int, first_file: int = 0, check: Check | None = None
 ) -> Iterator[pl.DataFrame]:
     """Events in the order of the files: user, item, attributes, and `TIME` where the log has times.
 
     Args:
         rejected: takes the rows with faults; one that may take none has the first refused.
+        num_rows: of the log, as `num_rows_of` counts them: text files are read once more for that.
         first_file: number that `rejected` knows the log's first file by.
         check: notes what else is wrong with rows; of `USERS` the items of a row are a list.
     Raises:
-        DataError: as `read_events`.
+        DataError: a file is missing, unreadable or lacks a column; a user, item or time is missing or of another type,
+            of more events than may be set aside.
     """
     frames = _users_frames if log.kind is LogKind.USERS else _event_frames
     times = _Times()
-    with ProgressBar("reading events", total=num_rows_of(log)) as progress:
+    with ProgressBar("reading events", total=num_rows) as progress:
         for number, path in enumerate(log.paths, start=first_file):
-            for frame, faults, num_rows in frames(log, path, rejected.limit == 0, times):
+            for frame, faults, done in frames(log, path, rejected.limit == 0, times):
                 if check:
                     check(frame, faults)
                 rejected.add(number, faults.rejected())
                 yield _kept(log, faults.sound(frame))
-                progress.advance(num_rows)
+                progress.advance(done)
 
 
 def typed(frame: pl.DataFrame, log: EventLog, columns: tuple[CategoricalFeature, ...], faults: Faults) -> pl.DataFrame:
@@ -191,12 +185,15 @@ def _users_frames(log: EventLog, path: Path, strict: bool, _: "_Times") -> Itera
         faults = Faults(Origin(path=str(path), first_row=row), strict=strict)
         frame = typed(parts.with_columns(raw.drop("line")), log, columns, faults)
         faults.note(frame[log.user], _absent(frame[log.user]), "names nobody. Remove the line.")
+        if log.key_type is KeyType.STRING:
+            blank = frame[log.item].list.eval(pl.element().str.strip_chars() == "").list.any()
+            faults.note(frame[log.item], blank, "has an item of spaces alone. Remove it.")
         yield frame, faults, raw.height
         row += raw.height
 
 
 def _absent(keys: pl.Series) -> pl.Series:
-    return keys.is_null() | (keys == "") if keys.dtype == pl.String else keys.is_null()
+    return keys.is_null() | (keys.str.strip_chars() == "") if keys.dtype == pl.String else keys.is_null()
 
 
 class _Times:

@@ -20,6 +20,7 @@ REJECTED = {"file": pl.String, "row": pl.Int64, "column": pl.String, "value": pl
 """Columns of a file of rejected rows. `row` counts from 1 in its file, header not counted; a damaged line has no column
 and its text for a value."""
 
+SHARD = "shard"
 VALUE_CHARACTERS = 500
 REASONS_TOLD = 3
 
@@ -174,6 +175,22 @@ class Rejected:
         """Write what was taken of all shards."""
         for shard in self._parts:
             self.write(shard)
+
+    def save(self, path: Path) -> None:
+        """Write what was taken of all shards to one file, if anything."""
+        parts = [part.with_columns(pl.lit(shard, pl.Int64).alias(SHARD)) for shard, part in self._parts.items()]
+        if parts:
+            path.parent.mkdir(exist_ok=True)
+            pl.concat(parts).write_parquet(path)
+
+    def load(self, path: Path) -> None:
+        """Take what `save` wrote there, in place of what was taken."""
+        saved = [pl.read_parquet(path, glob=False)] if path.is_file() else []
+        self._parts = {
+            int(shard): part
+            for frame in saved
+            for (shard,), part in frame.partition_by(SHARD, as_dict=True, include_key=False).items()
+        }
 
     def log(self) -> None:
         """Say what was taken."""

@@ -1,9 +1,9 @@
-"""Targets with their histories: which events are predicted in which split, from what, and against which negatives.
+"""Targets with their histories: which events are predicted in which split, and from what.
 
-Everything is an index into the events in order (`recsys.data.events`): user by user, oldest first.
+Everything is an index into the events of a bucket in order (`recsys.data.events`): user by user, oldest first.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -15,10 +15,10 @@ from torch import Tensor
 from recsys.core.errors import ConfigError, DataError
 from recsys.data.dataset import SPLIT_NAMES
 from recsys.data.events import Events
-from recsys.ops.hashing import mix64, salt_for
+from recsys.data.ranks import Values, value_of_rank
 
-DRAWS = 200  # for one negative, before giving up
-NON_NEGATIVE = 0x7FFFFFFFFFFFFFFF
+Cuts = tuple[int, int]
+"""Times at which validation and test begin."""
 
 
 class TargetSplit(Enum):
@@ -44,17 +44,6 @@ class SplitTargets:
             )
 
 
-class NegativeMethod(Enum):
-    """What a negative is drawn from: the positives of its own split, so that an item alone tells nothing of the label.
-
-    Drawn from the whole log, items that only test holds would be negatives of train and never positives; drawn from
-    train, they would be positives of test and never negatives. Either gives away the label of a rare item.
-    """
-
-    POPULARITY = "popularity"  # each positive with equal chance
-    UNIFORM = "uniform"  # each of their items with equal chance
-
-
 def gap_buckets(gaps: Tensor) -> Tensor:
     """0 for a gap of 0, else floor(log2(gap)) + 1: [1], [2, 3], [4, 7], …; int64, any shape, gaps not negative."""
     return torch.frexp(gaps.double()).exponent.long()
@@ -62,7 +51,7 @@ def gap_buckets(gaps: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Targets:
-    """T targets of one split by time, int64.
+    """T targets of one split, int64.
 
     `event` (T,), indices into the events; `place` (T,), how many events of its user come before; `negatives` (T, n),
     items.
@@ -72,12 +61,6 @@ class Targets:
     place: Tensor
     negatives: Tensor
 
-    def pieces(self, at_once: int) -> "Iterator[Targets]":
-        """The targets, so many at a time."""
-        columns = (self.event, self.place, self.negatives)
-        for piece in zip(*(column.split(at_once) for column in columns), strict=True):
-            yield Targets(*piece)
-
 
 def user_places(events: Events) -> Tensor:
     """How many events of its user come before each event, int64 (E,)."""
@@ -86,27 +69,35 @@ def user_places(events: Events) -> Tensor:
     return torch.arange(starts.numel()) - starts
 
 
-def split_codes(events: Events, split: SplitTargets) -> Tensor:
-    """Split of each event as an index into `SPLIT_NAMES`, int64 (E,).
+def chronological_cuts(times: Callable[[], Iterator[Values]], num_events: int, split: SplitTargets) -> Cuts:
+    """Where validation and test begin; events of one time stay together, so a cut lies before the first of its time.
 
+    Args:
+        times: gives those of all events, in pieces; called for each look at them.
     Raises:
         DataError: too few different times to cut between.
     """
-    if split.method is TargetSplit.LEAVE_ONE_OUT:
-        _, counts = torch.unique_consecutive(events.user, return_counts=True)
-        from_end = torch.repeat_interleave(counts, counts) - 1 - user_places(events)
-        return (2 - from_end).clamp(min=0)
-    times = torch.sort(events.time).values
-    num_test, num_validation = (int(times.numel() * share + 1e-6) for share in (split.test, split.validation))
-    # Events of one time stay together: a cut lies before the first event of its time.
-    first, second = times[times.numel() - num_test - num_validation], times[times.numel() - max(num_test, 1)]
-    if not int(times[0]) < int(first) < int(second):
+    low = min(int(some.min()) for some in times())
+    high = max(int(some.max()) for some in times())
+    num_test, num_validation = (int(num_events * share + 1e-6) for share in (split.test, split.validation))
+    ranks = (num_events - max(num_test + num_validation, 1), num_events - max(num_test, 1))
+    first, second = (value_of_rank(rank, times, low=low, high=high) for rank in ranks)
+    if not low < first < second:
         raise DataError(
-            f"a chronological split of {times.numel()} events from {int(times[0])} to {int(times[-1])}: validation "
-            f"would begin at {int(first)} and test at {int(second)}, so a split would be empty. Give more events or "
-            "finer times, enlarge the shares of dataset.split, or choose leave_one_out."
+            f"a chronological split of {num_events} events from {low} to {high}: validation would begin at {first} and "
+            f"test at {second}, so a split would be empty. Give more events or finer times, enlarge the shares of "
+            "dataset.split, or choose leave_one_out."
         )
-    return (events.time >= first).long() + (events.time >= second)
+    return first, second
+
+
+def split_codes(events: Events, cuts: Cuts | None) -> Tensor:
+    """Split of each event as an index into `SPLIT_NAMES`, int64 (E,), by these cuts or else LEAVE_ONE_OUT."""
+    if cuts:
+        return (events.time >= cuts[0]).long() + (events.time >= cuts[1])
+    _, counts = torch.unique_consecutive(events.user, return_counts=True)
+    from_end = torch.repeat_interleave(counts, counts) - 1 - user_places(events)
+    return (2 - from_end).clamp(min=0)
 
 
 def first_meetings(events: Events) -> Tensor:
@@ -119,15 +110,13 @@ def first_meetings(events: Events) -> Tensor:
 
 
 def choose_targets(events: Events, codes: Tensor, *, min_history: int, stride: int, repeats: bool) -> list[Tensor]:
-    """Events to predict in each split, by time (then user), as indices, int64.
+    """Events to predict in each split, by time (then user), as indices, int64; a split may have none.
 
     Args:
         codes: of `split_codes`.
         min_history: events that must lie before a target.
         stride: of each user's train events every so many, counted back from the last one.
         repeats: also events with an item that their user has met before.
-    Raises:
-        DataError: a split has none.
     """
     place = user_places(events)
     num_train = torch.zeros(len(events.users), dtype=torch.int64).index_add_(0, events.user, (codes == 0).long())
@@ -135,47 +124,8 @@ def choose_targets(events: Events, codes: Tensor, *, min_history: int, stride: i
     wanted = (place >= min_history) & ((codes != 0) | (from_last % stride == 0))
     if not repeats:
         wanted &= first_meetings(events)
-    chosen: list[Tensor] = []
-    for code, name in enumerate(SPLIT_NAMES):
-        index = ((codes == code) & wanted).nonzero().squeeze(1)
-        if not index.numel():
-            raise DataError(
-                f"the {name} split has no event with {min_history} event(s) of its user before it"
-                f"{'' if repeats else ' and an item new to its user'}. Give more events, "
-                "or lower dataset.min_history."
-            )
-        chosen.append(index[torch.argsort(events.time[index], stable=True)])
-    return chosen
-
-
-def draw_negatives(events: Events, event: Tensor, method: NegativeMethod, *, num: int, salt: int) -> Tensor:
-    """Items that the target's user never met, before or after, int64 (T, num); independent draws, so one may repeat.
-
-    Args:
-        event: the split's targets, int64 (T,).
-        salt: of the split; draws are a hash of it and of the target's place, whatever the number of threads.
-    Raises:
-        DataError: a user has met so many of the split's items that none was found.
-    """
-    num_items = events.items.height
-    met = torch.unique(events.user * num_items + events.item)
-    pool = events.item[event]
-    if method is NegativeMethod.UNIFORM:
-        pool = torch.unique(pool)
-    users = torch.repeat_interleave(events.user[event], num)
-    drawn, pending = torch.empty_like(users), torch.arange(users.numel())
-    for attempt in range(DRAWS):
-        hashed = mix64(pending + salt_for("negatives", attempt, salt)) & NON_NEGATIVE
-        drawn[pending] = pool[hashed % pool.numel()]
-        pairs = users[pending] * num_items + drawn[pending]
-        at = torch.searchsorted(met, pairs).clamp(max=met.numel() - 1)
-        pending = pending[met[at] == pairs]
-        if not pending.numel():
-            return drawn.view(-1, num)
-    raise DataError(
-        f"user {events.users[int(users[pending[0]])]!r} has met nearly all of the {torch.unique(pool).numel()} items "
-        f"of a split: no negative in {DRAWS} draws. Remove such users, or set dataset.negatives=uniform."
-    )
+    chosen = [((codes == code) & wanted).nonzero().squeeze(1) for code in range(len(SPLIT_NAMES))]
+    return [index[torch.argsort(events.time[index], stable=True)] for index in chosen]
 
 
 def rows_of(events: Events, targets: Targets, names: dict[str, str], *, max_length: int) -> pl.DataFrame:

@@ -7,6 +7,9 @@
 * A test pair that train holds already cannot be recommended, because what a user has met is filtered: it is left out.
 * Test pairs of an item that train never met stay: no model can find them, and recall says so. Users without train pairs
   cannot be ranked for; evaluation counts them and leaves them out of its means.
+
+Memory grows with the pairs, which are held whole here because training holds them whole too: every model here
+propagates over, or draws from, all edges of the graph.
 """
 
 import logging
@@ -23,8 +26,8 @@ from recsys.core.errors import ConfigError, DataError
 from recsys.core.interactions import Interactions
 from recsys.core.manifest import Manifest
 from recsys.core.schema import CategoricalFeature, Schema
-from recsys.data.dataset import SPLIT_NAMES, RawFile, RawTable, SplitConfig, SplitMethod
-from recsys.data.event_log import EventLog, LogKind, event_frames, rejected_of
+from recsys.data.dataset import SPLIT_NAMES, RawTable, SplitConfig, SplitMethod
+from recsys.data.event_log import STEM, EventLog, LogKind, event_frames, num_rows_of
 from recsys.data.faults import Faults, Rejected
 from recsys.data.made import Made, Piece
 from recsys.data.readers import ParquetReader
@@ -33,7 +36,7 @@ from recsys.ops.hashing import mix64, salt_for
 logger = logging.getLogger(__name__)
 
 LABEL_NAME = "label"
-CODES = ("__user_code__", "__item_code__")
+LABEL = pl.lit(1).alias(LABEL_NAME)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,20 +76,22 @@ class InteractionDataset:
             DataError: a file cannot be used, or there is nothing to train on or to test.
         """
         made = Made(folder, self, max_rejected=max_rejected)
-        rejected = rejected_of([self.train, self.test], folder, max_rejected=max_rejected)
-        train = _read(self.train, "train", rejected, 0)
-        unseen = self._unseen(_read(self.test, "test", rejected, len(self.train.paths)), train)
+        num_rows = [num_rows_of(log) for log in (self.train, self.test)]
+        rejected = Rejected(folder, num_rows=sum(num_rows), limit=max_rejected, stem=STEM)
+        train = _read(self.train, "train", rejected, num_rows=num_rows[0], first_file=0)
+        test = _read(self.test, "test", rejected, num_rows=num_rows[1], first_file=len(self.train.paths))
+        unseen = self._unseen(test, train)
         held_out = self._held_out(train)
         parts = (train.filter(~held_out), train.filter(held_out), unseen)
-        files: list[RawFile] = []
-        for name, part in zip(SPLIT_NAMES, parts, strict=True):
-            make = partial(part.with_columns, pl.lit(1).alias(LABEL_NAME))
-            pieces = [Piece(stem=name, num_rows=part.height, make=make)] if part.height else []
-            files += made.files(pieces, num_rows=part.height, split=name)
+        pieces = [
+            Piece(stem=name, split=name, num_rows=part.height, make=partial(part.with_columns, LABEL))
+            for name, part in zip(SPLIT_NAMES, parts, strict=True)
+            if part.height
+        ]
         return RawTable(
             name=self.name,
             schema=self.schema(),
-            files=tuple(files),
+            files=made.files(pieces, num_rows=sum(part.height for part in parts)),
             reader=ParquetReader(),
             split=SplitConfig(method=SplitMethod.GIVEN),
             only_positives=True,
@@ -126,9 +131,10 @@ class InteractionDataset:
         return pl.Series(held_out.numpy())
 
 
-def _read(log: EventLog, split: str, rejected: Rejected, first_file: int) -> pl.DataFrame:
-    """Distinct pairs of a log, in the order of its files, which are counted from `first_file`."""
-    frames = event_frames(log, rejected, first_file=first_file, check=partial(_note_negative, log))
+def _read(log: EventLog, split: str, rejected: Rejected, *, num_rows: int, first_file: int) -> pl.DataFrame:
+    """Distinct pairs of a log of so many rows, in the order of its files, which are counted from `first_file`."""
+    check = partial(_note_negative, log)
+    frames = event_frames(log, rejected, num_rows=num_rows, first_file=first_file, check=check)
     parts = [frame.select(log.user, log.item) for frame in frames]
     if not sum(part.height for part in parts):
         behind = f": no line has an item behind its user and {log.separator!r}" if log.kind is LogKind.USERS else ""

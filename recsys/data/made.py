@@ -1,9 +1,11 @@
 """Rows that a data set makes: Parquet files below `raw/` of its folder. What an interrupted ingest made is kept."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 import torch
@@ -12,9 +14,11 @@ from torch import Tensor
 from recsys.core.progress import ProgressBar
 from recsys.data.dataset import Dataset, RawFile
 from recsys.data.fingerprint import file_fingerprint, fingerprint_of
-from recsys.data.state import begin, holds
+from recsys.data.state import begin, holds, put_json
 
 RAW_FOLDER = "raw"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +28,24 @@ class Piece:
     stem: str  # of the file's name
     num_rows: int
     make: Callable[[], pl.DataFrame]
+    split: str | None = None  # of all rows, where the data set says it
 
 
 def pieces_of(num_rows: int, at_once: int, frame: Callable[[Tensor], pl.DataFrame]) -> Iterator[Piece]:
     """Pieces of generated rows; `frame` makes those of these numbers, int64 (B,)."""
     for number, rows in enumerate(torch.arange(num_rows).split(at_once)):
         yield Piece(stem=f"part-{number:05d}", num_rows=len(rows), make=partial(frame, rows))
+
+
+def put_frame(path: Path, frame: pl.DataFrame, *, group_rows: int | None = None) -> None:
+    """Write a Parquet file that is either whole or not there.
+
+    Args:
+        group_rows: of its row groups, which then hold statistics: a filter reads only those that it needs.
+    """
+    aside = path.with_suffix(".tmp")
+    frame.write_parquet(aside, compression="zstd", statistics=group_rows is not None, row_group_size=group_rows)
+    aside.rename(path)
 
 
 class Made:
@@ -42,23 +58,29 @@ class Made:
             DataError: an input cannot be read.
         """
         inputs = [file_fingerprint(path) for path in dataset.inputs()]
-        self._folder = folder / RAW_FOLDER
+        self.folder = folder / RAW_FOLDER
         key = fingerprint_of([dataset, max_rejected, *inputs])
-        if not holds(self._folder, key):
-            begin(self._folder, key)
+        if not holds(self.folder, key):
+            begin(self.folder, key)
 
-    def files(self, pieces: Iterable[Piece], *, num_rows: int, split: str | None = None) -> tuple[RawFile, ...]:
-        """Make what is not there yet of `num_rows` rows; `split` of all of them where the data set says it."""
+    def once(self, name: str, find: Callable[[], T]) -> T:
+        """What `find` gives, which JSON must hold as it is; after an interruption what it gave before."""
+        path = self.folder / f"{name}.json"
+        if not path.is_file():
+            put_json(path, find())
+        found: T = json.loads(path.read_text())
+        return found
+
+    def files(self, pieces: Iterable[Piece], *, num_rows: int) -> tuple[RawFile, ...]:
+        """Make what is not there yet of `num_rows` rows."""
         found = []
-        with ProgressBar(f"making {split or 'the'} rows", total=num_rows) as progress:
+        with ProgressBar("making the rows", total=num_rows) as progress:
             for piece in pieces:
-                path = self._folder / f"{piece.stem}.parquet"
-                found.append(RawFile(path=path, split=split))
+                path = self.folder / f"{piece.stem}.parquet"
+                found.append(RawFile(path=path, split=piece.split))
                 if path.is_file():
                     progress.skip(piece.num_rows)
                     continue
-                aside = path.with_suffix(".tmp")
-                piece.make().write_parquet(aside, compression="zstd", statistics=False)
-                aside.rename(path)
+                put_frame(path, piece.make())
                 progress.advance(piece.num_rows)
         return tuple(found)

@@ -24,8 +24,8 @@ from recsys.core.schema import (
 from recsys.core.specs import Pooling
 from recsys.data.compression import read_bytes
 from recsys.data.dataset import RawTable, SplitConfig, SplitMethod
-from recsys.data.event_log import TIME, EventLog, event_frames, rejected_of
-from recsys.data.faults import Faults, Origin
+from recsys.data.event_log import STEM, TIME, EventLog, event_frames, num_rows_of
+from recsys.data.faults import Faults, Origin, Rejected
 from recsys.data.joined import check_unique
 from recsys.data.locate import existing
 from recsys.data.made import Made, Piece
@@ -68,9 +68,10 @@ class MovieLensDataset:
             files=(self.ratings,), separator="\t", columns=RATINGS, attributes=("rating",), key_type=KeyType.INTEGER
         )
         made = Made(folder, self, max_rejected=max_rejected)
-        rejected = rejected_of([log], folder, max_rejected=max_rejected)
+        num_rows = num_rows_of(log)
+        rejected = Rejected(folder, num_rows=num_rows, limit=max_rejected, stem=STEM)
         known = {"user": _read(Path(self.users), USERS), "item": _read(Path(self.items), ITEMS)}
-        frames = event_frames(log, rejected, check=partial(_note_impossible, known))
+        frames = event_frames(log, rejected, num_rows=num_rows, check=partial(_note_impossible, known))
         ratings = [frame for frame in frames if frame.height]
         if not ratings:
             raise DataError(f"{self.ratings}: the file holds no ratings. Give the file as MovieLens publishes it.")

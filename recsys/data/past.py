@@ -209,7 +209,7 @@ class _Columns:
 
 
 def _kept(events: pl.DataFrame) -> pl.DataFrame:
-    somebody = pl.col(USER).cast(pl.String) != ""  # false of null
+    somebody = pl.col(USER).cast(pl.String).str.strip_chars() != ""  # false of null
     return events.filter(somebody & pl.col(TIME).is_not_null() & pl.col(KEPT)).drop(KEPT)
 
 

@@ -4,7 +4,9 @@ from pathlib import Path
 from random import Random
 
 import polars as pl
+import pytest
 
+from recsys.data import event_log, events
 from recsys.data.behaviours import BehaviourDataset
 from recsys.data.dataset import RawTable
 from recsys.data.event_log import EventLog
@@ -57,3 +59,9 @@ def random_log(num_events: int, seed: int, *, times: int = 60) -> pl.DataFrame:
 def with_category(log: pl.DataFrame) -> pl.DataFrame:
     """With the category of each item, one of seven."""
     return log.with_columns(("c" + (pl.col("item").str.slice(1).cast(pl.Int64) % 7).cast(pl.String)).alias("category"))
+
+
+def read_at_once(num_events: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a bucket, and about a part, have so many events; a third of that is read at a time."""
+    monkeypatch.setattr(events, "EVENTS_AT_ONCE", num_events)
+    monkeypatch.setattr(event_log, "CHUNK_ROWS", num_events // 3)

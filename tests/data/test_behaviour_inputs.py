@@ -11,9 +11,11 @@ import pytest
 from recsys.core.errors import ConfigError, DataError
 from recsys.core.schema import MISSING_KEY, KeyType
 from recsys.data.behaviours import BehaviourDataset
-from recsys.data.event_log import EventLog, LogKind, rejected_of
-from recsys.data.events import read_events
+from recsys.data.event_log import EventLog, LogKind
+from recsys.data.events import EventStore
+from recsys.data.faults import Rejected
 from recsys.data.histories import SplitTargets
+from recsys.data.made import Made
 from recsys.data.side import SideFile
 from tests.data.behaviour_logs import CHRONOLOGICAL, TEN, dataset_of, random_log, rows
 from tests.data.test_joined import write
@@ -182,5 +184,7 @@ def test_impossible_configs_are_refused(tmp_path: Path, values: dict[str, Any], 
 def test_attributes_are_those_of_the_earliest_event(log_time: str, expected: str, tmp_path: Path) -> None:
     """Of events at one time the file's first; without times the files' order is all that is known."""
     lines = ["user,item,category,time", "a,k,c_late,90", "b,k,c_early,7", "a,k,c_tie,7"]
-    log = dataset_of(tmp_path, "\n".join(lines) + "\n", log_time=log_time).log
-    assert read_events(log, rejected_of([log], tmp_path, max_rejected=0)).items.rows() == [("k", expected)]
+    dataset = dataset_of(tmp_path, "\n".join(lines) + "\n", log_time=log_time)
+    store = EventStore(Made(tmp_path, dataset, max_rejected=0), dataset.log)
+    store.fill(Rejected(tmp_path, num_rows=3, limit=0), num_rows=3)
+    assert store.items().rows() == [("k", expected)]

@@ -18,9 +18,10 @@ from recsys.core.manifest import Manifest
 from recsys.core.schema import MISSING_KEY, KeyType
 from recsys.data.dataset import SPLIT_NAMES, Dataset
 from recsys.data.encoder import load_encoder
-from recsys.data.histories import NegativeMethod, SplitTargets, gap_buckets
+from recsys.data.histories import SplitTargets, gap_buckets
 from recsys.data.ingest import IngestOptions, ingest
 from recsys.data.loader import LoaderOptions, ParquetLoader
+from recsys.data.negatives import NegativeMethod
 from recsys.data.raw import border_tensors
 from tests.data.behaviour_logs import CHRONOLOGICAL, dataset_of, random_log, rows, with_category
 from tests.data.test_configs import FOLDER, values_of

@@ -233,6 +233,13 @@ def test_an_event_that_is_no_key_is_in_no_history(tmp_path: Path) -> None:
     assert Manifest.read(tmp_path / "out").num_rejected == 1
 
 
+def test_users_of_spaces_are_nobody(tmp_path: Path) -> None:
+    """Else all of them were one user with a long history."""
+    blank = write(rows().with_columns(pl.col("user").fill_null("  ")), tmp_path / "rows.csv")
+    found = read(dataset(blank, FileKind.TEXT), tmp_path).select("hist_item", "hist_kind", "hist_gap")
+    assert found.to_dicts() == expected(rows(), rows()) and rows()["user"].null_count() > 5
+
+
 def test_a_log_named_twice_is_refused(tmp_path: Path) -> None:
     file = write(rows(), tmp_path / "log.parquet")
     history = replace(HISTORY, files=(file, str(tmp_path / "*.parquet")))

@@ -93,12 +93,23 @@ FORMS: dict[LogKind, tuple[list[str], dict[str, Any]]] = {
 }
 
 
-def test_a_line_that_begins_with_its_separator_names_nobody(tmp_path: Path) -> None:
-    (tmp_path / "log").write_text("u1\tA\tB\tC\t\n\tA\tB\nu2\tB\tC\tD\n")
+@pytest.mark.parametrize("user", ["", "  "])
+def test_a_line_that_begins_with_its_separator_names_nobody(tmp_path: Path, user: str) -> None:
+    (tmp_path / "log").write_text(f"u1\tA\tB\tC\t\n{user}\tA\tB\nu2\tB\tC\tD\n")
     values: dict[str, Any] = {"log_time": "", "log_attributes": (), "log_separator": "\t"}
     source = dataset_of(tmp_path, log_kind=LogKind.USERS, log_files=(str(tmp_path / "log"),), **values)
     with pytest.raises(DataError, match=r"log, row 2 .* names nobody"):
         ingest(source, tmp_path / "strict", options=options(0))
+
+
+def test_an_item_of_spaces_in_a_users_line_is_told(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("u1\tA\tB\tC\tJ\nu2\tB\t \tC\tD\nu3\tE\tF\tG\tK\nu4\tB\tH\tI\tL\n")
+    values: dict[str, Any] = {"log_time": "", "log_attributes": (), "log_separator": "\t"}
+    source = dataset_of(tmp_path, log_kind=LogKind.USERS, log_files=(str(tmp_path / "log"),), **values)
+    with pytest.raises(DataError, match=r"log, row 2 .*column 'item': \['B', ' ', 'C', 'D'\] has an item of spaces"):
+        ingest(source, tmp_path / "strict", options=options(0))
+    ingest(source, tmp_path / "out", options=options(0.4))
+    assert pl.read_parquet(tmp_path / "out" / "rejected" / "*.parquet")["row"].to_list() == [2]
 
 
 @pytest.mark.parametrize("kind", FORMS)

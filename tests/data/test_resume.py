@@ -153,14 +153,24 @@ def test_rows_that_a_data_set_makes_are_made_once(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(behaviours, "ROWS_PER_FILE", 128)
     source = dataset_of(tmp_path, events)
     ingest(source, tmp_path / "whole", options=options)
-    files = [file.path for file in source.open(tmp_path / "parts", max_rejected=0.1).files]
-    assert len(files) > 9
-    for path in files[5:]:
-        path.unlink()
-    files[5].with_suffix(".tmp").write_bytes(b"PAR1 half")
-    before = [path.stat().st_mtime_ns for path in files[:5]]
+    raw, made = tmp_path / "parts" / "raw", list[object]()
+
+    def rows_of(*arguments: object, max_length: int) -> pl.DataFrame:
+        if len(made) == 5:
+            raise Stopped
+        made.append(arguments)
+        return histories.rows_of(*arguments, max_length=max_length)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as context:
+        context.setattr(behaviours, "rows_of", rows_of)
+        with pytest.raises(Stopped):
+            ingest(source, tmp_path / "parts", options=options)
+    files = sorted(raw.glob("*.parquet"))
+    assert len(files) == 5 and len(list((tmp_path / "whole" / "raw").glob("*.parquet"))) > 9
+    (raw / "train-00000-00005.tmp").write_bytes(b"PAR1 half")
+    before = [path.stat().st_mtime_ns for path in files]
     ingest(source, tmp_path / "parts", options=options)
-    assert [path.stat().st_mtime_ns for path in files[:5]] == before
+    assert [path.stat().st_mtime_ns for path in files] == before
     assert files_of(tmp_path / "parts") == files_of(tmp_path / "whole")
 
     dataset_of(tmp_path, events.head(600))  # another log in its place
