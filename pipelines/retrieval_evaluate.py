@@ -66,7 +66,11 @@ def _write_lists(lists: Ranking, path: Path) -> None:
 def _facts(run: Run, plan: TablePlan | None, seconds: float) -> dict[str, str | int | float]:
     record, manifest = read_record(run.stage("train")), Manifest.read(run.stage("ingest"))
     values = run.values["retrieval"]
-    kind = {part: values[part]["_target_"].rpartition(".")[2].removesuffix("Config") for part in ("model", "loss")}
+    kind = {
+        part: values[part]["_target_"].rpartition(".")[2].removesuffix("Config")
+        for part in ("model", "loss")
+        if part in values  # what nothing trains has no loss
+    }
     trained: dict[str, str | int | float] = {
         "model": kind["model"],
         "dataset": manifest.dataset,
