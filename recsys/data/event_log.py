@@ -111,15 +111,20 @@ def event_frames(
         DataError: as `read_events`.
     """
     frames = _users_frames if log.kind is LogKind.USERS else _event_frames
-    times = _Times()
+    times, without_items = _Times(), 0
     with ProgressBar("reading events", total=num_rows_of(log)) as progress:
         for number, path in enumerate(log.paths, start=first_file):
             for frame, faults, num_rows in frames(log, path, rejected.limit == 0, times):
                 if check:
                     check(frame, faults)
                 rejected.add(number, faults.rejected())
-                yield _kept(log, faults.sound(frame))
+                sound = faults.sound(frame)
+                if log.kind is LogKind.USERS:
+                    without_items += int((sound[log.item].list.len() == 0).sum())
+                yield _kept(log, sound)
                 progress.advance(num_rows)
+    if without_items:
+        logger.warning("%s: left out %d lines of users without items", ", ".join(log.files), without_items)
 
 
 def typed(frame: pl.DataFrame, log: EventLog, columns: tuple[CategoricalFeature, ...], faults: Faults) -> pl.DataFrame:
