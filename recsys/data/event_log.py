@@ -1,5 +1,6 @@
 """The files of an event log, what their columns mean, and their rows as events, in the order of the files."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -16,6 +17,8 @@ from recsys.data.locate import existing, located
 from recsys.data.raw import TEXT_TYPES, typed_columns
 from recsys.data.readers import ArrowReader, ParquetReader, Reader
 from recsys.data.text import TextReader
+
+logger = logging.getLogger(__name__)
 
 CHUNK_ROWS = 262_144
 NO_SEPARATOR = "\x1f"  # reads a line as one value

@@ -34,7 +34,7 @@ def skewed_pairs() -> list[tuple[int, int]]:
     generator = torch.Generator().manual_seed(7)
     popular = 1 / (1 + torch.randperm(ITEMS, generator=generator)).float()
     of_taste = torch.arange(USERS).unsqueeze(1) % TASTES == torch.arange(ITEMS) % TASTES
-    drawn = torch.multinomial(popular.sqrt() * torch.where(of_taste, 1.0, 0.1), 30, generator=generator)
+    drawn = torch.multinomial(popular**0.25 * torch.where(of_taste, 1.0, 0.1), 30, generator=generator)
     return [(user, int(item)) for user, items in enumerate(drawn) for item in items]
 
 
@@ -50,7 +50,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...
     relevant = Relevant.of(*relevant_pairs(run.stage("ingest"), "test"), known)
     lists = rank(Popular(known), relevant.users, known, k=K, users_at_once=50)
     recall = judge(lists, relevant, ks=[K], num_shown=ITEMS).means()[f"recall_at_{K}"].value
-    assert recall is not None and recall > 0.1
+    assert recall is not None and recall > 0.1  # and chance about as much
     return folder / "runs", given, recall
 
 
