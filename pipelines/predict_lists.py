@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -73,7 +74,8 @@ class ListJob(Job):
 
 def _listed_by(served: nn.Module, features: dict[str, Tensor]) -> pl.Series:
     """What each list is made of: the user as training knows him, else what he is said to have met, else nothing."""
-    users, _, bounds = served.known(features)
+    known: Any = served.known  # a method of a scripted file, which torch has no types for
+    users, _, bounds = known(features)
     kinds = torch.where(users > 0, 0, torch.where(bounds.diff() > 0, 1, 2))
     return pl.Series("listed_by", [*TOLD]).gather(kinds.numpy())
 

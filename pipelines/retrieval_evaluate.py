@@ -1,6 +1,7 @@
 """Evaluation of a retrieval run: what is served, ranked over all items for every test user."""
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from recsys.evaluate.ranking_report import RankingEvaluation, write_ranking
 from recsys.export.retrieval_manifest import RetrievalQuality
 from recsys.retrieval.encoder import FittedConfig
 from recsys.retrieval.ranking import Ranking, Relevant, judge, rank
+
+logger = logging.getLogger(__name__)
 
 LISTS_NAME, METRICS_NAME = "lists.parquet", "metrics.json"
 
@@ -42,6 +45,12 @@ def _evaluate(run: Run, folder: Path) -> None:
     recommender, plan = load_served(run)
     config, history = retrieval_of(run), read_interactions(data, KNOWN)
     relevant = Relevant.of(*relevant_pairs(data, "test"), history)
+    if max(config.top_k) >= history.num_items - 1:
+        logger.warning(
+            "retrieval.top_k=%s of %d items: lists that hold every item have all recall there is, whatever the model",
+            list(config.top_k),
+            history.num_items - 1,
+        )
     started = time.monotonic()
     lists = rank(
         recommender, relevant.users, history, k=max(config.top_k), users_at_once=config.users_at_once, title="ranking"

@@ -31,6 +31,7 @@ ENCODER = ("retrieval.model.embedding_dim=8", "retrieval.model.num_layers=2")
 """Options of models that are trained; the others have none of them."""
 
 MANY_NEGATIVES = ("retrieval.sampler.num_negatives=8", "retrieval.loss.margin=0.4", "retrieval.loss.negative_weight=4")
+WEAK_CONTRAST = "retrieval.model.contrast_weight=0.01"
 NEIGHBORS = ("retrieval.loss.negative_weight=1", "retrieval.model.neighbor_weight=0.1")
 
 
@@ -166,8 +167,8 @@ def test_the_options_of_few_epochs_learn_and_tell_apart_what_was_selected_on_tes
             "retrieval.sampler.num_negatives=4",
             *NEIGHBORS,
         ),
-        ("retrieval/model=simgcl", "retrieval/sampler=hard", "retrieval.sampler.num_hardest=2"),
-        ("retrieval/model=xsimgcl", "retrieval.model.num_layers=2"),
+        ("retrieval/model=simgcl", "retrieval/sampler=hard", "retrieval.sampler.num_hardest=2", WEAK_CONTRAST),
+        ("retrieval/model=xsimgcl", "retrieval.model.num_layers=2", WEAK_CONTRAST),
         ("retrieval/model=lightgcn_sampled", "retrieval.model.fan_out=3"),
         (
             "retrieval/model=lightgcn_sampled",
@@ -175,7 +176,7 @@ def test_the_options_of_few_epochs_learn_and_tell_apart_what_was_selected_on_tes
             "embedding=unified",
             "embedding.compression_ratio=2",
         ),
-        ("retrieval/loss=direct_au",),
+        ("retrieval/loss=direct_au", "retrieval.loss.gamma=0.3"),
         ("retrieval/model=fast_rp", "retrieval.model.embedding_dim=256"),
         ("retrieval/start=fast_rp", "retrieval.start.embedding_dim=8"),
     ],
@@ -224,6 +225,16 @@ def test_a_bundle_of_users_who_met_all_has_empty_lists(tmp_path: Path) -> None:
         do(stage, tmp_path / "runs", *SMALL, *given, *options)
     items, scores = load_scripted(tmp_path / "runs/small/export/model.pt")({"user": torch.tensor([0, 1])}, 3)
     assert (scores == -torch.inf).all() and (items == -(2**63)).all()
+
+
+def test_lists_that_hold_every_item_choose_no_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = (*SMALL, *ENCODER, *files(tmp_path))
+    do("ingest", tmp_path / "runs", *given)
+    with pytest.raises(ConfigError, match=r"retrieval.monitor_k=40 of 40 items: .* tells no epoch from another"):
+        do("train", tmp_path / "runs", *given, "retrieval.monitor_k=40")
+    for stage in ("train", "evaluate"):
+        do(stage, tmp_path / "runs", *given, "retrieval.top_k=[5,40]")
+    assert "retrieval.top_k=[5, 40] of 40 items: lists that hold every item" in caplog.text
 
 
 @pytest.mark.parametrize("wrong", ["other items", "no numbers"])
