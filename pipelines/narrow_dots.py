@@ -12,12 +12,15 @@ from recsys.retrieval.recommender import DotRecommender, Recommender
 class NarrowDots(DotRecommender):
     """A `DotRecommender` with rows of another type; all items' are made float32 anew for each request."""
 
+    where: Tensor
+
     def __init__(self, exact: DotRecommender, row_type: RowType) -> None:
         """Store the vectors of `exact`; where rows of `row_type` would not be smaller they stay float32."""
         Recommender.__init__(self)  # without the float32 matrices
         matrices = {"users": exact.users, "items": exact.items, "fold_in": exact.fold_in}
         specs = {name: _spec(name, rows).narrowed(row_type) for name, rows in matrices.items()}
         self.num_items = exact.items.size(0)
+        self.register_buffer("where", exact.items.new_empty(0))  # moves with the tables: TorchScript asks it for theirs
         self.user_table, self.item_table, self.fold_in_table = (
             table_module(pack(rows.contiguous(), specs[name].row_type), specs[name]) for name, rows in matrices.items()
         )
@@ -29,7 +32,7 @@ class NarrowDots(DotRecommender):
 
     def item_vectors(self) -> Tensor:
         """Rows of all items, float32 (M, d)."""
-        bounds = torch.arange(self.num_items + 1)
+        bounds = torch.arange(self.num_items + 1, device=self.where.device)
         rows: Tensor = self.item_table(bounds[:-1], bounds)
         return rows
 

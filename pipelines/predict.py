@@ -39,7 +39,8 @@ def work(run: Run) -> None:
         return
     with no_space_told("predict", target):
         rows = predict(job, target)
-    logger.info("scored %d rows of %s with %s into %s", rows, source, bundle, target)
+    told = "".join(f"; {count} {kind}" for kind, count in sorted(job.told.items()))
+    logger.info("scored %d rows of %s with %s into %s%s", rows, source, bundle, target, told)
 
 
 def _job(run: Run, bundle: Path, source: Path) -> Job:

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipelines.config import PredictConfig
 from pipelines.predict_rows import Job, columns_of, plain_reader
@@ -17,13 +18,20 @@ from recsys.export.retrieval_manifest import ITEMS_NAME, RetrievalManifest
 USERS_AT_ONCE = 512
 """Bounds memory: 4 bytes a user and item."""
 
+TOLD = {
+    "user": "known to the model",
+    "history": "unknown to it, listed for by their histories",
+    "frequency": "unknown and without an item that it knows, given the most frequent items",
+}
+"""Values of `listed_by`, and what is said of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ListJob(Job):
     """Lists `predict.k` items for each row.
 
     The output has `__row__`, the user's column as given, `items` (keys, or texts of text keys) and `scores`, best
-    first, as many as there are.
+    first, as many as there are, and `listed_by`: what the list was made of.
     """
 
     item_texts: pl.DataFrame | None  # key, value; None where keys are the items' own numbers
@@ -34,18 +42,23 @@ class ListJob(Job):
 
     def scored(self, frame: pl.DataFrame, served: nn.Module) -> pl.DataFrame:
         """Lists of some rows."""
-        parts = [self._listed(part, served) for part in frame.iter_slices(USERS_AT_ONCE)]
+        slices = [*frame.iter_slices(USERS_AT_ONCE)]
+        features = [border_tensors(part, self.schema) for part in slices]
+        parts = [self._listed(part, each, served) for part, each in zip(slices, features, strict=True)]
         lists = pl.concat(parts).group_by(ROW, maintain_order=True).agg("items", "scores")
+        listed_by = pl.concat([_listed_by(served, each) for each in features])
+        for kind, count in listed_by.value_counts().iter_rows():
+            self.told[TOLD[kind]] += count
         user = self.schema.categorical[0].name
         return (
             frame.select(ROW, user)
             .join(lists, on=ROW, how="left", maintain_order="left")
-            .with_columns(pl.col("items", "scores").fill_null([]))
+            .with_columns(pl.col("items", "scores").fill_null([]), listed_by)
         )
 
-    def _listed(self, frame: pl.DataFrame, served: nn.Module) -> pl.DataFrame:
+    def _listed(self, frame: pl.DataFrame, features: dict[str, Tensor], served: nn.Module) -> pl.DataFrame:
         """One row for each place that is taken."""
-        keys, scores = served(border_tensors(frame, self.schema), self.config.k, self.config.filter_seen)
+        keys, scores = served(features, self.config.k, self.config.filter_seen)
         places = pl.DataFrame(
             {
                 ROW: frame[ROW].gather(torch.arange(len(keys)).repeat_interleave(keys.shape[1]).numpy()),
@@ -57,6 +70,14 @@ class ListJob(Job):
             return places
         named = places.join(self.item_texts, left_on="items", right_on="key", how="left", maintain_order="left")
         return named.select(ROW, pl.col("value").alias("items"), "scores")
+
+
+def _listed_by(served: nn.Module, features: dict[str, Tensor]) -> pl.Series:
+    """What each list is made of: the user as training knows him, else what he is said to have met, else nothing."""
+    known: Any = served.known  # a method of a scripted file, which torch has no types for
+    users, _, bounds = known(features)
+    kinds = torch.where(users > 0, 0, torch.where(bounds.diff() > 0, 1, 2))
+    return pl.Series("listed_by", [*TOLD]).gather(kinds.numpy())
 
 
 def list_job(bundle: Path, source: Path, config: PredictConfig) -> ListJob:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class Job:
     config: PredictConfig
     labels: tuple[str, ...] = ()  # that the bundle tells of
     joins: tuple[Join, ...] = ()  # joined to rows that lack their columns
+    told: Counter[str] = field(default_factory=Counter)  # what is said of the rows at the end: how many are what
 
     def origin(self) -> dict[str, str]:
         """What the scores depend on, as the output's metadata tells it."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipelines.config import Run
 from pipelines.narrow_dots import NarrowDots
+from pipelines.retrieval_evaluate import quality_of
 from pipelines.retrieval_model import KNOWN, load_served, retrieval_of
 from pipelines.retrieval_parity import PLACES, Reference, Served, require
 from pipelines.stage import StageKey, check_made_with, fingerprint, read_record, stage
@@ -91,6 +92,7 @@ def _export(run: Run, folder: Path, inputs: Mapping[str, str]) -> None:
         models=models,
         plan_bytes=served.plan_bytes,
         index=_index(run, folder, served, features),
+        quality=quality_of(run, inputs),
         versions=installed_versions(),
         lineage={"run": run.config.name, "inputs": dict(inputs), "train": read_record(run.stage("train"))},
     )

@@ -22,6 +22,7 @@ from pipelines.retrieval_model import (
     retrieval_of,
 )
 from pipelines.tensorboard import TensorBoardCallback
+from recsys.core.errors import ConfigError
 from recsys.core.interactions import Interactions
 from recsys.core.manifest import Manifest
 from recsys.core.memory import peak_mib
@@ -29,6 +30,7 @@ from recsys.core.plan import TablePlan
 from recsys.data.interactions import relevant_pairs
 from recsys.embeddings.planned import write_plan
 from recsys.embeddings.survey import training_bytes
+from recsys.retrieval.config import RetrievalConfig
 from recsys.retrieval.encoder import FittedConfig
 from recsys.retrieval.ranking import Relevant
 from recsys.retrieval.recommender import save_recommender
@@ -59,9 +61,10 @@ def train_retrieval(run: Run, folder: Path, device: torch.device) -> dict[str, f
     config = retrieval_of(run)
     graph = interactions_at(run, TRAIN, device)
     relevant = _relevant(run, "validation", graph)
-    validation = (
-        choose_validation(relevant, config.num_validation_users, run.config.seed) if len(relevant.keys) else None
-    )
+    validation = None
+    if len(relevant.keys):
+        _check_monitored(config, graph)
+        validation = choose_validation(relevant, config.num_validation_users, run.config.seed)
     chosen = _train(
         run, plan, folder / (SELECTION if config.refit else CHECKPOINTS), validation, run.config.train.epochs
     )
@@ -72,6 +75,19 @@ def train_retrieval(run: Run, folder: Path, device: torch.device) -> dict[str, f
     if main:
         (folder / "history.json").write_text(json.dumps(chosen.history, indent=1))
     return _metrics(run, plan, chosen, progress)
+
+
+def _check_monitored(config: RetrievalConfig, graph: Interactions) -> None:
+    """Refuse to choose an epoch by lists that hold every item, which all epochs find alike.
+
+    Raises:
+        ConfigError: there are no more items than places.
+    """
+    if config.monitor_k >= graph.num_items - 1:
+        raise ConfigError(
+            f"retrieval.monitor_k={config.monitor_k} of {graph.num_items - 1} items: lists of so many hold every item, "
+            "so their recall tells no epoch from another. Set it lower, or dataset.validation=0 to train all epochs."
+        )
 
 
 def _relevant(run: Run, split: str, history: Interactions) -> Relevant:

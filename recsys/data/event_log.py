@@ -1,5 +1,6 @@
 """The files of an event log, what their columns mean, and their rows as events, in the order of the files."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -16,6 +17,8 @@ from recsys.data.locate import existing, located
 from recsys.data.raw import TEXT_TYPES, typed_columns
 from recsys.data.readers import ArrowReader, ParquetReader, Reader
 from recsys.data.text import TextReader
+
+logger = logging.getLogger(__name__)
 
 CHUNK_ROWS = 262_144
 NO_SEPARATOR = "\x1f"  # reads a line as one value
@@ -105,15 +108,20 @@ def event_frames(
             of more events than may be set aside.
     """
     frames = _users_frames if log.kind is LogKind.USERS else _event_frames
-    times = _Times()
+    times, without_items = _Times(), 0
     with ProgressBar("reading events", total=num_rows) as progress:
         for number, path in enumerate(log.paths, start=first_file):
             for frame, faults, done in frames(log, path, rejected.limit == 0, times):
                 if check:
                     check(frame, faults)
                 rejected.add(number, faults.rejected())
-                yield _kept(log, faults.sound(frame))
+                sound = faults.sound(frame)
+                if log.kind is LogKind.USERS:
+                    without_items += int((sound[log.item].list.len() == 0).sum())
+                yield _kept(log, sound)
                 progress.advance(done)
+    if without_items:
+        logger.warning("%s: left out %d lines of users without items", ", ".join(log.files), without_items)
 
 
 def typed(frame: pl.DataFrame, log: EventLog, columns: tuple[CategoricalFeature, ...], faults: Faults) -> pl.DataFrame:

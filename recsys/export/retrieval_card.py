@@ -7,7 +7,7 @@ from recsys.core.schema import KeyType
 from recsys.core.specs import RowType
 from recsys.export.card import KEY_HELPER, example_value, origin
 from recsys.export.index_config import IndexReport
-from recsys.export.retrieval_manifest import ListModel, RetrievalManifest
+from recsys.export.retrieval_manifest import ListModel, RetrievalManifest, RetrievalQuality
 
 _INTRO = """\
 # Recommender
@@ -61,6 +61,15 @@ met.
 ```
 
 """
+_QUALITY = """\
+## Quality
+
+Of the exact lists, every item ranked but those that a user has met, means over the {users:,} users of the {split} split
+({pairs:,} pairs). The epoch was selected on {selected}. Narrower files keep what their line above says.
+
+| metric | mean | 95 % interval |
+|---|---|---|
+"""
 _CODE = """\
 {helper}model = torch.jit.load("{file}")
 features = {{  # two users, the second with two items of history
@@ -92,6 +101,7 @@ def retrieval_card(manifest: RetrievalManifest) -> str:
         _inputs(manifest),
         _RUNNING.format(code=example_code(manifest), xxhash=" and `xxhash`" if _has_text(manifest) else ""),
         "" if report is None else _search(report),
+        _quality(manifest.quality),
         _parity(manifest),
         origin(manifest.lineage, manifest.versions),
     ]
@@ -151,6 +161,30 @@ def _search(report: IndexReport) -> str:
         exact=report.exact_ms,
         code=_SEARCH_CODE.format(file=report.file),
     )
+
+
+def _quality(quality: RetrievalQuality | None) -> str:
+    if quality is None:
+        return "## Quality\n\nNot measured: this was exported before the run was evaluated.\n\n"
+    found = quality.metrics
+    lines = [
+        f"| {_metric(name)} | {value:.4f} | {_interval(found.get(f'{name}.low'), found.get(f'{name}.high'))} |\n"
+        for name, value in found.items()
+        if "." not in name
+    ]
+    about = _QUALITY.format(
+        split=quality.split, users=quality.num_users, pairs=quality.num_pairs, selected=quality.selected_on
+    )
+    return "".join([about, *lines, "\n"])
+
+
+def _metric(name: str) -> str:
+    kind, _, k = name.partition("_at_")
+    return f"{kind.upper() if kind in ('ndcg', 'map') else kind.capitalize()}@{k}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
 
 
 def _parity(manifest: RetrievalManifest) -> str:

@@ -14,7 +14,7 @@ from recsys.export.border import BorderTensor
 from recsys.export.index_config import IndexReport
 from recsys.export.manifest import BUNDLE_MANIFEST_NAME, StoredModel, is_retrieval, model_path
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ITEMS_NAME = "items.parquet"
 
 
@@ -27,6 +27,17 @@ class RetrievalParity:
     max_score_error: float  # largest |difference| / max(1, largest |score|); of narrower models, of the items they list
     different_places: int  # of all lists; items that score alike within that error may change places
     kept: float  # share of the recommender's places whose item, or one that scores as high there, is listed
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalQuality:
+    """What evaluation measured of the exact lists of this very model."""
+
+    split: str
+    num_users: int  # that metrics are means over
+    num_pairs: int
+    selected_on: str  # what chose the epoch
+    metrics: Mapping[str, float]  # `recall_at_20`, with `.low` and `.high`, and so on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +62,7 @@ class RetrievalManifest:
     models: Mapping[str, ListModel]  # by value of RowType
     plan_bytes: int  # of the embeddings that vectors were made of, as the method serves them; 0 without any
     index: IndexReport | None  # of items.faiss; None without one
+    quality: RetrievalQuality | None  # None where export came before evaluation
     versions: Mapping[str, str]
     lineage: Mapping[str, Any]
 

@@ -15,9 +15,9 @@ class DegreeWeightedConfig(LossConfig):
     """a softplus(-positive) + negative_weight * mean of b softplus(negative), a and b = floor + scale * beta(u, i).
 
     Defaults are the authors' for Gowalla, where 1,500 negatives are drawn a row. They sum over rows and add half of
-    1e-4 times the squares of all weights to every batch of 512: as the mean here is over rows,
-    train.optimizer.table_regularizer=2e-7, retrieval.regularizer=0. Their negatives may be the user's own items, these
-    may not.
+    1e-4 times the squares of all weights to every batch of 512: as the mean here is over rows, the yaml has
+    train.optimizer.table_regularizer=2e-7 and retrieval.regularizer=0. Their negatives may be the user's own items,
+    these may not.
     Source: Mao et al., UltraGCN, CIKM 2021, arXiv:2110.15114, eq. 10-13, and the authors' program.
     """
 

@@ -6,6 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+MATRIX_PAYS = 32
+"""A score of a matrix product costs about so many times less than one whose item is looked up for it alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Triples:
@@ -16,7 +19,8 @@ class Triples:
 
     users: Tensor  # float32 (B, d)
     positives: Tensor  # float32 (B, d)
-    negatives: Tensor  # float32 (B, n, d)
+    negatives: Tensor  # float32 (V, d): distinct items, or one for each place of `negative_rows`
+    negative_rows: Tensor  # int64 (B, n): which of `negatives` each row has
     user_ids: Tensor  # int64 (B,)
     positive_ids: Tensor  # int64 (B,)
     negative_ids: Tensor  # int64 (B, n)
@@ -31,7 +35,9 @@ class Triples:
 
     def negative_scores(self) -> Tensor:
         """(B, n)."""
-        return (self.negatives @ self.users.unsqueeze(2)).squeeze(2)
+        if len(self.negatives) <= MATRIX_PAYS * self.negative_rows.shape[1]:
+            return (self.users @ self.negatives.t()).gather(1, self.negative_rows)
+        return (self.negatives[self.negative_rows] @ self.users.unsqueeze(2)).squeeze(2)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,10 @@ from recsys.retrieval.lightgcn import LayerWeights, LightGCN, LightGCNConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig(LightGCNConfig):
-    """What SimGCL and XSimGCL have in common."""
+    """What SimGCL and XSimGCL have in common.
+
+    Their contrast_weight is for sparse graphs: where users share most items, it tears apart who shares a taste.
+    """
 
     layer_weights: LayerWeights = LayerWeights.WITHOUT_INPUT
     contrast_weight: float = 0.5  # of the contrastive loss (the papers' lambda)

@@ -15,7 +15,7 @@ from recsys.retrieval.encoder import Encoder, EncoderConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SimpleXConfig(EncoderConfig):
-    """Take retrieval/loss=ccl and retrieval.similarity=cosine with it: that is the rest of the paper. One rank only.
+    """The rest of the paper is retrieval/loss=ccl, with cosines, which its yaml takes. One rank only.
 
     MF-CCL is retrieval/model=mf with that loss.
     """

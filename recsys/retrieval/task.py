@@ -20,7 +20,7 @@ from recsys.retrieval.node_model import NodeIds
 from recsys.retrieval.ranking import Ranking, Relevant, judge, rank
 from recsys.retrieval.recommender import DotRecommender
 from recsys.retrieval.sampler import positive_log_probability, with_negatives
-from recsys.retrieval.triples import NEGATIVE, POSITIVE, USER
+from recsys.retrieval.triples import POSITIVE, USER, Drawn, negatives_of
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,18 @@ class RetrievalTask:
         """This rank's part of the batch's loss: the parts of all ranks add up to the sum over rows."""
         ids = batch.sparse.to_dict()
         users, positives = ids[USER].values(), ids[POSITIVE].values()
-        negatives = ids[NEGATIVE].values()
+        negatives = negatives_of(batch)
         first_item = self._nodes.num_users
         # The module that sharding wraps is not reachable by one name; the encoder is where it was built.
         encoder = _encoder_of(model)
-        choosing = self._config.sampler.num_kept < negatives.numel() // max(users.numel(), 1)
+        choosing = self._config.sampler.num_kept < negatives.shape[1]
         encoded: Encoded | None = None
         if choosing or type(encoder).auxiliary is not Encoder.auxiliary:  # these look at more than the batch's rows
             encoded = model(self._nodes)
         if choosing and encoded is not None:
             negatives = self._hardest(encoded.final, users, negatives + first_item) - first_item
-        places = torch.cat([users, positives + first_item, negatives + first_item])
+        drawn = Drawn.of(negatives, self._nodes.num_items)
+        places = torch.cat([users, positives + first_item, drawn.items + first_item])
         own = None
         if encoded is None:
             reached = encoder.reached(places)
@@ -77,36 +78,37 @@ class RetrievalTask:
         else:
             own = encoder.auxiliary(encoded, users, positives + first_item, all_columns)
             rows = Encoded(*(part.index_select(0, places) for part in encoded))
-        loss = self._config.loss(self._triples(all_columns(rows.final), users, positives, negatives))
+        loss = self._config.loss(self._triples(all_columns(rows.final), users, positives, drawn))
         loss = (loss if own is None else loss + own) / num_ranks()
         if self._config.regularizer:
             # Columns are this rank's alone, so their squares are its part already.
-            loss = loss + 0.5 * self._config.regularizer * rows.initial.square().sum()
+            times = torch.cat([torch.ones_like(users), torch.ones_like(users), drawn.times])
+            loss = loss + 0.5 * self._config.regularizer * (rows.initial.square().sum(1) @ times.float())
         return Loss(loss, loss)
 
     @torch.no_grad()
     def _hardest(self, nodes: Tensor, users: Tensor, negatives: Tensor) -> Tensor:
-        """Of each row's negatives those with the highest scores now: node numbers, int64 (B * kept,), row by row."""
-        queries, drawn = (all_columns(nodes.index_select(0, places)) for places in (users, negatives))
+        """Of each row's negatives those with the highest scores now: node numbers, int64 (B, kept)."""
+        queries, drawn = (all_columns(nodes.index_select(0, places)) for places in (users, negatives.flatten()))
         if self._config.similarity is Similarity.COSINE:
             drawn = normalize(drawn, dim=1)
         drawn = drawn.view(users.numel(), -1, queries.shape[1])
         best = (drawn @ queries.unsqueeze(2)).squeeze(2).topk(self._config.sampler.num_kept, dim=1).indices
-        return negatives.view(users.numel(), -1).gather(1, best).flatten()
+        return negatives.gather(1, best)
 
-    def _triples(self, vectors: Tensor, users: Tensor, positives: Tensor, negatives: Tensor) -> Triples:
+    def _triples(self, vectors: Tensor, users: Tensor, positives: Tensor, drawn: Drawn) -> Triples:
         if self._config.similarity is Similarity.COSINE:
             vectors = normalize(vectors, dim=1)
         count = users.numel()
-        per_row = negatives.numel() // max(count, 1)
-        user, positive, negative = vectors.split([count, count, negatives.numel()])
+        user, positive, negative = vectors.split([count, count, drawn.items.numel()])
         return Triples(
             users=user,
             positives=positive,
-            negatives=negative.view(count, per_row, vectors.shape[1]),
+            negatives=negative,
+            negative_rows=drawn.rows,
             user_ids=users,
             positive_ids=positives,
-            negative_ids=negatives.view(count, per_row),
+            negative_ids=drawn.items[drawn.rows],
             log_positive=self._log_positive,
             log_negative=self._log_negative,
             user_degrees=self._interactions.user_degrees,

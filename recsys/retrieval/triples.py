@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +17,36 @@ logger = logging.getLogger(__name__)
 
 USER, POSITIVE, NEGATIVE = "user", "positive", "negative"
 """Keys of a batch's ids."""
+
+
+def negatives_of(batch: Batch) -> Tensor:
+    """The negatives of a batch, int64 (B, n)."""
+    jagged = batch.sparse.to_dict()
+    negatives: Tensor = jagged[NEGATIVE].values()
+    count = len(jagged[USER].values())
+    return negatives.view(count, negatives.numel() // max(count, 1))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch's negatives: `items` int64 (V,), each looked up once, `rows` int64 (B, n), which of them a row has."""
+
+    items: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, negatives: Tensor, num_items: int) -> "Drawn":
+        """Of items, int64 (B, n): distinct ones, where more are drawn than there are items, else as they are."""
+        if negatives.numel() < num_items:
+            return cls(negatives.flatten(), torch.arange(negatives.numel(), device=negatives.device).view_as(negatives))
+        present = torch.zeros(num_items, dtype=torch.int64, device=negatives.device)
+        present[negatives.flatten()] = 1
+        return cls(present.nonzero().squeeze(1), (present.cumsum(0) - 1)[negatives])
+
+    @property
+    def times(self) -> Tensor:
+        """How often each of `items` was drawn, int64 (V,)."""
+        return torch.bincount(self.rows.flatten(), minlength=self.items.numel())
 
 
 class TripleSource:

@@ -15,9 +15,10 @@ from recsys.retrieval.encoder import Encoded, Encoder, EncoderConfig, Gather, in
 
 @dataclass(frozen=True, kw_only=True)
 class UltraGCNConfig(EncoderConfig):
-    """Take retrieval/loss=degree_weighted with it: that is the rest of the paper.
+    """The rest of the paper is retrieval/loss=degree_weighted, which its yaml takes, as it does the initial embeddings.
 
-    The paper's initial embeddings: embedding.init.scale=1e-4. Neighbours by co-occurrence take 12 bytes each.
+    Small ones train for epochs at popularity's recall before they learn more: some 15 of the authors' on ML-1M.
+    Neighbours by co-occurrence take 12 bytes each.
     """
 
     num_neighbors: int = 10  # of an item, itself among them

@@ -11,6 +11,7 @@ from recsys.core.interactions import Interactions
 from recsys.core.jsonable import build_config
 from recsys.retrieval.encoder import Encoded, EncoderConfig, FittedConfig, RetrieverConfig
 from recsys.retrieval.sampler import SamplerConfig
+from tests.pipelines.world import composed
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "retrieval"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
@@ -27,7 +28,8 @@ GRAPHS = {
 
 
 def configured(part: str, name: str, base: type[Kind]) -> Kind:
-    values = cast(dict[str, object], OmegaConf.to_container(OmegaConf.load(CONF / part / f"{name}.yaml")))
+    composition = composed("retrieval=default", f"retrieval/{part}={name}", "dataset=gowalla", "name=x")
+    values = cast(dict[str, object], OmegaConf.to_container(composition.retrieval[part], resolve=True))
     return build_config(base, {**values, **{k: v for k, v in NARROW.items() if k in values}}, key=part)
 
 

@@ -47,8 +47,15 @@ def test_pairs_come_back_by_their_keys_without_repeats(tmp_path: Path, caplog: p
     pairs = {(users[u], items[i]) for u, i in zip(known.users.tolist(), known.items.tolist(), strict=True)}
     assert pairs == {(5, 10), (5, 20), (5, 30), (900, 20), (900, 30), (7, 10), (7, 40)}
     assert "merged 1 repeated pairs" in caplog.text
+    assert "without items" not in caplog.text
     asked = list(zip(*(ids.tolist() for ids in relevant_pairs(folder, "test")), strict=True))
     assert [(users[u], items[i]) for u, i in asked] == [(5, 40), (5, -1), (900, 10), (-1, 10)]
+
+
+def test_how_many_lines_name_no_item_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ingested(tmp_path, train=TRAIN + "31\n32 \n", test=TEST + "31\n")
+    assert f"{tmp_path}/train.txt: left out 2 lines of users without items" in caplog.text
+    assert f"{tmp_path}/test.txt: left out 1 lines of users without items" in caplog.text
 
 
 @pytest.mark.parametrize("kind", [kind for kind in LogKind if kind is not LogKind.USERS])

@@ -48,3 +48,12 @@ def test_rows_that_would_not_be_smaller_stay() -> None:
     exact = DotRecommender(users=torch.randn(4, 2), items=torch.randn(6, 2), fold_in=torch.randn(6, 2))
     narrow = NarrowDots(exact, RowType.INT8)
     assert module_bytes(narrow) == module_bytes(exact) and torch.equal(narrow.item_vectors(), exact.items)
+
+
+def test_a_scripted_file_makes_its_numbers_where_its_tables_are() -> None:
+    """On the meta device, in place of a GPU: a tensor made on the CPU would meet tables that are elsewhere."""
+    exact = DotRecommender(users=torch.randn(4, 12), items=torch.randn(6, 12), fold_in=torch.randn(6, 12))
+    scripted = script_model(NarrowDots(exact, RowType.FLOAT16)).to("meta")
+    asked = [torch.tensor(ids, device="meta") for ids in ([3, 1], [2, 5, 1], [0, 1, 3])]
+    assert scripted.item_vectors().is_meta and scripted.user_vectors(asked[0]).is_meta
+    assert scripted.sums_of(asked[1], asked[2]).is_meta

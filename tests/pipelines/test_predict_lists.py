@@ -34,7 +34,8 @@ def test_known_users_get_what_evaluation_ranks(trained: tuple[Path, tuple[str, .
     items = [0, *pl.read_parquet(run.stage("ingest") / "vocabulary/item.parquet")["key"]]
     (tmp_path / "users.csv").write_text("user\n" + "".join(f"{users[u - 1]}\n" for u in ranked["user"]))
     found = lists(trained, tmp_path / "users.csv", "predict.k=10")
-    assert found.columns == ["__row__", "user", "items", "scores"]
+    assert found.columns == ["__row__", "user", "items", "scores", "listed_by"]
+    assert set(found["listed_by"]) == {"user"}
     expected = [[items[i] for i in row if i] for row in ranked["items"].to_list()]
     assert found["items"].to_list() == [row[:10] for row in expected]
 
@@ -49,6 +50,18 @@ def test_histories_speak_for_new_users(trained: tuple[Path, tuple[str, ...]], tm
     assert len(lists(trained, tmp_path / "new.csv", "predict.k=99", "overwrite=true")["items"][0]) == 36
     with pytest.raises(StageError, match="holds other scores"):
         lists(trained, tmp_path / "new.csv", "predict.k=4")
+
+
+def test_how_many_users_the_model_does_not_know_is_told(
+    trained: tuple[Path, tuple[str, ...]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "mixed.csv").write_text("user,item\n1,\n-5,0|12\n-6,\n-7,1\n2,0\n")  # there is no item 1
+    with caplog.at_level("INFO"):
+        found = lists(trained, tmp_path / "mixed.csv", "predict.k=3")
+    assert found["listed_by"].to_list() == ["user", "history", "frequency", "frequency", "user"]
+    assert "; 2 known to the model; 2 unknown and without an item that it knows" in caplog.text
+    assert "1 unknown to it, listed for by their histories" in caplog.text
+    assert found["items"][2].to_list() == found["items"][3].to_list()
 
 
 def test_what_cannot_be_listed_is_refused(trained: tuple[Path, tuple[str, ...]], tmp_path: Path) -> None:

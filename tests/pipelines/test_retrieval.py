@@ -31,6 +31,7 @@ ENCODER = ("retrieval.model.embedding_dim=8", "retrieval.model.num_layers=2")
 """Options of models that are trained; the others have none of them."""
 
 MANY_NEGATIVES = ("retrieval.sampler.num_negatives=8", "retrieval.loss.margin=0.4", "retrieval.loss.negative_weight=4")
+WEAK_CONTRAST = "retrieval.model.contrast_weight=0.01"
 NEIGHBORS = ("retrieval.loss.negative_weight=1", "retrieval.model.neighbor_weight=0.1")
 
 
@@ -88,6 +89,22 @@ def test_the_card_tells_embeddings_from_what_the_file_holds(done: tuple[Path, tu
     assert "key -9223372036854775808 where there is nothing to list" in card
 
 
+def test_the_card_tells_what_evaluation_measured(done: tuple[Path, tuple[str, ...]], tmp_path: Path) -> None:
+    metrics = json.loads((done[0] / "small/evaluate/metrics.json").read_text())
+    card = " ".join((done[0] / "small/export/MODEL_CARD.md").read_text().split())
+    quality = json.loads((done[0] / "small/export/manifest.json").read_text())["quality"]
+    assert quality["metrics"]["recall_at_5"] == metrics["recall_at_5"] and quality["num_users"] == metrics["num_users"]
+    low, high = metrics["ndcg_at_10.low"], metrics["ndcg_at_10.high"]
+    assert f"| NDCG@10 | {metrics['ndcg_at_10']:.4f} | {low:.4f} to {high:.4f} |" in card
+    assert f"the {metrics['num_users']} users of the test split" in card
+    assert "The epoch was selected on validation." in card
+    shutil.copytree(done[0], tmp_path / "runs")
+    for stage in ("evaluate", "export"):
+        shutil.rmtree(tmp_path / "runs/small" / stage)
+    do("export", tmp_path / "runs", *done[1])
+    assert "Not measured: this was exported before" in (tmp_path / "runs/small/export/MODEL_CARD.md").read_text()
+
+
 def test_a_new_user_is_ranked_for_by_his_history(done: tuple[Path, tuple[str, ...]]) -> None:
     model = load_scripted(done[0] / "small/export/model.pt")
     request = {
@@ -143,16 +160,15 @@ def test_the_options_of_few_epochs_learn_and_tell_apart_what_was_selected_on_tes
     "changed",
     [
         ("retrieval/model=ngcf", "retrieval/sampler=hard"),
-        ("retrieval/model=simplex", "retrieval/loss=ccl", "retrieval.similarity=cosine", *MANY_NEGATIVES),
-        ("retrieval/model=mf", "retrieval/loss=ccl", "retrieval.similarity=cosine", *MANY_NEGATIVES),
+        ("retrieval/model=simplex", *MANY_NEGATIVES),
+        ("retrieval/model=mf", "retrieval/loss=ccl", *MANY_NEGATIVES, "train.epochs=6"),
         (
             "retrieval/model=ultra_gcn",
-            "retrieval/loss=degree_weighted",
             "retrieval.sampler.num_negatives=4",
             *NEIGHBORS,
         ),
-        ("retrieval/model=simgcl", "retrieval/sampler=hard", "retrieval.sampler.num_hardest=2"),
-        ("retrieval/model=xsimgcl", "retrieval.model.num_layers=2"),
+        ("retrieval/model=simgcl", "retrieval/sampler=hard", "retrieval.sampler.num_hardest=2", WEAK_CONTRAST),
+        ("retrieval/model=xsimgcl", "retrieval.model.num_layers=2", WEAK_CONTRAST),
         ("retrieval/model=lightgcn_sampled", "retrieval.model.fan_out=3"),
         (
             "retrieval/model=lightgcn_sampled",
@@ -160,7 +176,7 @@ def test_the_options_of_few_epochs_learn_and_tell_apart_what_was_selected_on_tes
             "embedding=unified",
             "embedding.compression_ratio=2",
         ),
-        ("retrieval/loss=direct_au",),
+        ("retrieval/loss=direct_au", "retrieval.loss.gamma=0.3"),
         ("retrieval/model=fast_rp", "retrieval.model.embedding_dim=256"),
         ("retrieval/start=fast_rp", "retrieval.start.embedding_dim=8"),
     ],
@@ -178,7 +194,7 @@ def do_stages(
     shutil.copytree(done[0] / "data", runs / "data")
     model = changed[0].removeprefix("retrieval/model=") if changed[0].startswith("retrieval/model=") else "lightgcn"
     known = (Path(CONFIG_FOLDER) / "retrieval" / "model" / f"{model}.yaml").read_text()
-    given = [o for o in done[1] if o not in ENCODER or re.search(rf"^{o.split('=')[0].split('.')[-1]}:", known, re.M)]
+    given = [o for o in done[1] if o not in ENCODER or re.search(rf"^ *{o.split('=')[0].split('.')[-1]}:", known, re.M)]
     for stage in stages:
         do(stage, runs, *given, *changed, "name=changed")
     assert json.loads((runs / "changed/evaluate/metrics.json").read_text())["recall_at_10"] > 0.36
@@ -209,6 +225,16 @@ def test_a_bundle_of_users_who_met_all_has_empty_lists(tmp_path: Path) -> None:
         do(stage, tmp_path / "runs", *SMALL, *given, *options)
     items, scores = load_scripted(tmp_path / "runs/small/export/model.pt")({"user": torch.tensor([0, 1])}, 3)
     assert (scores == -torch.inf).all() and (items == -(2**63)).all()
+
+
+def test_lists_that_hold_every_item_choose_no_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = (*SMALL, *ENCODER, *files(tmp_path))
+    do("ingest", tmp_path / "runs", *given)
+    with pytest.raises(ConfigError, match=r"retrieval.monitor_k=40 of 40 items: .* tells no epoch from another"):
+        do("train", tmp_path / "runs", *given, "retrieval.monitor_k=40")
+    for stage in ("train", "evaluate"):
+        do(stage, tmp_path / "runs", *given, "retrieval.top_k=[5,40]")
+    assert "retrieval.top_k=[5, 40] of 40 items: lists that hold every item" in caplog.text
 
 
 @pytest.mark.parametrize("wrong", ["other items", "no numbers"])

@@ -1,6 +1,7 @@
 """Losses against loops over single numbers; gradients reach what they should."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from recsys.retrieval.degree_weighted import DegreeWeightedConfig
 from recsys.retrieval.direct_au import DirectAUConfig, uniformity
 from recsys.retrieval.hard import HardConfig
 from recsys.retrieval.in_batch_softmax import InBatchSoftmaxConfig
-from recsys.retrieval.loss import LossConfig, Triples
+from recsys.retrieval.loss import MATRIX_PAYS, LossConfig, Triples
 from recsys.retrieval.popularity import PopularityConfig
 from recsys.retrieval.sampled_softmax import SampledSoftmaxConfig
+from recsys.retrieval.triples import Drawn
 from recsys.retrieval.uniform import UniformConfig
 
 ROWS, NEGATIVES, WIDTH, ITEMS = 5, 3, 4, 9
@@ -29,7 +31,8 @@ def triples() -> Triples:
     return Triples(
         users=torch.randn(ROWS, WIDTH, generator=generator, requires_grad=True),
         positives=positives.requires_grad_(),
-        negatives=torch.randn(ROWS, NEGATIVES, WIDTH, generator=generator, requires_grad=True),
+        negatives=torch.randn(ROWS * NEGATIVES, WIDTH, generator=generator, requires_grad=True),
+        negative_rows=torch.arange(ROWS * NEGATIVES).view(ROWS, NEGATIVES),
         user_ids=torch.arange(1, ROWS + 1),
         positive_ids=torch.tensor([1, 2, 1, 4, 5]),
         negative_ids=torch.randint(1, ITEMS, (ROWS, NEGATIVES), generator=generator),
@@ -51,7 +54,7 @@ def softplus(x: float) -> float:
 def test_bpr() -> None:
     t = triples()
     expected = sum(
-        softplus(dot(t.users[b], t.negatives[b, n]) - dot(t.users[b], t.positives[b])) / NEGATIVES
+        softplus(dot(t.users[b], t.negatives[b * NEGATIVES + n]) - dot(t.users[b], t.positives[b])) / NEGATIVES
         for b in range(ROWS)
         for n in range(NEGATIVES)
     )
@@ -64,7 +67,7 @@ def test_sampled_softmax(correct: bool) -> None:
     for b in range(ROWS):
         positive = dot(t.users[b], t.positives[b]) / 0.5
         others = [
-            dot(t.users[b], t.negatives[b, n]) / 0.5
+            dot(t.users[b], t.negatives[b * NEGATIVES + n]) / 0.5
             - (math.log(NEGATIVES * int(t.negative_ids[b, n]) / 36) if correct else 0)
             for n in range(NEGATIVES)
         ]
@@ -72,6 +75,24 @@ def test_sampled_softmax(correct: bool) -> None:
     assert float(SampledSoftmaxConfig(temperature=0.5, correct=correct)(t).detach()) == pytest.approx(
         expected, rel=1e-5
     )
+
+
+def test_scores_of_few_and_of_many_negatives_are_those_of_their_rows() -> None:
+    generator = torch.Generator().manual_seed(3)
+    given = triples()
+    for count in (len(given.negatives), MATRIX_PAYS * NEGATIVES + 1):  # a product of matrices, then row by row
+        rows = torch.randint(count, (ROWS, NEGATIVES), generator=generator)
+        t = replace(given, negatives=torch.randn(count, WIDTH, generator=generator), negative_rows=rows)
+        expected = (t.users.unsqueeze(1) * t.negatives[rows]).sum(2)
+        torch.testing.assert_close(t.negative_scores(), expected)
+
+
+@pytest.mark.parametrize("num_items", [4, 9])
+def test_what_is_drawn_more_often_than_there_are_items_is_looked_up_once(num_items: int) -> None:
+    negatives = torch.tensor([[1, 3, 3], [3, 1, 1]])
+    drawn = Drawn.of(negatives, num_items)
+    assert torch.equal(drawn.items[drawn.rows], negatives)
+    assert drawn.times.tolist() == ([3, 3] if num_items == 4 else [1] * 6)
 
 
 @pytest.mark.parametrize("rounds", [1, 5])
@@ -84,7 +105,8 @@ def test_sampled_softmax_estimates_the_softmax_over_all_items(rounds: int) -> No
     t = Triples(
         users=users,
         positives=positives,
-        negatives=items[drawn],
+        negatives=items,
+        negative_rows=drawn,
         user_ids=torch.tensor([1, 2]),
         positive_ids=torch.tensor([ITEMS, ITEMS]),
         negative_ids=drawn,
@@ -130,7 +152,8 @@ def test_in_batch_softmax_and_its_gradients_are_those_of_the_whole_matrix_of_log
     t = Triples(
         users=users,
         positives=table[ids],
-        negatives=torch.empty(rows, 0, WIDTH),
+        negatives=torch.empty(0, WIDTH),
+        negative_rows=none,
         user_ids=ids,
         positive_ids=ids,
         negative_ids=none,
@@ -151,7 +174,11 @@ def test_ccl_leaves_negatives_below_the_margin_alone() -> None:
     t, expected = triples(), 0.0
     for b in range(ROWS):
         expected += max(0.0, 1 - dot(t.users[b], t.positives[b]))
-        expected += 7.0 * sum(max(0.0, dot(t.users[b], t.negatives[b, n]) - 0.4) for n in range(NEGATIVES)) / NEGATIVES
+        expected += (
+            7.0
+            * sum(max(0.0, dot(t.users[b], t.negatives[b * NEGATIVES + n]) - 0.4) for n in range(NEGATIVES))
+            / NEGATIVES
+        )
     assert float(CCLConfig(margin=0.4, negative_weight=7.0)(t).detach()) == pytest.approx(expected, rel=1e-5)
 
 
@@ -190,7 +217,7 @@ def test_degree_weighted_entropy() -> None:
         expected += (0.5 + 2 * own / math.sqrt(at + 1)) * softplus(-dot(t.users[b], t.positives[b]))
         for n in range(NEGATIVES):
             weight = 0.25 + 3 * own / math.sqrt(int(t.negative_ids[b, n]) + 1)
-            expected += 4 * weight * softplus(dot(t.users[b], t.negatives[b, n])) / NEGATIVES
+            expected += 4 * weight * softplus(dot(t.users[b], t.negatives[b * NEGATIVES + n])) / NEGATIVES
     assert float(config(t).detach()) == pytest.approx(expected, rel=1e-5)
 
 
