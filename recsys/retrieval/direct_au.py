@@ -18,7 +18,7 @@ class DirectAUConfig(LossConfig):
     Vectors are given length 1 here whatever retrieval.similarity says: the authors learn directions and rank by dot
     products. Uniformity is over pairs of rows, so that a user or item in two rows counts as two that coincide, as in
     the authors' program.
-    Meant for sparse graphs: where users share most items, uniformity tears apart who shares a taste; less gamma helps.
+    Published on sparse graphs. On dense ones, whose users share most items, less gamma helped here.
     Source: Wang et al., Towards representation alignment and uniformity, KDD 2022, arXiv:2206.12811, eq. 7-8.
     """
 

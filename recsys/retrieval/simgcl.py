@@ -19,7 +19,7 @@ from recsys.retrieval.lightgcn import LayerWeights, LightGCN, LightGCNConfig
 class ContrastiveConfig(LightGCNConfig):
     """What SimGCL and XSimGCL have in common.
 
-    Their contrast_weight is for sparse graphs: where users share most items, it tears apart who shares a taste.
+    Their contrast_weight is for sparse graphs. On dense ones, whose users share most items, less helped here.
     """
 
     layer_weights: LayerWeights = LayerWeights.WITHOUT_INPUT
