@@ -111,7 +111,7 @@ def test_forms_of_time(tmp_path: Path, times: list[object] | pl.Series, seconds:
         (("x", "x"), {"log_behaviour": "category", "log_behaviours": ("x",)}, r"no events whose 'category' is one of"),
         (("x", "x"), {"log_behaviour": "deed", "log_behaviours": ("buy",)}, r"column\(s\) \['deed'\] of dataset.log"),
         (("x", "x"), {"min_history": 4}, r"the train split has no event with 4 event\(s\) of its user before"),
-        (("k", "i"), {}, r"user 'b' has met nearly all of the 2 items of a split"),
+        (("k", "i"), {}, r"user 'a' has met all of the 2 items that targets of a split"),
         (("x", "x"), {"split": replace(CHRONOLOGICAL, validation=0.01)}, r"so a split would be empty"),
         (("x", "x"), {"log_files": ("nowhere.csv",)}, r"nowhere.csv: no such file.*RECSYS_DATA"),
         (("x", "x"), {"side": SideFile(path="nowhere.json", attributes=("a",))}, r"nowhere.json: no such file"),
