@@ -169,6 +169,10 @@ def test_bad_side_files_are_refused(tmp_path: Path, name: str, content: str, mes
         ({"log_behaviour": "kind"}, r"dataset.log.behaviour='kind' with behaviours=\[\]"),
         ({"log_kind": LogKind.USERS}, r"dataset.log.kind=USERS with time='time'"),
         ({"log_time": "", "split": CHRONOLOGICAL}, r"CHRONOLOGICAL with dataset.log.time=''"),
+        ({"log_attributes": ("time",)}, r"rows would have more than one column 'time'; .* Rename it"),
+        ({"log_attributes": ("gap",)}, r"more than one column 'hist_gap'"),
+        ({"log_attributes": ("hist_item",)}, r"more than one column 'hist_item'"),
+        ({"log_item": "label"}, r"more than one column 'label'"),
     ],
 )
 def test_impossible_configs_are_refused(tmp_path: Path, values: dict[str, Any], message: str) -> None:
