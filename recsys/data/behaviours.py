@@ -79,10 +79,21 @@ class BehaviourDataset:
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise ConfigError(f"dataset.{name}={getattr(self, name)}: must be {lowest} or more.")
+        self._check_columns()
         if self.split.method is TargetSplit.CHRONOLOGICAL and not self.log.time:
             raise ConfigError(
                 "dataset.split.method=CHRONOLOGICAL with dataset.log.time='': without times the events of different "
                 "users have no order. Name the column of times, or choose leave_one_out."
+            )
+
+    def _check_columns(self) -> None:
+        """No two columns of a row have one name."""
+        log, keys = self.log, (self.log.item, *self.log.attributes, *self.side.attributes)
+        columns = ["label", log.user, log.time or PLACE, *keys, *(f"hist_{name}" for name in keys), "hist_gap"]
+        if repeated := sorted({name for name in columns if columns.count(name) > 1}):
+            raise ConfigError(
+                f"dataset: rows would have more than one column {', '.join(map(repr, repeated))}; they hold {columns}, "
+                "named by user, item, time and attributes of dataset.log and dataset.side. Rename it in the files."
             )
 
     def inputs(self) -> tuple[Path, ...]:

@@ -46,7 +46,8 @@ class SplitTargets:
 
 def gap_buckets(gaps: Tensor) -> Tensor:
     """0 for a gap of 0, else floor(log2(gap)) + 1: [1], [2, 3], [4, 7], …; int64, any shape, gaps not negative."""
-    return torch.frexp(gaps.double()).exponent.long()
+    high = gaps >> 32  # in two halves: a double rounds 2**54 - 1 up to 2**54
+    return torch.where(high > 0, torch.frexp(high.double()).exponent + 32, torch.frexp(gaps.double()).exponent).long()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from recsys.core.errors import DataError
 from recsys.data.events import Events
 from recsys.ops.hashing import mix64, salt_for
 
-DRAWS = 200  # for one negative, before giving up
+DRAWS = 200  # for one negative, before what its user met is taken out of the pool
 NON_NEGATIVE = 0x7FFFFFFFFFFFFFFF
 
 
@@ -44,6 +44,12 @@ class Pool:
         at = (hashes & NON_NEGATIVE) % self.ends[-1]
         return self.items[torch.searchsorted(self.ends, at, right=True)]
 
+    def without(self, met: Tensor) -> "Pool":
+        """What is left of it without these items, int64 (M,); perhaps nothing."""
+        left = torch.isin(self.items, met, invert=True)
+        shares = torch.diff(self.ends, prepend=self.ends.new_zeros(1))
+        return Pool(self.items[left], torch.cumsum(shares[left], 0))
+
 
 def met_pairs(events: Events) -> Tensor:
     """Pairs of user and item as one number each, int64, ascending."""
@@ -61,7 +67,7 @@ def draw_negatives(
         met: of `met_pairs`.
         salt: of the split; draws are a hash of it, the user's key and the place, whatever else is in the bucket.
     Raises:
-        DataError: a user has met so many of the split's items that none was found.
+        DataError: a user has met all of the split's items.
     """
     users = torch.repeat_interleave(events.user[event], num)
     numbers = (place.unsqueeze(1) * num + torch.arange(num)).flatten()
@@ -74,7 +80,25 @@ def draw_negatives(
         pending = pending[met[at] == pairs]
         if not pending.numel():
             return drawn.view(-1, num)
-    raise DataError(
-        f"user {events.users[int(users[pending[0]])]!r} has met nearly all of the {pool.items.numel()} items of a "
-        f"split: no negative in {DRAWS} draws. Remove such users, or set dataset.negatives=uniform."
+    for user in torch.unique(users[pending]).tolist():
+        own = pending[users[pending] == user]
+        left = pool.without(_met_by(user, events, met))
+        if not left.items.numel():
+            raise _met_all(events.users[user], pool)
+        drawn[own] = left.drawn(mix64(keys[own] + salt_for("negatives", DRAWS, salt)))
+    return drawn.view(-1, num)
+
+
+def _met_by(user: int, events: Events, met: Tensor) -> Tensor:
+    """Items that a user met, int64 (M,)."""
+    first = user * events.items.height
+    begin, end = torch.searchsorted(met, torch.tensor([first, first + events.items.height])).tolist()
+    return met[begin:end] - first
+
+
+def _met_all(user: object, pool: Pool) -> DataError:
+    return DataError(
+        f"user {user!r} has met all of the {pool.items.numel()} items that targets of a split have, so none is "
+        "left for a negative. Remove this user from the log, or give the split more items: more events, or a larger "
+        "share of dataset.split."
     )

@@ -111,7 +111,7 @@ def test_forms_of_time(tmp_path: Path, times: list[object] | pl.Series, seconds:
         (("x", "x"), {"log_behaviour": "category", "log_behaviours": ("x",)}, r"no events whose 'category' is one of"),
         (("x", "x"), {"log_behaviour": "deed", "log_behaviours": ("buy",)}, r"column\(s\) \['deed'\] of dataset.log"),
         (("x", "x"), {"min_history": 4}, r"the train split has no event with 4 event\(s\) of its user before"),
-        (("k", "i"), {}, r"user 'b' has met nearly all of the 2 items of a split"),
+        (("k", "i"), {}, r"user 'a' has met all of the 2 items that targets of a split"),
         (("x", "x"), {"split": replace(CHRONOLOGICAL, validation=0.01)}, r"so a split would be empty"),
         (("x", "x"), {"log_files": ("nowhere.csv",)}, r"nowhere.csv: no such file.*RECSYS_DATA"),
         (("x", "x"), {"side": SideFile(path="nowhere.json", attributes=("a",))}, r"nowhere.json: no such file"),
@@ -169,6 +169,10 @@ def test_bad_side_files_are_refused(tmp_path: Path, name: str, content: str, mes
         ({"log_behaviour": "kind"}, r"dataset.log.behaviour='kind' with behaviours=\[\]"),
         ({"log_kind": LogKind.USERS}, r"dataset.log.kind=USERS with time='time'"),
         ({"log_time": "", "split": CHRONOLOGICAL}, r"CHRONOLOGICAL with dataset.log.time=''"),
+        ({"log_attributes": ("time",)}, r"rows would have more than one column 'time'; .* Rename it"),
+        ({"log_attributes": ("gap",)}, r"more than one column 'hist_gap'"),
+        ({"log_attributes": ("hist_item",)}, r"more than one column 'hist_item'"),
+        ({"log_item": "label"}, r"more than one column 'label'"),
     ],
 )
 def test_impossible_configs_are_refused(tmp_path: Path, values: dict[str, Any], message: str) -> None:
