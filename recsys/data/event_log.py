@@ -201,7 +201,8 @@ def _users_frames(log: EventLog, path: Path, strict: bool, _: "_Times") -> Itera
 
 
 def _absent(keys: pl.Series) -> pl.Series:
-    return keys.is_null() | (keys.str.strip_chars() == "") if keys.dtype == pl.String else keys.is_null()
+    """Of an integer, too, what everything behind reads as a missing one."""
+    return keys.is_null() | (keys.str.strip_chars() == "" if keys.dtype == pl.String else keys == MISSING_KEY)
 
 
 class _Times:

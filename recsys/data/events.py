@@ -84,7 +84,8 @@ class EventStore:
         """
         self._folder.mkdir(exist_ok=True)
         slots = self._made.once(f"{FOLDER}/slots", partial(self._write_parts, rejected, num_rows))
-        self._ends = _ends(slots)
+        # Kept, because buckets that are there are of these ends, whatever `EVENTS_AT_ONCE` is by now.
+        self._ends = self._made.once(f"{FOLDER}/ends", partial(_ends, slots))
         with ProgressBar("ordering events", total=sum(slots), unit="events") as progress:
             for bucket, end in enumerate(self._ends):
                 num_read = sum(slots[self._ends[bucket - 1] if bucket else 0 : end])

@@ -138,6 +138,15 @@ def test_times_of_one_log_are_of_one_kind(tmp_path: Path, first: str, second: st
         dataset_of(tmp_path, log_files=files).open(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["user", "item"])
+def test_the_integer_that_means_missing_is_nobody(tmp_path: Path, name: str) -> None:
+    row = {"user": 1, "item": 2, name: MISSING_KEY}
+    text = f"user,item,time\n1,5,1\n{row['user']},{row['item']},2\n"
+    dataset = dataset_of(tmp_path, text, log_key_type=KeyType.INTEGER, log_attributes=())
+    with pytest.raises(DataError, match=rf"row 2 .*column '{name}': {MISSING_KEY} names nobody"):
+        dataset.open(tmp_path)
+
+
 def test_times_whose_difference_overflows_are_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"row 3 .*'-{2**63}' is no time"):
         dataset_of(tmp_path, TEN.replace(",103", f",-{2**63}", 1)).open(tmp_path)

@@ -107,6 +107,26 @@ def test_kill_minus_nine_in_every_phase_and_other_numbers_of_threads(tmp_path: P
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
 
 
+def test_buckets_of_an_interrupted_ingest_stay_what_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another version may make them of another size, which must not lose or double users."""
+    read_at_once(130, monkeypatch)
+    dataset = dataset_of(tmp_path, random_log(300, seed=9))
+    ingest(dataset, tmp_path / "whole", options=IngestOptions())
+    with monkeypatch.context() as context:
+        put = events.put_frame
+        context.setattr(events, "put_frame", lambda path, frame, **rest: put(path, frame, **rest) or stop_behind(path))
+        with pytest.raises(Stopped):
+            ingest(dataset, tmp_path / "stopped", options=IngestOptions())
+    monkeypatch.setattr(events, "EVENTS_AT_ONCE", 40)
+    ingest(dataset, tmp_path / "stopped", options=IngestOptions())
+    assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
+
+
+def stop_behind(path: Path) -> None:
+    if path.name == "bucket-00001.parquet":
+        raise Stopped
+
+
 def test_after_the_rows_are_made_the_log_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = dataset_of(tmp_path, random_log(300, seed=8))
     table = dataset.open(tmp_path, max_rejected=0.1)
