@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.config import MAX_NAME_BYTES, folder_name
 from recsys.core.manifest import Manifest
 from tests.pipelines.world import SMALL, call, command_line
 
@@ -102,6 +103,15 @@ def test_a_bug_shows_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_jobs_of_a_sweep_get_folders_of_their_own(tmp_path: Path) -> None:
     assert command_line("ingest", tmp_path / "runs", "--multirun", *SMALL, "ingest.seed=1,2") == 0
     assert len(list((tmp_path / "runs" / "data").glob("synthetic-*/manifest.json"))) == 2
+
+
+def test_jobs_with_very_many_overrides_get_folders_that_file_systems_take(tmp_path: Path) -> None:
+    many = (*SMALL, f"infer.files=[{'x' * 240}.csv]", "train.run_on.precision=float32,bfloat16")
+    assert command_line("ingest", tmp_path / "runs", *SMALL) == 0
+    assert command_line("train", tmp_path / "runs", "--multirun", *many) == 0
+    assert len(list((tmp_path / "runs" / "small").glob("*/train/stage.json"))) == 2
+    assert folder_name("embedding=full,seed=[1]") == "embedding=full,seed=_1_"
+    assert len(folder_name("ü" * 300).encode()) <= MAX_NAME_BYTES
 
 
 MINE = """
