@@ -38,6 +38,10 @@ OWN_ROWS = (
     "For rows of your own: `python -m pipelines.infer infer.files=[…] infer.output=conf/dataset/mine.yaml` writes the "
     "config that dataset=mine takes."
 )
+OF_RETRIEVAL = (
+    "There is retrieval/… beside retrieval=default or an experiment that has it, and retrieval/loss with a model that is "
+    "trained: bspm, ease, fast_rp, gf_cf and item_cf are not."
+)
 QUIET = ("torchrec", "torch", "fbgemm_gpu", "matplotlib")
 RUN_FILE = "RECSYS_RUN_FILE"
 """Environment variable of started ranks: path of a JSON file with the values of their run."""
@@ -213,6 +217,8 @@ def told(error: Exception, overrides: Sequence[str]) -> str:
             key, _, value = str(error.override).partition("=")
             return f"{error.override}: Hydra's grammar cannot read this value. Quote it twice: '{key}=\"{value}\"'"
         text = " ".join(str(error).partition("Config search path")[0].split())
+        if text.startswith("Could not override 'retrieval/"):
+            return f"{text.partition(' To append')[0]} {OF_RETRIEVAL}"
         return f"{text}. {OWN_ROWS}" if "'dataset/" in text else text
     known = {str(key) for key in cause.parent_node if key not in (TARGET, "hydra")}
     if TARGET in cause.parent_node:

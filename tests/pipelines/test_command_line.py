@@ -40,6 +40,10 @@ CASES: dict[str, tuple[str, str]] = {
         "dataset=mine",
         r"Could not find 'dataset/mine' Available .* taobao\. For rows of your",
     ),
+    "model of users and items without any": (
+        "retrieval/model=mf",
+        r"Could not override 'retrieval/model'. No match in the defaults list\. There is .* beside retrieval=default",
+    ),
     "schema to be found": (
         "dataset.schema=infer",
         r"no such key.* `python -m pipelines.infer infer.files=\[…\] infer.out",
@@ -69,6 +73,13 @@ def test_wrong_option(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert re.search(message, told), told
     assert told.startswith("error: ") and len(told.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_loss_of_what_nothing_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("experiment=graph/ml_1m_implicit_bspm", "retrieval/loss=ccl")
+    assert command_line("train", tmp_path / "runs", *given) == 1
+    told = capsys.readouterr().err
+    assert "retrieval/loss with a model that is trained: bspm, ease" in told and "append" not in told
 
 
 def test_wrong_option_in_a_process(tmp_path: Path) -> None:
