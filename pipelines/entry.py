@@ -38,10 +38,7 @@ OWN_ROWS = (
     "For rows of your own: `python -m pipelines.infer infer.files=[…] infer.output=conf/dataset/mine.yaml` writes the "
     "config that dataset=mine takes."
 )
-OF_RETRIEVAL = (
-    "There is retrieval/… beside retrieval=default or an experiment that has it, and retrieval/loss with a model that is "
-    "trained: bspm, ease, fast_rp, gf_cf and item_cf are not."
-)
+OF_RETRIEVAL = "retrieval=default brings retrieval/model; a trained one (not ease, gf_cf, …) brings retrieval/loss."
 QUIET = ("torchrec", "torch", "fbgemm_gpu", "matplotlib")
 RUN_FILE = "RECSYS_RUN_FILE"
 """Environment variable of started ranks: path of a JSON file with the values of their run."""
@@ -98,6 +95,11 @@ def _composed_command(work: Callable[[Run], None], failed: list[str]) -> Callabl
                 failed.append(HydraConfig.get().job.override_dirname)
                 raise  # Hydra runs the other jobs of the sweep, then raises it again
             refuse(placed(error))
+        except Exception:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra raises what the first failed job raised, alone
+                logging.getLogger(__name__).exception("a job of the sweep failed:")
+                failed.append(HydraConfig.get().job.override_dirname)
+            raise
 
     return cast(Callable[[], None], command)  # Hydra types it as Any
 

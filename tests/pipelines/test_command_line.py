@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import MAX_NAME_BYTES, folder_name
+from recsys.core.errors import DataError
 from recsys.core.manifest import Manifest
 from tests.pipelines.world import SMALL, call, command_line
 
@@ -42,7 +43,7 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "model of users and items without any": (
         "retrieval/model=mf",
-        r"Could not override 'retrieval/model'. No match in the defaults list\. There is .* beside retrieval=default",
+        r"Could not override 'retrieval/model'. No match in the defaults list\. retrieval=default brings",
     ),
     "schema to be found": (
         "dataset.schema=infer",
@@ -79,7 +80,7 @@ def test_a_loss_of_what_nothing_trains(tmp_path: Path, capsys: pytest.CaptureFix
     given = ("experiment=graph/ml_1m_implicit_bspm", "retrieval/loss=ccl")
     assert command_line("train", tmp_path / "runs", *given) == 1
     told = capsys.readouterr().err
-    assert "retrieval/loss with a model that is trained: bspm, ease" in told and "append" not in told
+    assert "trained one (not ease, gf_cf, …) brings retrieval/loss" in told and "append" not in told
 
 
 def test_wrong_option_in_a_process(tmp_path: Path) -> None:
@@ -176,6 +177,24 @@ def test_failed_jobs_of_a_sweep_are_named_at_the_end(tmp_path: Path, capsys: pyt
     assert last.startswith("error: 2 job(s) of the sweep failed, told above: ")
     assert last.count("ingest.chunk_rows=0") == 2 and "ingest.seed=2" in last and "chunk_rows=1000" not in last
     assert len(list((tmp_path / "runs" / "data").glob("synthetic-*/manifest.json"))) == 2
+
+
+def test_a_bug_in_a_later_job_of_a_sweep_is_shown_and_counted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    errors = iter([DataError("of the rows"), TypeError("ours")])
+
+    def failing(*_: object, **__: object) -> None:
+        raise next(errors)
+
+    monkeypatch.setattr("pipelines.ingest.ingest", failing)
+    assert command_line("ingest", tmp_path / "runs", "--multirun", *SMALL, "ingest.seed=1,2") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "2 job(s) of the sweep failed" in last and "ingest.seed=2" in last
+    assert "TypeError: ours" in caplog.text
 
 
 def test_null_chooses_nothing_of_a_group(tmp_path: Path) -> None:
