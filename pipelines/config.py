@@ -37,6 +37,9 @@ ONLY_WHERE = ("launcher", "num_workers")
 ONLY_RANKING = ("top_k", "users_at_once")
 """Keys of `retrieval` that say how to rank, not what is trained."""
 
+MAX_NAME_BYTES = 200
+"""Of a folder that a job's overrides name: file systems take 255, and files beside it have longer names."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
@@ -195,8 +198,17 @@ def load(composed: DictConfig) -> Run:
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     if hydra is not None and hydra.mode == RunMode.MULTIRUN:
         # Jobs of a sweep differ in their overrides alone, so these name the folders.
-        values["name"] += "/" + re.sub(r"[^\w.=,+-]", "_", hydra.job.override_dirname)
+        values["name"] += "/" + folder_name(hydra.job.override_dirname)
     return Run(build_config(RunConfig, values, key=""), values)
+
+
+def folder_name(overrides: str) -> str:
+    """The overrides of a job as a name that a folder may have; of very many a part and a hash of all."""
+    name = re.sub(r"[^\w.=,+-]", "_", overrides)
+    if len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(overrides.encode()).hexdigest()[:12]
+    return name.encode()[: MAX_NAME_BYTES - 13].decode(errors="ignore") + "-" + digest
 
 
 def _give_budget(budget_mib: Any, embedding: dict[str, Any]) -> None:

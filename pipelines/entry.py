@@ -38,6 +38,7 @@ OWN_ROWS = (
     "For rows of your own: `python -m pipelines.infer infer.files=[…] infer.output=conf/dataset/mine.yaml` writes the "
     "config that dataset=mine takes."
 )
+OF_RETRIEVAL = "retrieval=default brings retrieval/model; a trained one (not ease, gf_cf, …) brings retrieval/loss."
 QUIET = ("torchrec", "torch", "fbgemm_gpu", "matplotlib")
 RUN_FILE = "RECSYS_RUN_FILE"
 """Environment variable of started ranks: path of a JSON file with the values of their run."""
@@ -94,6 +95,11 @@ def _composed_command(work: Callable[[Run], None], failed: list[str]) -> Callabl
                 failed.append(HydraConfig.get().job.override_dirname)
                 raise  # Hydra runs the other jobs of the sweep, then raises it again
             refuse(placed(error))
+        except Exception:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra raises what the first failed job raised, alone
+                logging.getLogger(__name__).exception("a job of the sweep failed:")
+                failed.append(HydraConfig.get().job.override_dirname)
+            raise
 
     return cast(Callable[[], None], command)  # Hydra types it as Any
 
@@ -213,6 +219,8 @@ def told(error: Exception, overrides: Sequence[str]) -> str:
             key, _, value = str(error.override).partition("=")
             return f"{error.override}: Hydra's grammar cannot read this value. Quote it twice: '{key}=\"{value}\"'"
         text = " ".join(str(error).partition("Config search path")[0].split())
+        if text.startswith("Could not override 'retrieval/"):
+            return f"{text.partition(' To append')[0]} {OF_RETRIEVAL}"
         return f"{text}. {OWN_ROWS}" if "'dataset/" in text else text
     known = {str(key) for key in cause.parent_node if key not in (TARGET, "hydra")}
     if TARGET in cause.parent_node:

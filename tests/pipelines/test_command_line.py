@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.config import MAX_NAME_BYTES, folder_name
+from recsys.core.errors import DataError
 from recsys.core.manifest import Manifest
 from tests.pipelines.world import SMALL, call, command_line
 
@@ -39,6 +41,10 @@ CASES: dict[str, tuple[str, str]] = {
         "dataset=mine",
         r"Could not find 'dataset/mine' Available .* taobao\. For rows of your",
     ),
+    "model of users and items without any": (
+        "retrieval/model=mf",
+        r"Could not override 'retrieval/model'. No match in the defaults list\. retrieval=default brings",
+    ),
     "schema to be found": (
         "dataset.schema=infer",
         r"no such key.* `python -m pipelines.infer infer.files=\[…\] infer.out",
@@ -68,6 +74,13 @@ def test_wrong_option(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert re.search(message, told), told
     assert told.startswith("error: ") and len(told.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_loss_of_what_nothing_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("experiment=graph/ml_1m_implicit_bspm", "retrieval/loss=ccl")
+    assert command_line("train", tmp_path / "runs", *given) == 1
+    told = capsys.readouterr().err
+    assert "trained one (not ease, gf_cf, …) brings retrieval/loss" in told and "append" not in told
 
 
 def test_wrong_option_in_a_process(tmp_path: Path) -> None:
@@ -102,6 +115,15 @@ def test_a_bug_shows_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_jobs_of_a_sweep_get_folders_of_their_own(tmp_path: Path) -> None:
     assert command_line("ingest", tmp_path / "runs", "--multirun", *SMALL, "ingest.seed=1,2") == 0
     assert len(list((tmp_path / "runs" / "data").glob("synthetic-*/manifest.json"))) == 2
+
+
+def test_jobs_with_very_many_overrides_get_folders_that_file_systems_take(tmp_path: Path) -> None:
+    many = (*SMALL, f"infer.files=[{'x' * 240}.csv]", "train.run_on.precision=float32,bfloat16")
+    assert command_line("ingest", tmp_path / "runs", *SMALL) == 0
+    assert command_line("train", tmp_path / "runs", "--multirun", *many) == 0
+    assert len(list((tmp_path / "runs" / "small").glob("*/train/stage.json"))) == 2
+    assert folder_name("embedding=full,seed=[1]") == "embedding=full,seed=_1_"
+    assert len(folder_name("ü" * 300).encode()) <= MAX_NAME_BYTES
 
 
 MINE = """
@@ -155,6 +177,24 @@ def test_failed_jobs_of_a_sweep_are_named_at_the_end(tmp_path: Path, capsys: pyt
     assert last.startswith("error: 2 job(s) of the sweep failed, told above: ")
     assert last.count("ingest.chunk_rows=0") == 2 and "ingest.seed=2" in last and "chunk_rows=1000" not in last
     assert len(list((tmp_path / "runs" / "data").glob("synthetic-*/manifest.json"))) == 2
+
+
+def test_a_bug_in_a_later_job_of_a_sweep_is_shown_and_counted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    errors = iter([DataError("of the rows"), TypeError("ours")])
+
+    def failing(*_: object, **__: object) -> None:
+        raise next(errors)
+
+    monkeypatch.setattr("pipelines.ingest.ingest", failing)
+    assert command_line("ingest", tmp_path / "runs", "--multirun", *SMALL, "ingest.seed=1,2") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "2 job(s) of the sweep failed" in last and "ingest.seed=2" in last
+    assert "TypeError: ours" in caplog.text
 
 
 def test_null_chooses_nothing_of_a_group(tmp_path: Path) -> None:

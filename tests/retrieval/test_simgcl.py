@@ -105,3 +105,42 @@ def test_impossible_settings_are_named(wrong: dict[str, float], message: str) ->
             kind(layer_weights=LayerWeights.MEAN, **wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"contrast_layer=4: must lie in \[1, num_layers=3\]"):
         XSimGCLConfig(contrast_layer=4)
+
+
+@pytest.mark.parametrize("config", [SimGCLConfig(), XSimGCLConfig()], ids=["simgcl", "xsimgcl"])
+def test_a_step_is_that_of_autograd_through_every_shaken_layer(
+    config: SimGCLConfig | XSimGCLConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Tensor] = []
+
+    def recorded(like: Tensor) -> Tensor:
+        drawn.append(torch.rand(like.shape))
+        return drawn[-1]
+
+    monkeypatch.setattr(torch, "rand_like", recorded)
+    x, users, items = nodes(), torch.tensor([3, 5, 3]), torch.tensor([70, 71, 80])
+    encoder, batch = config.build(GRAPH, CPU), torch.cat([users, items])
+    encoded = Encoded(x, encoder(x))
+    own = encoder.auxiliary(encoded, users, items, whole)
+    assert own is not None
+    (found,) = torch.autograd.grad(own + encoded.final[batch].square().sum(), x)
+    views = [by_autograd(x, noise, config.noise) for noise in (drawn[:3], drawn[3:])]
+    if isinstance(config, XSimGCLConfig):
+        scored, pair = torch.stack(views[0]).mean(0), (torch.stack(views[0]).mean(0), views[0][0])
+    else:
+        scored = torch.stack(by_autograd(x, [torch.zeros_like(x)] * 3, 0.0)).mean(0)
+        pair = torch.stack(views[0]).mean(0), torch.stack(views[1]).mean(0)
+    expected = config.contrast_weight * contrast(*pair, (users, items), config.temperature, whole)
+    torch.testing.assert_close(own, expected)
+    (wanted,) = torch.autograd.grad(expected + scored[batch].square().sum(), x)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def by_autograd(x: Tensor, noise: list[Tensor], length: float) -> list[Tensor]:
+    """Layers 1 on, by a dense adjacency, nothing detached."""
+    dense, layers = graph_of(GRAPH).product(torch.eye(COUNT)), []
+    for drawn in noise:
+        x = dense @ x
+        x = x + length * x.sign() * torch.nn.functional.normalize(drawn, dim=1)
+        layers.append(x)
+    return layers
