@@ -14,6 +14,7 @@ import pytest
 from recsys.data import behaviours, event_log, events
 from recsys.data.histories import SplitTargets
 from recsys.data.ingest import IngestOptions, ingest
+from recsys.data.made import put_frame
 from tests.data.behaviour_logs import CHRONOLOGICAL, dataset_of, random_log, read_at_once
 from tests.data.test_ingest import files_of
 
@@ -113,8 +114,7 @@ def test_buckets_of_an_interrupted_ingest_stay_what_they_were(tmp_path: Path, mo
     dataset = dataset_of(tmp_path, random_log(300, seed=9))
     ingest(dataset, tmp_path / "whole", options=IngestOptions())
     with monkeypatch.context() as context:
-        put = events.put_frame
-        context.setattr(events, "put_frame", lambda path, frame, **rest: put(path, frame, **rest) or stop_behind(path))
+        context.setattr(events, "put_frame", put_until_second_bucket)
         with pytest.raises(Stopped):
             ingest(dataset, tmp_path / "stopped", options=IngestOptions())
     monkeypatch.setattr(events, "EVENTS_AT_ONCE", 40)
@@ -122,7 +122,8 @@ def test_buckets_of_an_interrupted_ingest_stay_what_they_were(tmp_path: Path, mo
     assert files_of(tmp_path / "stopped") == files_of(tmp_path / "whole")
 
 
-def stop_behind(path: Path) -> None:
+def put_until_second_bucket(path: Path, frame: pl.DataFrame, **options: int) -> None:
+    put_frame(path, frame, **options)
     if path.name == "bucket-00001.parquet":
         raise Stopped
 
