@@ -30,10 +30,8 @@ def evaluate_retrieval(run: Run) -> None:
     data, trained = run.stage("ingest"), run.stage("train")
     inputs = {"ingest": fingerprint(data), "train": fingerprint(trained)}
     check_made_with(trained, config=run.trained_with, inputs={"ingest": inputs["ingest"]})
-    ranking = {key: run.values["retrieval"][key] for key in ("top_k", "users_at_once")}
-    key = StageKey(
-        stage="evaluate", config={**run.part("embedding"), "ranking": ranking}, inputs=inputs, resolved=run.values
-    )
+    asked = run.part("embedding") | {"top_k": run.values["retrieval"]["top_k"]}
+    key = StageKey(stage="evaluate", config=asked, inputs=inputs, resolved=run.values)
     with stage(run.stage("evaluate"), key, overwrite=run.config.overwrite) as folder:
         if folder is None:
             return

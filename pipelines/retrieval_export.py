@@ -133,7 +133,8 @@ def _write_model(
     check_in_fresh_process(path, reference.features, found)
     size = path.stat().st_size
     held = module_bytes(recommender)
-    logger.info("%s: %d bytes, of which %d make scores; %s", path.name, size, held, parity)
+    told = "%s: %d bytes, of which %d make scores; keeps %.4f of the places of %d lists, largest error of a score %.1e"
+    logger.info(told, path.name, size, held, parity.kept, parity.num_lists, parity.max_score_error)
     return ListModel(file=path.name, file_bytes=size, sha256=file_sha256(path), vector_bytes=held, parity=parity)
 
 

@@ -64,6 +64,13 @@ def test_a_run_learns_what_is_planted(done: tuple[Path, tuple[str, ...]]) -> Non
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 
 
+def test_how_many_users_are_ranked_for_at_once_makes_no_other_result(done: tuple[Path, tuple[str, ...]]) -> None:
+    runs, given = done
+    record = (runs / "small/evaluate/stage.json").read_text()
+    do("evaluate", runs, *given, "retrieval.users_at_once=3")
+    assert (runs / "small/evaluate/stage.json").read_text() == record
+
+
 def test_the_exported_file_lists_raw_keys_that_users_have_not_met(done: tuple[Path, tuple[str, ...]]) -> None:
     folder = done[0] / "small/export"
     model = load_scripted(folder / "model.pt")
