@@ -39,7 +39,7 @@ def measured(found: Case, config: TrainConfig, device: torch.device, *, rounds: 
     turns = take_turns({name: runs[name] for name in ("loader", "step")}, rounds)
     seconds = {name: statistics.median(taken) for name, taken in turns.items()}
     batch_rows = found.batch.labels.numel()
-    figures = {LOADER: batch_rows * found.loader().num_batches / seconds["loader"], MODEL: batch_rows / seconds["step"]}
+    figures = {LOADER: batch_rows * found.loader.num_batches / seconds["loader"], MODEL: batch_rows / seconds["step"]}
     return {**figures, RATIO: figures[LOADER] / figures[MODEL]}
 
 

@@ -21,6 +21,7 @@ round and precision. Run it alone on the machine.
 """
 
 import argparse
+import copy
 import json
 import os
 import statistics
@@ -83,7 +84,7 @@ class Case:
     run: Run
     specs: list[FeatureSpec]
     batch: Batch
-    loader: Callable[[], ParquetLoader] | None  # a new one, which has read nothing yet; none where rows are generated
+    loader: ParquetLoader | None  # which has read nothing yet; none where rows are generated
 
     @property
     def plan(self) -> TablePlan:
@@ -105,12 +106,9 @@ def case(label: str, batch_size: int) -> Case:
     run = compose_run([label] if not source else [f"model={model}", f"dataset={source}"])
     ingest.work(run)
     folder = run.stage("ingest")
-    options = LoaderOptions(batch_size=batch_size, prefetch_batches=0)
-
-    def loader() -> ParquetLoader:
-        return ParquetLoader(folder, "train", options)
-
-    return Case(label, run, Manifest.read(folder).feature_specs(), next(loader().epoch(0)), loader)
+    loader = ParquetLoader(folder, "train", LoaderOptions(batch_size=batch_size, prefetch_batches=0))
+    first = next(copy.copy(loader).epoch(0))
+    return Case(label, run, Manifest.read(folder).feature_specs(), first, loader)
 
 
 def generated(num_ids: int, batch_size: int) -> tuple[list[FeatureSpec], Batch]:
@@ -146,9 +144,9 @@ def parts(found: Case, config: TrainConfig, device: torch.device) -> dict[str, C
     return runs
 
 
-def read_epoch(loader: Callable[[], ParquetLoader]) -> None:
+def read_epoch(loader: ParquetLoader) -> None:
     """Make every batch of an epoch, from the files on."""
-    for _ in loader().epoch(0):
+    for _ in copy.copy(loader).epoch(0):  # a copy: it keeps what it has read
         pass
 
 
@@ -241,7 +239,7 @@ def measured(
         seconds = {name: statistics.median(taken) for name, taken in take_turns(runs, rounds).items()}
     square = seconds.pop("square")
     if found.loader is not None:
-        seconds["loader"] /= found.loader().num_batches
+        seconds["loader"] /= found.loader.num_batches
     figures = {name: 1e3 * taken for name, taken in seconds.items()}
     figures["rows/s"] = found.batch.labels.numel() / seconds["step"]
     figures |= {f"{name} / step": seconds[name] / seconds["step"] for name in ("Adam", "FuxiCTR") if name in seconds}
