@@ -89,16 +89,15 @@ def _composed_command(work: Callable[[Run], None], failed: list[str]) -> Callabl
         set_up_logging()
         try:
             work(load(composed))
-        except RecsysError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                tell(placed(error))
-                failed.append(HydraConfig.get().job.override_dirname)
-                raise  # Hydra runs the other jobs of the sweep, then raises it again
-            refuse(placed(error))
-        except Exception:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra raises what the first failed job raised, alone
-                logging.getLogger(__name__).exception("a job of the sweep failed:")
-                failed.append(HydraConfig.get().job.override_dirname)
+        except Exception as error:
+            known, hydra_config = isinstance(error, RecsysError), HydraConfig.get()
+            if known and hydra_config.mode != RunMode.MULTIRUN:
+                refuse(placed(error))
+            if (
+                hydra_config.mode == RunMode.MULTIRUN
+            ):  # Hydra runs the other jobs, then raises what the first one raised
+                tell(placed(error)) if known else logging.getLogger(__name__).exception("a job of the sweep failed:")
+                failed.append(hydra_config.job.override_dirname)
             raise
 
     return cast(Callable[[], None], command)  # Hydra types it as Any

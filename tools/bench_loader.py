@@ -9,22 +9,18 @@ batches in this thread; it and a training step take turns within every round, an
 alone on the machine.
 """
 
-import argparse
-import json
-import os
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from pipelines.entry import set_up_logging
 from recsys.core.errors import ConfigError
-from recsys.train.config import DeviceConfig, Precision, TrainConfig
+from recsys.train.config import TrainConfig
 from recsys.train.session import process_group
 from tools.bench_train import Case, case, parts
+from tools.case_options import config_of, parser_of, tell
 from tools.stepping import take_turns
 
 CASES = ("lr@criteo_sample", "lr@synthetic", "lr@planted_interests")
@@ -53,25 +49,15 @@ def table_of(results: dict[str, dict[str, float]]) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", default=CASES)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=4096)
-    parser.add_argument("--precision", type=Precision, default=Precision.BFLOAT16)
-    parser.add_argument("--out", type=Path, help="also write the figures there, as JSON")
-    options = parser.parse_args(arguments)
+    options = parser_of(__doc__, CASES).parse_args(arguments)
     set_up_logging()
-    config = TrainConfig(run_on=DeviceConfig(num_threads=options.threads, precision=options.precision))
+    config = config_of(options)
     with process_group(config.run_on) as device:
         results = {
             label: measured(case(label, options.batch_size), config, device, rounds=options.rounds)
             for label in options.cases
         }
-    Console(width=160).print(table_of(results))
-    print(f"batches of {options.batch_size}, {options.precision.value}, load {os.getloadavg()[0]:.1f}")
-    if options.out is not None:
-        options.out.write_text(json.dumps(results, indent=1))
+    tell(table_of(results), results, options)
 
 
 if __name__ == "__main__":

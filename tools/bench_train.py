@@ -20,20 +20,15 @@ head (forward and backward, counted by torch) per second as a share of what a sq
 round and precision. Run it alone on the machine.
 """
 
-import argparse
 import copy
-import json
-import os
 import statistics
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
-from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -51,9 +46,10 @@ from recsys.core.specs import FeatureSpec
 from recsys.data.loader import LoaderOptions, ParquetLoader
 from recsys.embeddings.collection import PlannedEmbeddingBagCollection
 from recsys.embeddings.lookups import Lookups
-from recsys.train.config import DeviceConfig, OptimizerConfig, Precision, TableOptimizer, TrainConfig
+from recsys.train.config import OptimizerConfig, Precision, TableOptimizer, TrainConfig
 from recsys.train.session import process_group
 from tools.all_methods import ranked
+from tools.case_options import config_of, parser_of, tell
 from tools.peer_step import has_peer, peer_step
 from tools.stepping import SumHead, take_turns, trainer_step
 
@@ -271,26 +267,17 @@ def _cell(name: str, value: float) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", default=CASES)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=4096)
-    parser.add_argument("--precision", type=Precision, default=Precision.BFLOAT16)
+    parser = parser_of(__doc__, CASES)
     parser.add_argument("--beside", type=Beside, nargs="*", default=[Beside.ADAM], help="each needs 4 x tables' memory")
-    parser.add_argument("--out", type=Path, help="also write the figures there, as JSON")
     options = parser.parse_args(arguments)
     set_up_logging()
-    config = TrainConfig(run_on=DeviceConfig(num_threads=options.threads, precision=options.precision))
+    config = config_of(options)
     results = {}
     with process_group(config.run_on) as device:
         for label in options.cases:
             found = case(label, options.batch_size)
             results[label] = measured(found, config, device, rounds=options.rounds, beside=options.beside)
-    Console(width=160).print(table_of(results))
-    print(f"batches of {options.batch_size}, {options.precision.value}, load {os.getloadavg()[0]:.1f}")
-    if options.out is not None:
-        options.out.write_text(json.dumps(results, indent=1))
+    tell(table_of(results), results, options)
 
 
 if __name__ == "__main__":

@@ -102,8 +102,8 @@ def write_bundle(
     _check_golden(golden, tensors)
     paths = {row_type: folder / model_file_name(row_type) for row_type in config.row_types}
     models = {row_type.value: export_model(model, row_type, path) for row_type, path in paths.items()}
-    # What is compared is read back from the file, not what is in memory.
     _tell_what_gains_nothing(models)
+    # What is compared is read back from the file, not what is in memory.
     scores = {row_type: score(load_scripted(path), golden.features, tensors) for row_type, path in paths.items()}
     parity = measure(scores, golden, metrics, model.calibration, kind=model.schema.label_kind, labels=model.labels)
     parity.write(folder)
