@@ -90,14 +90,12 @@ def _composed_command(work: Callable[[Run], None], failed: list[str]) -> Callabl
         try:
             work(load(composed))
         except Exception as error:
-            known, hydra_config = isinstance(error, RecsysError), HydraConfig.get()
-            if known and hydra_config.mode != RunMode.MULTIRUN:
+            swept, known = HydraConfig.get().mode == RunMode.MULTIRUN, isinstance(error, RecsysError)
+            if known and not swept:
                 refuse(placed(error))
-            if (
-                hydra_config.mode == RunMode.MULTIRUN
-            ):  # Hydra runs the other jobs, then raises what the first one raised
+            if swept:  # Hydra runs the other jobs of the sweep, then raises what the first failed one raised, alone
                 tell(placed(error)) if known else logging.getLogger(__name__).exception("a job of the sweep failed:")
-                failed.append(hydra_config.job.override_dirname)
+                failed.append(HydraConfig.get().job.override_dirname)
             raise
 
     return cast(Callable[[], None], command)  # Hydra types it as Any
